@@ -1,0 +1,29 @@
+"""genreflow: from labelled music to a served genre classifier, with the proof of how it got there."""
+
+from typing import TYPE_CHECKING
+
+from genreflow.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from genreflow.runtime import Classifier
+
+
+__all__ = ["__version__", "load"]
+
+
+def load(model: str = "champion", runtime: str = "auto") -> "Classifier":
+    """Load a classifier: a registry alias or version (`champion`, `3`), or the folder of a packaged model.
+
+    Raises:
+        GenreflowError: there is no such model, or it cannot be loaded here.
+    """
+    from pathlib import Path
+
+    from genreflow import runtime as runtimes
+
+    folder = Path(model)
+    if not folder.is_dir():
+        from genreflow import registry
+
+        folder = registry.fetch(model)
+    return runtimes.load(folder, runtime=runtime)

@@ -1,0 +1,213 @@
+"""The documents that lie in the artifacts passed between steps, and digests of what lies beside them.
+
+Every artifact is a folder with one JSON document that says what it is and names the fingerprint of what it was
+made from, so that a running service can be traced to the exact clips, split, code and run.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from genreflow.errors import GenreflowError
+from genreflow.version import VERSION
+
+SPLITS = ("train", "validation", "test")
+DIGEST_BLOCK = 1 << 20
+
+
+class Frozen(BaseModel):
+    """A strict, immutable record: unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Document(Frozen):
+    """A record that lies in an artifact folder under a fixed name."""
+
+    file_name: ClassVar[str]
+
+    def write(self, folder: Path) -> None:
+        """Write the document into `folder`, created where missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / self.file_name).write_text(self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the document of `folder`.
+
+        Raises:
+            GenreflowError: the file is missing or is not such a document.
+        """
+        path = Path(folder) / cls.file_name
+        if not path.is_file():
+            raise GenreflowError(f"{folder} has no {cls.file_name}: it is not a genreflow {cls.__name__}.")
+        try:
+            return cls.model_validate_json(path.read_text())
+        except ValidationError as error:
+            raise GenreflowError(f"{path} is not a readable {cls.__name__}: {error}") from error
+
+
+class Hearing(Frozen):
+    """How a model hears: what is cut from a waveform and what the window becomes, the same in training and serving."""
+
+    sample_rate: int
+    """Hertz at which windows are cut."""
+    window_seconds: float
+    hop_seconds: float
+    """From one window's start to the next; the last window is aligned to the end."""
+    extend: Literal["repeat", "silence"]
+    """What a clip shorter than a window is extended with."""
+    representation: str
+    """A name in `genreflow.features.REPRESENTATIONS`."""
+    parameters: dict[str, int | float | bool | str] = {}
+
+    @property
+    def window_samples(self) -> int:
+        return round(self.window_seconds * self.sample_rate)
+
+    @property
+    def hop_samples(self) -> int:
+        return round(self.hop_seconds * self.sample_rate)
+
+
+class CorpusDocument(Document):
+    """What a corpus is. Beside it: `clips/` (memory-mapped Arrow), `manifest.parquet`, `quarantine.parquet`."""
+
+    file_name: ClassVar[str] = "corpus.json"
+    fingerprint: str
+    """sha256 over the sorted (clip id, clip sha256, genre, split, fold) and the label order."""
+    source: str
+    source_fingerprint: str
+    synthetic: bool
+    protocol: str
+    fold: int | None
+    seed: int
+    leaky: bool
+    leak_reason: str | None
+    """Why figures on this split flatter, in a sentence; None on an honest split."""
+    genres: tuple[str, ...]
+    counts: dict[str, int]
+    """Clips per split, `unused` included."""
+    quarantined: int
+    duplicate_clusters: int
+    """Clusters of two clips or more with the same audio."""
+    notes: tuple[str, ...] = ()
+    code_version: str
+
+
+class FeaturesDocument(Document):
+    """What lies in a features artifact. Beside it: `windows.npy` (memory-mapped), `index.parquet`."""
+
+    file_name: ClassVar[str] = "features.json"
+    fingerprint: str
+    corpus_fingerprint: str
+    family: str
+    settings: dict[str, Any]
+    """The family's settings, complete."""
+    hearing: Hearing
+    stage: str
+    """What a row is: `inputs` (the representation), or a family's frozen part by name (`front_end`, `pooled`)."""
+    dtype: Literal["float32", "float16", "bfloat16"]
+    """bfloat16 lies in `windows.npy` as uint16 bit patterns."""
+    window_shape: tuple[int, ...]
+    windows: int
+    genres: tuple[str, ...]
+    synthetic: bool
+    protocol: str
+    fold: int | None
+    leaky: bool
+    leak_reason: str | None
+    code_version: str
+
+
+class ModelDocument(Document):
+    """What a trained model is. Beside it: the native files of its family."""
+
+    file_name: ClassVar[str] = "genreflow.json"
+    family: str
+    settings: dict[str, Any]
+    genres: tuple[str, ...]
+    """Label order of the logits."""
+    hearing: Hearing
+    temperature: float
+    """Softmax temperature fitted on the validation clips; 1.0 where there was none."""
+    training: dict[str, Any]
+    """Training settings, complete, and what came of them (epochs run, best epoch, seconds, device)."""
+    pretrained: str | None
+    """The backbone it began from; None where trained from scratch."""
+    synthetic: bool
+    train_clips: dict[str, str]
+    """sha256 of every clip trained on, with its duplicate cluster."""
+    validation_clips: dict[str, str]
+    """sha256 of every clip used for selection, with its duplicate cluster."""
+    corpus_fingerprint: str
+    features_fingerprint: str
+    protocol: str
+    fold: int | None
+    leaky: bool
+    leak_reason: str | None
+    code_version: str
+    run_id: str | None
+    """The MLflow run that trained it; not part of any digest."""
+
+
+class RuntimeReport(Frozen):
+    """One runtime's files and what was measured on real windows."""
+
+    name: Literal["openvino", "pytorch"]
+    precision: str
+    usable: bool
+    """False where parity failed: the model is not served by that runtime."""
+    reason: str | None = None
+    max_probability_difference: float
+    """Largest absolute difference to PyTorch fp32 over the reference windows."""
+    decision_agreement: float
+    """Share of reference windows with PyTorch fp32's decision, 0 to 1."""
+    latency_ms_p50: float
+    latency_ms_p95: float
+    """Milliseconds for one window, model only, on the machine that packaged it."""
+
+
+class PackagedDocument(Document):
+    """A model in the form that is served. Beside it: `model/`, `openvino/`, `reference.npz`."""
+
+    file_name: ClassVar[str] = "packaged.json"
+    digest: str
+    """sha256 over the weights and what decides the answers: the identity under which it is registered."""
+    model: ModelDocument
+    runtimes: tuple[RuntimeReport, ...]
+    processor: str
+    """The processor on which parity and latency were measured."""
+    code_version: str
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(DIGEST_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def text_digest(parts: Iterable[str]) -> str:
+    """sha256 over strings, each ended by a newline, in the order given."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def code_digest() -> str:
+    """sha256 over the library's own Python files: changed code, new cache keys."""
+    root = Path(__file__).parent
+    files = sorted(root.rglob("*.py"))
+    return text_digest(f"{path.relative_to(root).as_posix()} {file_digest(path)}" for path in files)
+
+
+def code_version() -> str:
+    """The version of the library with the first twelve characters of its code digest."""
+    return f"{VERSION}+{code_digest()[:12]}"

@@ -1,0 +1,1 @@
+"""Labelled clips: sources, validation, duplicates, protocols, store."""

@@ -1,0 +1,29 @@
+"""The library's own errors. Each message is a sentence for the reader: what was wrong, where, what to do."""
+
+
+class GenreflowError(Exception):
+    """Base of every error that genreflow raises on purpose; the command line prints it without a traceback."""
+
+
+class AudioError(GenreflowError):
+    """A file or waveform that is not usable audio."""
+
+
+class CorpusError(GenreflowError):
+    """A source or corpus from which no honest training or evaluation can be made."""
+
+
+class SettingsError(GenreflowError):
+    """A setting, profile or option that does not exist or does not fit."""
+
+
+class ModelError(GenreflowError):
+    """A backbone, checkpoint or packaged model that cannot be loaded or is not what it claims to be."""
+
+
+class TrainingError(GenreflowError):
+    """A training run that cannot go on."""
+
+
+class RegistryError(GenreflowError):
+    """The MLflow registry cannot do what was asked of it."""

@@ -1,0 +1,98 @@
+"""What every model family offers to extraction, training, packaging and the PyTorch runtime."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genreflow.artifacts import Frozen, Hearing
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class FamilySettings(Frozen):
+    """A family's own settings (what `--set model.…` reaches), all with defaults."""
+
+    views: int = 0
+    """Augmented copies of each training clip made once in extraction, besides the clean one."""
+
+
+@dataclass(frozen=True)
+class FrozenPart:
+    """The part of a model that training does not change, computed once a window in `extract_features`."""
+
+    stage: str
+    dtype: Literal["float32", "float16", "bfloat16"]
+    compute: Callable[[NDArray[np.float32]], NDArray[Any]]
+    """(batch, *input shape) float32 → (batch, *window shape); bfloat16 as uint16 bit patterns."""
+
+
+class Family(ABC):
+    """One kind of model. Stateless: settings come in with every call.
+
+    A module made by a family takes `forward(inputs, labels=None, class_weights=None)` and returns a
+    `transformers.modeling_outputs.SequenceClassifierOutput` with `loss` (scalar, None without labels) and `logits`
+    (batch, genres) float. `inputs` is what extraction stored: raw representations (stage `inputs`) or the output of the
+    frozen part; a module made with `stage="inputs"` takes raw representations.
+    """
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[FamilySettings]]
+
+    @abstractmethod
+    def hearing(self, settings: Any) -> Hearing:
+        """How this model hears; reads the backbone's configuration where there is one (no weights)."""
+
+    @abstractmethod
+    def training_defaults(self, settings: Any) -> dict[str, Any]:
+        """What this family wants changed from `TrainingSettings`' own defaults."""
+
+    @abstractmethod
+    def frozen_part(self, settings: Any, device: str) -> FrozenPart | None:
+        """The frozen, expensive part; None where rows are the plain representation."""
+
+    @abstractmethod
+    def build(self, settings: Any, genres: tuple[str, ...], stage: str, seed: int) -> "nn.Module":
+        """A module ready to train on rows of `stage`; weights from the backbone or, from scratch, from `seed`."""
+
+    @abstractmethod
+    def parameter_groups(self, module: "nn.Module", settings: Any, training: Any) -> list[dict[str, Any]]:
+        """Optimiser groups (`params`, `lr`, `weight_decay`) over the trainable parameters."""
+
+    @abstractmethod
+    def save(self, module: "nn.Module", folder: Path) -> None:
+        """Write the whole model's native files (safetensors and JSON, never a pickle), frozen part included."""
+
+    @abstractmethod
+    def load(self, folder: Path, settings: Any, genres: tuple[str, ...]) -> "nn.Module":
+        """The whole model from `save`'s files, in eval mode, taking raw representations (stage `inputs`).
+
+        Raises:
+            ModelError: files are missing or do not fit.
+        """
+
+    def whole(self, module: "nn.Module", settings: Any) -> "nn.Module":
+        """A trained module with its frozen part in front, taking raw representations: what is exported."""
+        return module
+
+    def pretrained(self, settings: Any) -> str | None:
+        """The backbone it begins from; None from scratch."""
+        return None
+
+
+def cross_entropy(
+    logits: "torch.Tensor", labels: "torch.Tensor | None", class_weights: "torch.Tensor | None" = None,
+    label_smoothing: float = 0.0,
+) -> "torch.Tensor | None":
+    """Mean cross-entropy in float32; None without labels. Labels are (batch,) ids or (batch, genres) shares."""
+    if labels is None:
+        return None
+    from torch.nn import functional
+
+    return functional.cross_entropy(logits.float(), labels, weight=class_weights, label_smoothing=label_smoothing)

@@ -1,0 +1,40 @@
+"""Progress events of a step, written where the process that started the pipeline can follow them.
+
+A step runs in a process of its own (a pod, a container, a local subprocess). Where `GENREFLOW_PROGRESS` names a
+file, events are appended to it as JSON lines, which the command line renders; they always go to the log, too.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+PROGRESS_VARIABLE = "GENREFLOW_PROGRESS"
+SECONDS_BETWEEN_EVENTS = 0.5
+
+log = logging.getLogger("genreflow")
+T = TypeVar("T")
+
+
+def report(step: str, message: str, done: int | None = None, total: int | None = None, **facts: Any) -> None:
+    """Tell the reader one thing about a step; `done` of `total` where there is something to count."""
+    log.info("%s: %s", step, message)
+    path = os.environ.get(PROGRESS_VARIABLE)
+    if path:
+        event = {"time": time.time(), "step": step, "message": message, "done": done, "total": total, **facts}
+        with Path(path).open("a") as file:
+            file.write(json.dumps(event) + "\n")
+
+
+def track(step: str, items: Iterable[T], total: int, message: str) -> Iterator[T]:
+    """Yield `items`, reporting how many are done at most every half second."""
+    last = 0.0
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_EVENTS or done == total:
+            last = now
+            report(step, message, done=done, total=total)

@@ -1,0 +1,1 @@
+"""How components are chained, compiled and submitted, and the command line."""
