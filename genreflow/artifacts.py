@@ -178,6 +178,8 @@ class PackagedDocument(Document):
     digest: str
     """sha256 over the weights and what decides the answers: the identity under which it is registered."""
     model: ModelDocument
+    files: dict[str, str]
+    """sha256 of every file of the folder but this one, by its path in the folder; verified before loading."""
     runtimes: tuple[RuntimeReport, ...]
     processor: str
     """The processor on which parity and latency were measured."""

@@ -1,0 +1,533 @@
+"""From a packaged model to probabilities: windows, batches, the answer for a clip and its timeline; torch-free.
+
+The unit is the window: the model sees nothing else. A clip's answer is the mean of its windows' probabilities
+(and, beside it, their majority vote); a song's timeline is the same windows in order.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genreflow.artifacts import (
+    Hearing,
+    ModelDocument,
+    PackagedDocument,
+    RuntimeReport,
+    file_digest,
+    text_digest,
+)
+from genreflow.audio import cut_windows, decode, plan_windows, resample
+from genreflow.errors import ModelError, SettingsError
+from genreflow.features import represent
+
+BATCH_WINDOWS = 8
+"""Windows represented and classified at once: bounds the memory of an hour of music."""
+PICKLES = frozenset({".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pt2", ".pth"})
+"""Endings of files that may hold a pickle, which runs code when loaded."""
+MODEL_FOLDER = "model"
+OPENVINO_FOLDER = "openvino"
+OPENVINO_MODEL = f"{OPENVINO_FOLDER}/model.xml"
+REFERENCE_FILE = "reference.npz"
+SETTINGS_WITHOUT_ANSWERS = frozenset({"views", "backbone"})
+"""Family settings that decide how a model is trained but, once its files are written, not what it answers."""
+
+Precision = Literal["f32", "bf16"]
+Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""(n, *input shape) float32 → (n, genres) logits."""
+
+log = logging.getLogger("genreflow")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a runtime may be from PyTorch in fp32 over the reference windows."""
+
+    probability_difference: float
+    """Largest absolute difference of any probability."""
+    decision_agreement: float
+    """Smallest share of windows with the same genre on top."""
+
+
+PARITY: dict[str, Parity] = {"f32": Parity(1e-3, 1.0), "bf16": Parity(0.02, 0.99)}
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The answer for one clip."""
+
+    genre: str
+    confidence: float
+    """The mean probability of `genre` over the windows."""
+    probabilities: dict[str, float]
+    vote: str
+    """The genre on top in most windows; the more probable one where two have as many."""
+    seconds: float
+    windows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+class Segment(NamedTuple):
+    """A stretch of a song with one genre on top; times in seconds."""
+
+    start: float
+    end: float
+    genre: str
+    probability: float
+    """The mean probability of `genre` over the stretch's windows."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A song's windows in order."""
+
+    starts: NDArray[np.float64]
+    """(windows,) seconds."""
+    ends: NDArray[np.float64]
+    """(windows,) seconds; the last is the song's end."""
+    probabilities: NDArray[np.float32]
+    """(windows, genres)."""
+    genres: tuple[str, ...]
+
+    def smoothed(self) -> NDArray[np.float32]:
+        """(windows, genres): each window averaged with all that sound at its middle."""
+        middles = (self.starts + self.ends) / 2
+        sounding = (self.starts[None, :] <= middles[:, None]) & (middles[:, None] <= self.ends[None, :])
+        weights = sounding / sounding.sum(axis=1, keepdims=True)
+        return (weights @ self.probabilities).astype(np.float32)
+
+    def segments(self) -> list[Segment]:
+        """Stretches of one top genre, in order and without gaps, from the song's start to its end.
+
+        Overlapping windows are averaged first; a boundary lies midway between the middles of the two windows
+        that differ.
+        """
+        smoothed = self.smoothed()
+        top = smoothed.argmax(axis=1)
+        middles = (self.starts + self.ends) / 2
+        changes = np.flatnonzero(np.diff(top)) + 1
+        firsts = [0, *changes.tolist()]
+        lasts = [*changes.tolist(), len(top)]
+        bounds = [float(self.starts[0])]
+        bounds += [float(middles[change - 1] + middles[change]) / 2 for change in changes]
+        bounds.append(float(self.ends[-1]))
+        return [
+            Segment(
+                bounds[run],
+                bounds[run + 1],
+                self.genres[top[first]],
+                float(smoothed[first:last, top[first]].mean()),
+            )
+            for run, (first, last) in enumerate(zip(firsts, lasts, strict=True))
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, segments included."""
+        return {
+            "genres": list(self.genres),
+            "starts": self.starts.tolist(),
+            "ends": self.ends.tolist(),
+            "probabilities": self.probabilities.tolist(),
+            "segments": [segment._asdict() for segment in self.segments()],
+        }
+
+
+class Classifier:
+    """A model ready to answer: what it is, how it hears, and `predict` from inputs to logits."""
+
+    def __init__(self, document: ModelDocument, predict: Predict, runtime: str, precision: str) -> None:
+        self.document = document
+        self.runtime = runtime
+        self.precision = precision
+        self._predict = predict
+
+    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, *input shape) float32 → (n, genres) float32, in batches of at most `BATCH_WINDOWS`."""
+        batches = [
+            np.asarray(
+                self._predict(np.ascontiguousarray(inputs[start : start + BATCH_WINDOWS])), dtype=np.float32
+            )
+            for start in range(0, len(inputs), BATCH_WINDOWS)
+        ]
+        return np.concatenate(batches)
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """softmax(logits / temperature) over the last axis."""
+        return softmax(logits / self.document.temperature)
+
+    def listen(
+        self, samples: NDArray[np.float32], sample_rate: int, hop_seconds: float | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Logits of a waveform's windows.
+
+        Args:
+            samples: (n,) float32 mono at `sample_rate` Hz.
+            hop_seconds: from window to window; the model's own where None.
+
+        Returns:
+            (windows, genres) logits, and the windows' starts in seconds (windows,).
+        """
+        batches = [
+            (self.logits(inputs), starts)
+            for inputs, starts in _hear_in_batches(self.document.hearing, samples, sample_rate, hop_seconds)
+        ]
+        return np.concatenate([logits for logits, _ in batches]), np.concatenate(
+            [starts for _, starts in batches]
+        )
+
+    def classify(self, file: Path | str | bytes) -> Classification:
+        """The genre of an audio file, given by its path or its bytes.
+
+        Raises:
+            AudioError: the file is missing or is no audio.
+        """
+        audio = decode(_source(file))
+        return self.classify_samples(audio.samples, audio.sample_rate)
+
+    def classify_samples(self, samples: NDArray[np.float32], sample_rate: int) -> Classification:
+        """The genre of a waveform (n,) at `sample_rate` Hz."""
+        logits, _ = self.listen(samples, sample_rate)
+        return classification(self.probabilities(logits), self.document.genres, len(samples) / sample_rate)
+
+    def timeline(self, file: Path | str | bytes, hop_seconds: float | None = None) -> Timeline:
+        """A song's genre over time, a window every `hop_seconds`.
+
+        Raises:
+            AudioError: the file is missing or is no audio.
+        """
+        audio = decode(_source(file))
+        return self.timeline_samples(audio.samples, audio.sample_rate, hop_seconds)
+
+    def timeline_samples(
+        self, samples: NDArray[np.float32], sample_rate: int, hop_seconds: float | None = None
+    ) -> Timeline:
+        """The timeline of a waveform (n,) at `sample_rate` Hz."""
+        if hop_seconds is not None and not hop_seconds > 0:
+            raise SettingsError(f"A timeline's hop is more than 0 seconds, not {hop_seconds}.")
+        logits, starts = self.listen(samples, sample_rate, hop_seconds)
+        ends = np.minimum(starts + self.document.hearing.window_seconds, len(samples) / sample_rate)
+        return Timeline(starts, ends, self.probabilities(logits), self.document.genres)
+
+    def check_reference(self, folder: Path) -> float:
+        """Largest absolute difference, on this processor, to the probabilities that lie in a packaged folder.
+
+        Raises:
+            ModelError: the folder has no readable reference windows.
+        """
+        inputs, expected = read_reference(folder)
+        return float(np.abs(self.probabilities(self.logits(inputs)) - expected).max())
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities along the last axis, without overflow."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def classification(
+    probabilities: NDArray[np.float32], genres: tuple[str, ...], seconds: float
+) -> Classification:
+    """The answer for a clip from its windows' probabilities (windows, genres)."""
+    mean = probabilities.mean(axis=0)
+    top = int(mean.argmax())
+    return Classification(
+        genre=genres[top],
+        confidence=float(mean[top]),
+        probabilities={genre: float(share) for genre, share in zip(genres, mean, strict=True)},
+        vote=genres[majority(probabilities)],
+        seconds=seconds,
+        windows=len(probabilities),
+    )
+
+
+def majority(probabilities: NDArray[np.float32]) -> int:
+    """The class on top in most windows (windows, classes); of equals, the one more probable on the mean."""
+    votes = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
+    return int(np.lexsort((probabilities.mean(axis=0), votes))[-1])
+
+
+def load(
+    folder: Path | str,
+    runtime: str = "auto",
+    precision: Precision | None = None,
+    device: str = "auto",
+) -> Classifier:
+    """Load a packaged model (`packaged.json`), verified first, or a trained one (`genreflow.json`, PyTorch).
+
+    Args:
+        runtime: `auto` takes OpenVINO where it was packaged and is usable here, else PyTorch.
+        precision: `f32` or `bf16`; where None, OpenVINO takes bf16 if parity allowed it and this processor has
+            it, PyTorch takes bf16 on CUDA.
+        device: of PyTorch: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ModelError: the folder is no model, was altered, or has no runtime that works as asked.
+    """
+    folder = Path(folder)
+    if runtime not in ("auto", "openvino", "pytorch"):
+        raise SettingsError(f"There is no runtime {runtime!r}; there are auto, openvino and pytorch.")
+    if precision not in (None, "f32", "bf16"):
+        raise SettingsError(f"There is no precision {precision!r}; there are f32 and bf16.")
+    if not folder.is_dir():
+        raise ModelError(f"There is no folder {folder}: name the folder of a trained or packaged model.")
+    refuse_pickles(folder)
+    if (folder / PackagedDocument.file_name).is_file():
+        return _load_packaged(folder, runtime, precision, device)
+    if not (folder / ModelDocument.file_name).is_file():
+        names = f"neither {PackagedDocument.file_name} nor {ModelDocument.file_name}"
+        raise ModelError(f"{folder} is no model: it has {names}.")
+    if runtime == "openvino":
+        raise ModelError(f"{folder} is a trained model that is not packaged yet: package it, or use PyTorch.")
+    return load_pytorch(folder, ModelDocument.read(folder), precision, device)
+
+
+def load_checked(folder: Path | str, runtime: str = "auto") -> Classifier:
+    """Load a packaged model as a service does: its reference windows are answered again on this processor.
+
+    Where bf16 does not give the packaged answers here, f32 is taken, with a warning.
+
+    Raises:
+        ModelError: the model cannot be loaded, or f32 does not give the packaged answers either.
+    """
+    classifier = load(folder, runtime)
+    difference = classifier.check_reference(Path(folder))
+    if difference <= PARITY[classifier.precision].probability_difference:
+        return classifier
+    if classifier.precision != "f32":
+        log.warning(
+            "%s in %s is %.4f off the packaged answers of %s on this processor: serving in f32.",
+            classifier.runtime, classifier.precision, difference, folder,
+        )  # fmt: skip
+        classifier = load(folder, runtime, "f32")
+        difference = classifier.check_reference(Path(folder))
+    if difference > PARITY["f32"].probability_difference:
+        raise ModelError(
+            f"{folder} does not give its packaged answers on this processor with {classifier.runtime} in f32: "
+            f"a probability is {difference:.4f} off. Package it anew here."
+        )
+    return classifier
+
+
+def load_pytorch(
+    folder: Path, document: ModelDocument, precision: Precision | None = None, device: str = "auto"
+) -> Classifier:
+    """A classifier over PyTorch from the native files of `folder`; on CUDA where there is one, there in bf16.
+
+    Raises:
+        ModelError: PyTorch is not installed, or the files do not fit.
+    """
+    try:
+        import torch
+
+        from genreflow.families import family
+    except ImportError as error:
+        raise ModelError(
+            f"{folder} needs PyTorch, which is not installed here ({error}): install genreflow[train], or "
+            "package the model for OpenVINO."
+        ) from error
+
+    kind = family(document.family)
+    module = kind.load(folder, kind.settings_type.model_validate(document.settings), document.genres)
+    place = torch.device(
+        "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+    )
+    chosen = precision or ("bf16" if place.type == "cuda" else "f32")
+    module = module.to(place).eval()
+
+    def predict(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        autocast = torch.autocast(place.type, torch.bfloat16, enabled=chosen == "bf16")
+        with torch.inference_mode(), autocast:
+            logits = module(torch.from_numpy(inputs).to(place)).logits
+        return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
+
+    return Classifier(document, predict, "pytorch", chosen)
+
+
+def compile_openvino(path: Path, precision: Precision) -> Predict:
+    """Compile an OpenVINO IR for this processor.
+
+    The precision is always set: OpenVINO's default is bf16 wherever the processor has it.
+
+    Raises:
+        ModelError: OpenVINO cannot read or compile the file.
+    """
+    import openvino
+    from openvino import properties
+
+    try:
+        compiled = openvino.Core().compile_model(
+            path,
+            "CPU",
+            {
+                properties.hint.inference_precision: {"f32": openvino.Type.f32, "bf16": openvino.Type.bf16}[
+                    precision
+                ],
+                properties.hint.performance_mode: properties.hint.PerformanceMode.LATENCY,
+            },
+        )
+    except RuntimeError as error:
+        raise ModelError(f"OpenVINO cannot load {path}: {error}") from error
+    request = compiled.create_infer_request()
+    # One request uses every core; a lock keeps a service's threads from sharing its buffers.
+    lock = threading.Lock()
+
+    def predict(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        with lock:
+            return np.array(request.infer([inputs])[0], dtype=np.float32)
+
+    return predict
+
+
+def openvino_precisions() -> tuple[Precision, ...]:
+    """What this processor computes natively in OpenVINO, fastest first."""
+    import openvino
+
+    native = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ("bf16", "f32") if "BF16" in native else ("f32",)
+
+
+def read_reference(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Reference windows (n, *input shape) of a packaged folder and PyTorch's fp32 probabilities (n, genres).
+
+    Raises:
+        ModelError: the file is missing or unreadable.
+    """
+    path = Path(folder) / REFERENCE_FILE
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["inputs"], arrays["probabilities"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{path} has no readable reference windows: {error}. Package the model anew."
+        ) from error
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Refuse a folder with a file that may run code when loaded.
+
+    Raises:
+        ModelError: names the file.
+    """
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        # The weights of an OpenVINO IR are called .bin, too; OpenVINO reads them as plain numbers.
+        if path.suffix.lower() in PICKLES and name.as_posix() != "openvino/model.bin":
+            raise ModelError(
+                f"{folder} holds {name}, which may be a pickle and run code when loaded: genreflow loads "
+                "safetensors, JSON and OpenVINO files only. Remove it if you trust the rest."
+            )
+
+
+def model_digest(document: ModelDocument, files: dict[str, str]) -> str:
+    """The identity of a model: sha256 over its weights and what else decides its answers.
+
+    Run, timings and training settings are left out, so that an identical retraining has an identical digest.
+
+    Args:
+        files: sha256 of the family's native files by name (without `genreflow.json`).
+    """
+    settings = {key: value for key, value in document.settings.items() if key not in SETTINGS_WITHOUT_ANSWERS}
+    return text_digest(
+        [
+            document.family,
+            json.dumps(settings, sort_keys=True),
+            json.dumps(document.genres),
+            json.dumps(document.hearing.model_dump(), sort_keys=True),
+            repr(document.temperature),
+            *(f"{name} {digest}" for name, digest in sorted(files.items())),
+        ]
+    )
+
+
+def native_files(files: dict[str, str]) -> dict[str, str]:
+    """Of a packaged folder's files with their sha256, those of the family, by their name in `model/`."""
+    prefix = f"{MODEL_FOLDER}/"
+    names = {path.removeprefix(prefix): digest for path, digest in files.items() if path.startswith(prefix)}
+    return {name: digest for name, digest in names.items() if name != ModelDocument.file_name}
+
+
+def problems(folder: Path, document: PackagedDocument) -> Iterator[str]:
+    """What differs between a packaged folder and its document, a sentence each; nothing where all is well."""
+    for name, expected in sorted(document.files.items()):
+        path = folder / name
+        if not path.is_file():
+            yield f"{name} is missing"
+        elif file_digest(path) != expected:
+            yield f"{name} was altered since it was packaged"
+    for part in (MODEL_FOLDER, OPENVINO_FOLDER):
+        for path in sorted((folder / part).rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_file() and name not in document.files:
+                yield f"{name} was added since it was packaged"
+    if model_digest(document.model, native_files(document.files)) != document.digest:
+        yield f"{PackagedDocument.file_name} was altered: its digest does not fit what it says"
+
+
+def _load_packaged(folder: Path, runtime: str, precision: Precision | None, device: str) -> Classifier:
+    document = PackagedDocument.read(folder)
+    wrong = next(problems(folder, document), None)
+    if wrong is not None:
+        raise ModelError(
+            f"The packaged model in {folder} is not what it was: {wrong}. Fetch or package it anew."
+        )
+    if runtime != "pytorch":
+        chosen, reason = _choose_openvino(document.runtimes, precision)
+        if chosen is not None:
+            return Classifier(
+                document.model, compile_openvino(folder / OPENVINO_MODEL, chosen), "openvino", chosen
+            )
+        if runtime == "openvino":
+            raise ModelError(f"The packaged model in {folder} cannot be served by OpenVINO here: {reason}.")
+        log.warning("OpenVINO does not serve %s (%s): using PyTorch.", folder, reason)
+    return load_pytorch(folder / MODEL_FOLDER, document.model, precision, device)
+
+
+def _choose_openvino(
+    reports: tuple[RuntimeReport, ...], precision: Precision | None
+) -> tuple[Precision | None, str]:
+    """The precision to serve in, or None with the reason."""
+    native = openvino_precisions()
+    wanted = native if precision is None else (precision,)
+    reasons = []
+    for choice in wanted:
+        report = next((one for one in reports if one.name == "openvino" and one.precision == choice), None)
+        if choice not in native:
+            reasons.append(f"this processor has no {choice}")
+        elif report is None:
+            reasons.append(f"it was not packaged in {choice}")
+        elif not report.usable:
+            reasons.append(f"in {choice}, {report.reason}")
+        else:
+            return choice, ""
+    return None, "; ".join(reasons)
+
+
+def _hear_in_batches(
+    hearing: Hearing, samples: NDArray[np.float32], sample_rate: int, hop_seconds: float | None
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float64]]]:
+    """What `features.hear` gives, at most `BATCH_WINDOWS` windows at a time: inputs and starts in seconds."""
+    waveform = resample(samples, sample_rate, hearing.sample_rate)
+    window = hearing.window_samples
+    hop = hearing.hop_samples if hop_seconds is None else max(1, round(hop_seconds * hearing.sample_rate))
+    if len(waveform) <= window:
+        windows, starts = cut_windows(waveform, window, hop, hearing.extend)
+        yield represent(hearing, windows), starts / hearing.sample_rate
+        return
+    plan = plan_windows(len(waveform), window, hop)
+    for first in range(0, len(plan), BATCH_WINDOWS):
+        starts = plan[first : first + BATCH_WINDOWS]
+        windows = np.stack([waveform[start : start + window] for start in starts])
+        yield represent(hearing, windows), starts / hearing.sample_rate
+
+
+def _source(file: Path | str | bytes) -> Path | bytes:
+    return Path(file) if isinstance(file, str) else file
