@@ -1,9 +1,9 @@
 """The five-channel picture of `mfcc_cnn`: MFCC, delta, delta-delta, tempo-synchronous MFCC and chroma.
 
-Three seconds at 22,050 Hz become 40 rows by 130 frames in five channels. Channels come first, (5, 40, 130), as torch
-wants them; the literature writes (40, 130, 5). Tempo and beats are found in each window by itself (onset
-autocorrelation and dynamic programming, Ellis 2007, "Beat Tracking by Dynamic Programming"), so that a window gives the
-same picture wherever it was cut.
+Three seconds at 22,050 Hz become 40 rows by 130 frames in five channels. Channels come first, (5, 40, 130), as
+torch wants them; the literature writes (40, 130, 5). Tempo and beats are found in each window by itself (onset
+autocorrelation and dynamic programming, Ellis 2007, "Beat Tracking by Dynamic Programming"), so that a window
+gives the same picture wherever it was cut.
 """
 
 from functools import lru_cache
@@ -42,8 +42,8 @@ def mfcc_five_channel(
         windows: (n, samples) float32 at `sample_rate` Hz, at least nine hops long.
 
     Returns:
-        (n, 5, rows, 1 + samples // hop) float32: (n, 5, 40, 130) for windows of 3 s at 22,050 Hz. Not standardised;
-        the model does that with statistics of its training rows.
+        (n, 5, rows, 1 + samples // hop) float32: (n, 5, 40, 130) for windows of 3 s at 22,050 Hz. Not
+        standardised; the model does that with statistics of its training rows.
     """
     windows = np.atleast_2d(np.asarray(windows, dtype=np.float32))
     frames = 1 + windows.shape[1] // hop
@@ -80,7 +80,7 @@ def _stretch(rows: int) -> NDArray[np.float32]:
 
 
 def tempo_periods(onsets: NDArray[np.float32], frame_rate: float) -> NDArray[np.int64]:
-    """Frames from beat to beat of each onset curve (n, frames): (n,), at the peak of the weighted autocorrelation."""
+    """Frames from beat to beat of each onset curve (n, frames): (n,), the weighted autocorrelation's peak."""
     frames = onsets.shape[1]
     shortest = max(1, int(np.floor(60 * frame_rate / FASTEST_BPM)))
     longest = min(frames - 1, int(np.ceil(60 * frame_rate / SLOWEST_BPM)))
@@ -145,12 +145,12 @@ def _peaks_of_late_scores(score: NDArray[np.float64], periods: NDArray[np.int64]
 
 
 def average_between(features: NDArray[np.float32], beats: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Features (n, frames, rows) averaged between beats (n, frames) and expanded back to (n, frames, rows)."""
+    """Features (n, frames, rows) averaged between beats (n, frames), each frame given its beat's mean."""
     n, frames, rows = features.shape
     begins = beats.copy()
     begins[:, 0] = True
     starts = np.flatnonzero(begins)
     lengths = np.diff(starts, append=n * frames)
     sums = np.add.reduceat(features.reshape(n * frames, rows), starts, axis=0)
-    means = sums / lengths[:, None].astype(np.float32)
+    means: NDArray[np.float32] = sums / lengths[:, None].astype(np.float32)
     return np.repeat(means, lengths, axis=0).reshape(n, frames, rows)

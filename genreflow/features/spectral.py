@@ -1,7 +1,7 @@
 """Shared spectral pieces: power spectrogram, mel and chroma filters, decibels, MFCC, deltas, onset strength.
 
-Everything follows librosa 0.11's defaults (Slaney mel scale, periodic Hann, centred frames, zero padding), so that
-figures agree with the literature's; time comes before frequency: spectrograms are (..., frames, bins).
+Everything follows librosa 0.11's defaults (Slaney mel scale, periodic Hann, centred frames, zero padding), so
+that figures agree with the literature's; time comes before frequency: spectrograms are (..., frames, bins).
 """
 
 from functools import lru_cache
@@ -29,7 +29,7 @@ def hann(length: int) -> NDArray[np.float32]:
 def power_spectrogram(
     samples: NDArray[np.float32], n_fft: int = N_FFT, hop: int = HOP
 ) -> NDArray[np.float32]:
-    """Power spectrogram of (..., n) samples: (..., 1 + n // hop, 1 + n_fft // 2); frame t is centred on sample t·hop."""
+    """Power of (..., n) samples: (..., 1 + n // hop, 1 + n_fft // 2); frame t is centred on sample t·hop."""
     samples = np.asarray(samples, dtype=np.float32)
     padding = [(0, 0)] * (samples.ndim - 1) + [(n_fft // 2, n_fft // 2)]
     padded = np.pad(samples, padding)
@@ -51,7 +51,7 @@ def _hz_to_mel(hertz: float) -> float:
 def mel_filters(
     sample_rate: int, n_fft: int = N_FFT, bands: int = MEL_BANDS, low: float = 0.0, high: float | None = None
 ) -> NDArray[np.float32]:
-    """Triangular filters of equal area on Slaney's mel scale: (1 + n_fft // 2, bands); `low` and `high` in hertz."""
+    """Filters of equal area on Slaney's mel scale, (1 + n_fft // 2, bands), from `low` to `high` hertz."""
     top = sample_rate / 2 if high is None else high
     edges = _mel_to_hz(np.linspace(_hz_to_mel(low), _hz_to_mel(top), bands + 2))
     bins = np.fft.rfftfreq(n_fft, 1 / sample_rate)
@@ -64,7 +64,9 @@ def mel_filters(
 
 @lru_cache(maxsize=32)
 def chroma_filters(sample_rate: int, n_fft: int = N_FFT, tuning: float = 0.0) -> NDArray[np.float32]:
-    """Filters from bins to the twelve pitch classes, C first: (1 + n_fft // 2, 12). Ellis 2007 ("chroma-ansyn").
+    """Filters from bins to the twelve pitch classes, C first: (1 + n_fft // 2, 12).
+
+    Ellis 2007, "Chroma feature analysis and synthesis".
 
     Args:
         tuning: deviation from A4 = 440 Hz in semitones.
@@ -85,8 +87,9 @@ def chroma_filters(sample_rate: int, n_fft: int = N_FFT, tuning: float = 0.0) ->
 def decibels(
     power: NDArray[np.float32], dynamic_range: float | None = DYNAMIC_RANGE_DB
 ) -> NDArray[np.float32]:
-    """Decibels re 1 of (..., frames, bands), floored at 1e-10 and `dynamic_range` below each spectrogram's maximum."""
-    level = 10.0 * np.log10(np.maximum(power, np.float32(POWER_FLOOR)))
+    """Decibels re 1 of (..., frames, bands), at least -100 and at most `dynamic_range` below the maximum of each."""
+    level: NDArray[np.float32] = np.log10(np.maximum(power, np.float32(POWER_FLOOR)))
+    level *= np.float32(10)
     if dynamic_range is None:
         return level
     return np.maximum(level, level.max(axis=(-2, -1), keepdims=True) - np.float32(dynamic_range))
@@ -100,7 +103,7 @@ def mel_decibels(
 
 
 def mfcc(mel: NDArray[np.float32], coefficients: int) -> NDArray[np.float32]:
-    """Cepstral coefficients (orthonormal DCT-II) of a mel spectrogram in decibels: (..., frames, coefficients)."""
+    """Cepstrum (orthonormal DCT-II) of a mel spectrogram in decibels: (..., frames, coefficients)."""
     return mel @ _cosines(mel.shape[-1], coefficients)
 
 
@@ -125,14 +128,15 @@ def delta_matrix(frames: int, order: int = 1, width: int = DELTA_WIDTH) -> NDArr
 def chroma(
     power: NDArray[np.float32], sample_rate: int, n_fft: int = N_FFT, tuning: float = 0.0
 ) -> NDArray[np.float32]:
-    """Chromagram of a power spectrogram (..., frames, bins): (..., frames, 12), each frame's largest 1, silence 0."""
-    energy = power @ chroma_filters(sample_rate, n_fft, tuning)
+    """Chromagram of a power spectrogram: (..., frames, 12), each frame's largest 1, silence 0."""
+    energy: NDArray[np.float32] = power @ chroma_filters(sample_rate, n_fft, tuning)
     peak = energy.max(axis=-1, keepdims=True)
-    return energy / np.where(peak < np.finfo(np.float32).tiny, np.float32(1), peak)
+    energy /= np.where(peak < np.finfo(np.float32).tiny, np.float32(1), peak)
+    return energy
 
 
 def onset_strength(mel: NDArray[np.float32], n_fft: int = N_FFT, hop: int = HOP) -> NDArray[np.float32]:
-    """Mean rise in level from frame to frame of a mel spectrogram in decibels (..., frames, bands): (..., frames).
+    """Mean rise in level from frame to frame of a mel spectrogram in decibels: (..., frames).
 
     Shifted by half a frame, so that a peak lies where the sound begins (librosa's `onset_strength`).
     """
