@@ -1,14 +1,39 @@
 """Audio in: decode any file, resample, cut windows. Every audio constant is named and derived here."""
 
+import io
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
+import soundfile
+import soxr
 from numpy.typing import NDArray
+
+from genreflow.errors import AudioError
 
 MIN_SAMPLE_RATE = 2_000
 MAX_SAMPLE_RATE = 768_000
+
+MAX_SECONDS = 2 * 3600.0
+"""Longer files are refused: a clip or a song is meant, not a day of radio."""
+MAX_SAMPLES = int(MAX_SECONDS) * 48_000
+"""What bounds the memory of one decoded file: 1.4 GB of mono float32."""
+
+BLOCK_FRAMES = 1 << 18
+"""Frames decoded at once, so that only the mono mean of a file with many channels is ever whole in memory."""
+
+INTACT_SHARE = 0.99
+"""A file that holds less than this share of what its own header claims is truncated."""
+UNKNOWN_LENGTH = 0x7FFF_F000
+"""Writers to a pipe cannot know the length and put this (sox) or more (ffmpeg: 0xFFFFFFFF): no claim."""
+
+CONTAINERS = (
+    "mov,mp4,m4a,matroska,webm,aac,mp3,ogg,flac,wav,w64,aiff,au,asf,avi,mpegts,mpeg,amr,caf,ac3,eac3,flv"
+)
+"""What PyAV may open. Playlists (hls, concat, dash) are not among them: they name other files and hosts."""
 
 
 @dataclass(frozen=True)
@@ -19,29 +44,250 @@ class Audio:
     sample_rate: int
     channels: int
     """Channels of the file; `samples` is their mean."""
+    format: str = "unknown"
+    """The container, lower case, by content: wav, au, flac, mp3, ogg, mov, matroska …"""
 
     @property
     def seconds(self) -> float:
         return len(self.samples) / self.sample_rate
 
 
-def decode(source: Path | bytes | BinaryIO, name: str | None = None) -> Audio:
-    """Decode wav, au, flac, mp3, ogg, opus (libsndfile), m4a, webm, mp4 (PyAV) to mono."""
-    raise NotImplementedError
+def decode(
+    source: Path | str | bytes | BinaryIO, name: str | None = None, max_seconds: float = MAX_SECONDS
+) -> Audio:
+    """Decode wav, au, flac, mp3, ogg, opus (libsndfile), m4a, webm, mp4 (PyAV) to mono.
+
+    What a file is, is read from its content; its name only serves to speak of it.
+
+    Args:
+        source: a path, a whole file's bytes, or an open seekable binary file (left open).
+        name: what errors call it.
+        max_seconds: longer audio is refused.
+
+    Returns:
+        The mean over channels at the file's own rate; at least one sample, all finite.
+
+    Raises:
+        AudioError: there is no usable audio in it; `reason` is one of `unreadable`, `empty`, `not-audio`,
+            `no-sound`, `truncated`, `not-finite`, `too-long`, `sample-rate`.
+    """
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), name or "the audio", max_seconds)
+    if not isinstance(source, str | Path):
+        return _decode(source, name or str(getattr(source, "name", "the audio")), max_seconds)
+    name = name or str(source)
+    try:
+        # unbuffered: libsndfile takes the descriptor, PyAV the object, and both must see the same position
+        with Path(source).open("rb", buffering=0) as file:
+            return _decode(file, name, max_seconds)
+    except OSError as error:
+        raise AudioError(f"{name} cannot be read: {error.strerror or error}.", "unreadable") from error
 
 
 def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int) -> NDArray[np.float32]:
-    """Resample (n,) to (round(n * to_rate / from_rate),), soxr's HQ quality; the same array where rates are equal."""
-    raise NotImplementedError
+    """Resample (n,) to (round(n * to_rate / from_rate),), soxr's HQ; the same array where rates are equal."""
+    if from_rate == to_rate:
+        return samples
+    wanted = round(len(samples) * to_rate / from_rate)
+    resampled: NDArray[np.float32] = soxr.resample(samples, from_rate, to_rate, quality="HQ")[:wanted]
+    if len(resampled) < wanted:
+        resampled = np.pad(resampled, (0, wanted - len(resampled)))
+    return resampled
 
 
 def plan_windows(samples: int, window: int, hop: int) -> NDArray[np.int64]:
-    """Starts of windows over `samples` samples: every `hop`, the last aligned to the end; [0] where shorter than one."""
-    raise NotImplementedError
+    """Starts of windows over `samples` samples: every `hop`, the last aligned to the end; [0] where too short."""
+    if window < 1 or hop < 1:
+        raise ValueError(
+            f"A window of {window} samples every {hop} samples is no plan: both must be positive."
+        )
+    last = max(0, samples - window)
+    starts = np.arange(0, last + 1, hop, dtype=np.int64)
+    return starts if starts[-1] == last else np.append(starts, last)
 
 
 def cut_windows(
     samples: NDArray[np.float32], window: int, hop: int, extend: Literal["repeat", "silence"]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Windows of shape (windows, window) and their starts in samples."""
-    raise NotImplementedError
+    """Windows of shape (windows, window) and their starts in samples.
+
+    Raises:
+        AudioError: there is not one sample.
+    """
+    if len(samples) == 0:
+        raise AudioError("There is no sample to cut a window from.", "empty")
+    starts = plan_windows(len(samples), window, hop)
+    if len(samples) < window:
+        if extend == "repeat":
+            samples = np.resize(samples, window)
+        else:
+            samples = np.pad(samples, (0, window - len(samples)))
+    windows = np.lib.stride_tricks.sliding_window_view(samples, window)[starts]
+    return windows.astype(np.float32, copy=False), starts
+
+
+def _decode(file: BinaryIO | io.FileIO, name: str, max_seconds: float) -> Audio:
+    file.seek(0)
+    head = file.read(64)
+    if not head:
+        raise AudioError(f"{name} is empty: it holds no bytes.", "empty")
+    if text := _text(head):
+        raise AudioError(f"{name} is text, not audio: it begins with {text!r}.", "not-audio")
+    _check_header(file, name)
+    try:
+        audio = _decode_soundfile(file, name, max_seconds)
+    except soundfile.LibsndfileError as error:
+        audio = _decode_av(file, name, max_seconds, error.error_string)
+    except TypeError:  # an open file whose name ends in .raw: soundfile judges by it
+        audio = _decode_av(file, name, max_seconds, "Format not recognised")
+    if len(audio.samples) == 0:
+        raise AudioError(f"{name} holds no samples.", "empty")
+    if not np.isfinite(audio.samples).all():
+        raise AudioError(f"{name} holds samples that are not finite numbers (NaN or infinity).", "not-finite")
+    return audio
+
+
+def _text(head: bytes) -> str | None:
+    """The beginning of a text file (an error page saved as .wav), None for binary content."""
+    printable = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head.removeprefix(b"\xef\xbb\xbf"))
+    return head.decode("utf-8", "replace").strip()[:40] if printable else None
+
+
+def _check_header(file: BinaryIO | io.FileIO, name: str) -> None:
+    """Refuse wav, au and aiff files whose data ends early: libsndfile reads them without a word."""
+    claim = _claimed_data(file)
+    if claim is None:
+        return
+    offset, size = claim
+    held = max(0, file.seek(0, io.SEEK_END) - offset)
+    if 0 < size < UNKNOWN_LENGTH and held < size * INTACT_SHARE:
+        raise AudioError(
+            f"{name} is truncated: its header claims {size} bytes of audio, it holds {held}.", "truncated"
+        )
+
+
+def _claimed_data(file: BinaryIO | io.FileIO) -> tuple[int, int] | None:
+    """Offset and claimed size in bytes of a wav, au or aiff file's audio data; None without a claim."""
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] == b".snd" and len(head) == 12:
+        offset, size = struct.unpack(">II", head[4:12])
+        return offset, size
+    if head[:4] == b"FORM" and len(head) == 12:
+        return 8, struct.unpack(">I", head[4:8])[0]
+    if head[:4] not in (b"RIFF", b"RIFX") or head[8:12] != b"WAVE":
+        return None
+    order = "<" if head[:4] == b"RIFF" else ">"
+    position = 12
+    while True:
+        file.seek(position)
+        chunk = file.read(8)
+        if len(chunk) < 8:
+            return None
+        size = struct.unpack(order + "I", chunk[4:])[0]
+        if chunk[:4] == b"data":
+            return position + 8, size
+        position += 8 + size + size % 2
+
+
+def _decode_soundfile(file: BinaryIO | io.FileIO, name: str, max_seconds: float) -> Audio:
+    file.seek(0)
+    # a descriptor has no name, so that libsndfile cannot judge by the extension
+    handle = file.fileno() if isinstance(file, io.FileIO) else file
+    with soundfile.SoundFile(handle, closefd=False) as sound:
+        rate, claimed = int(sound.samplerate), int(sound.frames)
+        _check_rate(rate, name)
+        limit = _limit(rate, max_seconds)
+        if claimed < UNKNOWN_LENGTH:
+            _check_length(claimed, limit, rate, name)
+        blocks: list[NDArray[np.float32]] = []
+        read = 0
+        while True:
+            try:
+                block = sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise AudioError(
+                    f"{name} is truncated or damaged: {error.error_string}", "truncated"
+                ) from error
+            blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32))
+            read += len(block)
+            _check_length(read, limit, rate, name)
+            if len(block) < BLOCK_FRAMES:
+                break
+        if claimed < UNKNOWN_LENGTH and read < claimed * INTACT_SHARE:
+            raise AudioError(_short(name, claimed / rate, read / rate), "truncated")
+        samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        return Audio(np.ascontiguousarray(samples), rate, int(sound.channels), sound.format.lower())
+
+
+def _decode_av(file: BinaryIO | io.FileIO, name: str, max_seconds: float, refusal: str) -> Audio:
+    # imported here: only the formats that libsndfile does not read pay for it
+    import av
+
+    file.seek(0)
+    try:
+        with av.open(file, "r", options={"format_whitelist": CONTAINERS}) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{name} has no sound: there is no audio stream in it.", "no-sound")
+            stream = container.streams.audio[0]
+            rate, channels = int(stream.codec_context.sample_rate), int(stream.codec_context.channels)
+            _check_rate(rate, name)
+            limit = _limit(rate, max_seconds)
+            claimed = 0.0
+            if stream.duration is not None and stream.time_base is not None:
+                claimed = float(stream.duration * stream.time_base)
+            elif container.duration is not None and len(container.streams) == 1:
+                claimed = container.duration / av.time_base
+            _check_length(int(claimed * rate), limit, rate, name)
+            blocks: list[NDArray[np.float32]] = []
+            read = 0
+            for block in _av_blocks(av, container, stream, rate):
+                blocks.append(block)
+                read += len(block)
+                _check_length(read, limit, rate, name)
+            if read < claimed * rate * INTACT_SHARE:
+                raise AudioError(_short(name, claimed, read / rate), "truncated")
+            samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+            return Audio(samples, rate, channels, container.format.name.split(",")[0])
+    except (av.FFmpegError, ValueError) as error:
+        raise AudioError(
+            f"{name} is not audio that can be decoded: {refusal.rstrip('.')}; "
+            f"{getattr(error, 'strerror', error)}.",
+            "not-audio",
+        ) from error
+
+
+def _av_blocks(av, container, stream, rate: int) -> Iterator[NDArray[np.float32]]:  # type: ignore[no-untyped-def]
+    """Mono blocks of a PyAV stream; damage at the end ends them, and the count of samples tells."""
+    resampler = av.AudioResampler(format="fltp", rate=rate)
+    try:
+        for frame in container.decode(stream):
+            for part in resampler.resample(frame):
+                yield part.to_ndarray().mean(axis=0, dtype=np.float32)
+    except av.error.InvalidDataError:
+        return
+
+
+def _check_rate(rate: int, name: str) -> None:
+    if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
+        raise AudioError(
+            f"{name} has a sample rate of {rate} Hz; "
+            f"between {MIN_SAMPLE_RATE} and {MAX_SAMPLE_RATE} is understood.",
+            "sample-rate",
+        )
+
+
+def _limit(rate: int, max_seconds: float) -> int:
+    return min(int(max_seconds * rate), MAX_SAMPLES)
+
+
+def _check_length(frames: int, limit: int, rate: int, name: str) -> None:
+    if frames > limit:
+        raise AudioError(
+            f"{name} is too long: more than {limit / rate:.0f} s at {rate} Hz is not decoded; cut it first.",
+            "too-long",
+        )
+
+
+def _short(name: str, claimed: float, held: float) -> str:
+    return f"{name} is truncated: its header claims {claimed:.1f} s of audio, it holds {held:.1f} s."

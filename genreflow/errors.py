@@ -2,11 +2,15 @@
 
 
 class GenreflowError(Exception):
-    """Base of every error that genreflow raises on purpose; the command line prints it without a traceback."""
+    """Base of every error that genreflow raises on purpose; the command line prints it with no traceback."""
 
 
 class AudioError(GenreflowError):
-    """A file or waveform that is not usable audio."""
+    """A file or waveform that is not usable audio; `reason` is a short code that quarantines count by."""
+
+    def __init__(self, message: str, reason: str = "not-audio") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class CorpusError(GenreflowError):

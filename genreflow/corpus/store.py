@@ -1,0 +1,188 @@
+"""A corpus on disk: decoded clips in memory-mapped Arrow beside their manifest, written as a stream."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from datasets.arrow_writer import ArrowWriter
+from numpy.typing import NDArray
+
+from genreflow.artifacts import SPLITS, CorpusDocument
+from genreflow.errors import CorpusError
+
+CLIPS = "clips"
+MANIFEST = "manifest.parquet"
+QUARANTINE = "quarantine.parquet"
+
+FULL_SCALE = 32_768
+"""int16 samples are stored as round(sample × FULL_SCALE), clipped at 32 767."""
+BATCH_SAMPLES = 1 << 23
+"""Samples gathered before they are written as one record batch: 16 MiB, whatever the corpus holds."""
+
+MANIFEST_TYPES = {
+    "clip_id": "str",
+    "genre": "str",
+    "sha256": "str",
+    "source": "str",
+    "seconds": "float64",
+    "sample_rate": "int32",
+    "channels": "int32",
+    "format": "str",
+    "artist": "str",
+    "title": "str",
+    "duplicate_cluster": "str",
+    "rms_dbfs": "float64",
+    "peak_dbfs": "float64",
+    "split": "str",
+    "fold": "Int32",
+}
+"""The manifest's columns in order. `artist`, `title` and `fold` may be null."""
+QUARANTINE_COLUMNS = ("source", "reason", "detail")
+
+_FEATURES = datasets.Features(
+    {
+        "clip_id": datasets.Value("string"),
+        "sample_rate": datasets.Value("int32"),
+        "samples": datasets.List(datasets.Value("int16")),
+    }
+)
+
+
+def quantise(samples: NDArray[np.float32]) -> tuple[NDArray[np.int16], float]:
+    """(n,) float32 to int16, and the gain: under 1 where samples exceed full scale, which scales, not clips."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    gain = 1.0 if peak <= 1.0 else 1.0 / peak
+    scaled = np.rint(samples * np.float32(gain * FULL_SCALE))
+    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16), gain
+
+
+class ClipWriter:
+    """Writes decoded clips one after the other into `<folder>/clips`, holding at most one batch of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._clips = Path(folder) / CLIPS
+        self._clips.mkdir(parents=True)
+        self._file = "data-00000-of-00001.arrow"
+        self._writer = ArrowWriter(features=_FEATURES, path=str(self._clips / self._file))
+        self._ids: list[str] = []
+        self._rates: list[int] = []
+        self._samples: list[NDArray[np.int16]] = []
+
+    def write(self, clip_id: str, sample_rate: int, samples: NDArray[np.int16]) -> None:
+        """Append one clip: (n,) int16 at `sample_rate` Hz."""
+        self._ids.append(clip_id)
+        self._rates.append(sample_rate)
+        self._samples.append(samples)
+        if sum(map(len, self._samples)) >= BATCH_SAMPLES:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left and what `datasets.load_from_disk` needs."""
+        self._flush()
+        self._writer.finalize()
+        datasets.DatasetInfo(features=_FEATURES).write_to_directory(str(self._clips))
+        state: dict[str, object] = {
+            "_data_files": [{"filename": self._file}],
+            "_fingerprint": "0" * 16,
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": None,
+        }
+        (self._clips / "state.json").write_text(json.dumps(state, indent=2, sort_keys=True) + "\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        if not self._ids:
+            return
+        offsets = np.cumsum([0, *map(len, self._samples)], dtype=np.int32)
+        samples = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(self._samples)))
+        columns = [pa.array(self._ids), pa.array(self._rates, pa.int32()), samples]
+        table = pa.table(columns, names=list(_FEATURES))
+        self._writer.write_table(table)
+        self._ids, self._rates, self._samples = [], [], []
+
+
+class Corpus:
+    """A corpus artifact, opened memory-mapped: rows are clips, in the manifest's order."""
+
+    def __init__(
+        self, folder: Path, document: CorpusDocument, manifest: pd.DataFrame, table: pa.Table
+    ) -> None:
+        self.folder = folder
+        self.document = document
+        self.manifest = manifest
+        self._rates = table.column("sample_rate").to_numpy()
+        self._chunks = table.column("samples").chunks
+        self._starts = np.cumsum([0, *map(len, self._chunks)])
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Self:
+        """Open a corpus folder.
+
+        Raises:
+            GenreflowError: it is not a corpus, or its parts do not belong together.
+        """
+        folder = Path(folder)
+        document = CorpusDocument.read(folder)
+        try:
+            manifest = pd.read_parquet(folder / MANIFEST)
+            dataset = datasets.load_from_disk(str(folder / CLIPS), keep_in_memory=False)
+        except (OSError, ValueError, pa.ArrowInvalid) as error:
+            raise CorpusError(f"The corpus {folder} cannot be read: {error}. Ingest it again.") from error
+        if list(dataset["clip_id"]) != list(manifest["clip_id"]):
+            raise CorpusError(f"The corpus {folder} is damaged: manifest and clips differ. Ingest it again.")
+        return cls(folder, document, manifest, dataset.data.table)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def samples(self, row: int) -> NDArray[np.float32]:
+        """The clip's mono samples (n,) float32 in [-1, 1]; only this clip's pages of the file are read."""
+        return self.pcm(row).astype(np.float32) / np.float32(FULL_SCALE)
+
+    def pcm(self, row: int) -> NDArray[np.int16]:
+        """The clip's mono samples (n,) int16, a read-only view into the file."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"There is no row {row} in a corpus of {len(self)} clips.")
+        chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
+        values: NDArray[np.int16] = self._chunks[chunk][row - int(self._starts[chunk])].values.to_numpy(
+            zero_copy_only=True
+        )
+        return values
+
+    def sample_rate(self, row: int) -> int:
+        """Hertz at which the clip is stored: its source's own rate."""
+        return int(self._rates[row])
+
+    def rows(self, split: str | Sequence[str] | None = None) -> list[int]:
+        """Rows of a split (or of several), in order; all rows without one."""
+        if split is None:
+            return list(range(len(self)))
+        wanted = {split} if isinstance(split, str) else set(split)
+        if unknown := wanted - {*SPLITS, "unused"}:
+            raise CorpusError(
+                f"There is no split {', '.join(sorted(unknown))}; there are {', '.join(SPLITS)}, unused."
+            )
+        return np.flatnonzero(self.manifest["split"].isin(wanted)).tolist()
+
+    def quarantine(self) -> pd.DataFrame:
+        """What was refused: columns source, reason, detail."""
+        return pd.read_parquet(self.folder / QUARANTINE)
