@@ -1,4 +1,4 @@
-"""The representations: plain NumPy over waveforms, what training, evaluation and serving all preprocess with."""
+"""The representations: plain NumPy over waveforms, what training, evaluation and serving preprocess with."""
 
 from collections.abc import Callable
 
