@@ -1,0 +1,82 @@
+"""The bento of a registered model: its packaged files under a pinned tag, the service, and the core library."""
+
+import shutil
+import tempfile
+from importlib.metadata import requires, version
+from pathlib import Path
+
+import bentoml
+from packaging.requirements import Requirement
+
+import genreflow
+import serving
+from genreflow import registry
+from genreflow.artifacts import PackagedDocument, code_digest
+
+NAME = "genreflow"
+DIGEST_CHARACTERS = 12
+CODE_CHARACTERS = 8
+SERVICE = "serving.service:GenreClassifier"
+MODEL_TAG_FILE = "serving/MODEL_TAG"
+
+
+def import_model(model: str = "champion") -> bentoml.Model:
+    """The registered model of that alias or version in BentoML's model store, imported where it is not yet there.
+
+    Raises:
+        RegistryError: there is no such model.
+    """
+    folder = registry.fetch(model)
+    registered = registry.version(model)
+    document = PackagedDocument.read(folder)
+    tag = f"{NAME}:v{registered.version}-{document.digest[:DIGEST_CHARACTERS]}"
+    labels = {
+        "version": registered.version,
+        "digest": document.digest,
+        "family": document.model.family,
+        "protocol": document.model.protocol,
+        "corpus_fingerprint": document.model.corpus_fingerprint,
+        "synthetic": str(document.model.synthetic).lower(),
+    }
+    try:
+        return bentoml.models.get(tag)
+    except bentoml.exceptions.NotFound:
+        with bentoml.models.create(tag, labels=labels) as stored:
+            shutil.copytree(folder, stored.path, dirs_exist_ok=True)
+        return stored
+
+
+def build(model: str = "champion") -> bentoml.Bento:
+    """Build the bento `genreflow:<model version>` of a registered model, or return it where it is built already.
+
+    It carries no torch and no transformers: the packaged OpenVINO model answers.
+
+    Raises:
+        RegistryError: there is no such model.
+    """
+    stored = import_model(model)
+    # The service's code is part of the bento: the same model under changed code is another bento.
+    tag = f"{NAME}:{stored.tag.version}-{code_digest()[:CODE_CHARACTERS]}"
+    try:
+        return bentoml.bentos.get(tag)
+    except bentoml.exceptions.NotFound:
+        pass
+    requirements = [Requirement(line) for line in requires("genreflow") or []]
+    core = [f"{need.name}=={version(need.name)}" for need in requirements if need.marker is None]
+    with tempfile.TemporaryDirectory() as folder:
+        context = Path(folder)
+        ignore = shutil.ignore_patterns("__pycache__")
+        for package in (genreflow, serving):
+            source = Path(str(package.__file__)).parent
+            shutil.copytree(source, context / source.name, ignore=ignore)
+        (context / MODEL_TAG_FILE).write_text(str(stored.tag) + "\n")
+        return bentoml.build(
+            SERVICE,
+            name=NAME,
+            version=tag.partition(":")[2],
+            labels=dict(stored.info.labels),
+            include=["genreflow/**", "serving/**"],
+            python={"packages": [*core, f"bentoml=={version('bentoml')}"], "lock_packages": False},
+            models=[str(stored.tag)],
+            build_ctx=str(context),
+        )
