@@ -25,7 +25,7 @@ def test_it_is_what_transformers_extractor_gives(n_mels: int, seconds: int) -> N
     heard = whisper_log_mel(windows, sample_rate=16_000, n_mels=n_mels)
     assert heard.dtype == np.float32
     assert heard.shape == (5, n_mels, seconds * 100)
-    np.testing.assert_allclose(heard, wanted, rtol=0, atol=5e-4)
+    np.testing.assert_allclose(heard, wanted, rtol=0, atol=5e-5)
 
 
 def test_a_window_is_heard_alike_alone_and_among_others() -> None:
