@@ -1,4 +1,4 @@
-"""From a packaged model to probabilities: windows, batches, the answer for a clip and its timeline; torch-free.
+"""From a packaged model to probabilities: windows, batches, a clip's answer, a song's timeline; torch-free.
 
 The unit is the window: the model sees nothing else. A clip's answer is the mean of its windows' probabilities
 (and, beside it, their majority vote); a song's timeline is the same windows in order.
@@ -265,8 +265,8 @@ def load(
 
     Args:
         runtime: `auto` takes OpenVINO where it was packaged and is usable here, else PyTorch.
-        precision: `f32` or `bf16`; where None, OpenVINO takes bf16 if parity allowed it and this processor has
-            it, PyTorch takes bf16 on CUDA.
+        precision: `f32` or `bf16`; where None, OpenVINO takes bf16 if parity allowed it and this processor
+            has it, PyTorch takes bf16 on CUDA.
         device: of PyTorch: `auto`, `cpu` or `cuda`.
 
     Raises:
@@ -311,7 +311,7 @@ def load_checked(folder: Path | str, runtime: str = "auto") -> Classifier:
         difference = classifier.check_reference(Path(folder))
     if difference > PARITY["f32"].probability_difference:
         raise ModelError(
-            f"{folder} does not give its packaged answers on this processor with {classifier.runtime} in f32: "
+            f"{folder} does not give its packaged answers here: with {classifier.runtime} in f32 "
             f"a probability is {difference:.4f} off. Package it anew here."
         )
     return classifier

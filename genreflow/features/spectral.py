@@ -26,15 +26,20 @@ def hann(length: int) -> NDArray[np.float32]:
     return signal.get_window("hann", length, fftbins=True).astype(np.float32)
 
 
-def power_spectrogram(
-    samples: NDArray[np.float32], n_fft: int = N_FFT, hop: int = HOP
-) -> NDArray[np.float32]:
-    """Power of (..., n) samples: (..., 1 + n // hop, 1 + n_fft // 2); frame t is centred on sample t·hop."""
+def stft(samples: NDArray[np.float32], n_fft: int = N_FFT, hop: int = HOP) -> NDArray[np.complex64]:
+    """Spectra of (..., n) samples: (..., 1 + n // hop, 1 + n_fft // 2); frame t is centred on sample t·hop."""
     samples = np.asarray(samples, dtype=np.float32)
     padding = [(0, 0)] * (samples.ndim - 1) + [(n_fft // 2, n_fft // 2)]
     padded = np.pad(samples, padding)
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft, axis=-1)[..., ::hop, :]
-    spectrum = fft.rfft(frames * hann(n_fft), axis=-1)
+    return fft.rfft(frames * hann(n_fft), axis=-1)
+
+
+def power_spectrogram(
+    samples: NDArray[np.float32], n_fft: int = N_FFT, hop: int = HOP
+) -> NDArray[np.float32]:
+    """Power of (..., n) samples: (..., 1 + n // hop, 1 + n_fft // 2); frame t is centred on sample t·hop."""
+    spectrum = stft(samples, n_fft, hop)
     return spectrum.real**2 + spectrum.imag**2
 
 
