@@ -46,6 +46,9 @@ class Audio:
     """Channels of the file; `samples` is their mean."""
     format: str = "unknown"
     """The container, lower case, by content: wav, au, flac, mp3, ogg, mov, matroska …"""
+    artist: str | None = None
+    """From the file's tags, as the title."""
+    title: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -217,7 +220,15 @@ def _decode_soundfile(file: BinaryIO | io.FileIO, name: str, max_seconds: float)
         if claimed < UNKNOWN_LENGTH and read < claimed * INTACT_SHARE:
             raise AudioError(_short(name, claimed / rate, read / rate), "truncated")
         samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        return Audio(np.ascontiguousarray(samples), rate, int(sound.channels), sound.format.lower())
+        tags = sound.copy_metadata()
+        return Audio(
+            np.ascontiguousarray(samples),
+            rate,
+            int(sound.channels),
+            sound.format.lower(),
+            tags.get("artist", "").strip() or None,
+            tags.get("title", "").strip() or None,
+        )
 
 
 def _decode_av(file: BinaryIO | io.FileIO, name: str, max_seconds: float, refusal: str) -> Audio:
@@ -248,7 +259,9 @@ def _decode_av(file: BinaryIO | io.FileIO, name: str, max_seconds: float, refusa
             if read < claimed * rate * INTACT_SHARE:
                 raise AudioError(_short(name, claimed, read / rate), "truncated")
             samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-            return Audio(samples, rate, channels, container.format.name.split(",")[0])
+            tags = {key.lower(): value.strip() for key, value in container.metadata.items()}
+            kind = container.format.name.split(",")[0]
+            return Audio(samples, rate, channels, kind, tags.get("artist") or None, tags.get("title") or None)
     except (av.FFmpegError, ValueError) as error:
         raise AudioError(
             f"{name} is not audio that can be decoded: {refusal.rstrip('.')}; "

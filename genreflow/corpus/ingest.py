@@ -1,0 +1,276 @@
+"""From a source to a corpus: decode, check, quarantine, find duplicates, split, store; flat in memory."""
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from genreflow.artifacts import SPLITS, CorpusDocument, code_version, file_digest, text_digest
+from genreflow.audio import decode
+from genreflow.corpus import gtzan
+from genreflow.corpus.duplicates import cluster_id, clusters
+from genreflow.corpus.protocols import UNUSED, assign
+from genreflow.corpus.settings import CorpusSettings
+from genreflow.corpus.sources import SourceItem, check_counts, clip_ids, open_source
+from genreflow.corpus.store import (
+    MANIFEST,
+    MANIFEST_TYPES,
+    QUARANTINE,
+    QUARANTINE_COLUMNS,
+    ClipWriter,
+    quantise,
+)
+from genreflow.corpus.validation import check, levels
+from genreflow.errors import AudioError, CorpusError
+from genreflow.genres import GENRES
+from genreflow.progress import report, track
+
+STEP = "ingest"
+CLIPS_AHEAD = 2
+"""Clips a worker may be ahead of the writer: what bounds the memory, whatever the number of clips."""
+
+log = logging.getLogger("genreflow")
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A clip that passed: its row of the manifest and its audio."""
+
+    row: dict[str, Any]
+    pcm: NDArray[np.int16]
+    gain: float
+    md5: str | None
+    """Only of clips whose id is GTZAN's."""
+
+
+@dataclass(frozen=True)
+class _Refused:
+    source: str
+    genre: str
+    reason: str
+    detail: str
+
+
+def resolve(source: str, genres: tuple[str, ...] = GENRES) -> str:
+    """A fingerprint of what the source holds now; it changes when a clip is added, edited or deleted.
+
+    Raises:
+        CorpusError: there is no such source, or it cannot be split by genre.
+    """
+    return open_source(source, genres).resolve()
+
+
+def ingest(
+    source: str,
+    source_fingerprint: str,
+    settings: CorpusSettings,
+    out: Path,
+    workers: int | None = None,
+) -> CorpusDocument:
+    """Decode every clip of `source` into the corpus `out`. The result does not depend on `workers`.
+
+    Clips that are not usable go to quarantine with their reason, and the work goes on. Nothing lies at `out` until
+    everything does.
+
+    Args:
+        source: what `open_source` takes.
+        source_fingerprint: what `resolve` said; another state of the source is refused.
+        out: a folder that does not exist yet, or is empty.
+        workers: threads that decode (decoders and digests release the interpreter); one a processor by default.
+
+    Raises:
+        CorpusError: no honest corpus can be made of it.
+    """
+    opened = open_source(source, settings.genres)
+    if opened.resolve() != source_fingerprint:
+        raise CorpusError(f"{source} has changed since it was listed. Run again.")
+    items = sorted(opened.items(), key=lambda item: item.name)
+    ids = clip_ids([(item.name, item.genre) for item in items])
+    known = not opened.synthetic and gtzan.is_gtzan(ids)
+
+    out = Path(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise CorpusError(f"{out} is not empty: a corpus is written into a new folder.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-partial-", dir=out.parent))
+    try:
+        taken, refused, notes = _store(items, ids, settings, known, partial, workers or os.cpu_count() or 1)
+        _check_left(taken, refused, settings, source)
+        manifest = pd.DataFrame(taken)
+        made = assign(
+            manifest, settings.protocol, settings.fold, settings.seed, settings.genres, opened.synthetic
+        )
+        counts = Counter(made.manifest["split"])
+        document = CorpusDocument(
+            fingerprint=fingerprint(made.manifest, settings.genres),
+            source=source,
+            source_fingerprint=source_fingerprint,
+            synthetic=opened.synthetic,
+            protocol=made.protocol,
+            fold=made.fold,
+            seed=settings.seed,
+            leaky=made.leaky,
+            leak_reason=made.leak_reason,
+            genres=settings.genres,
+            counts={split: counts[split] for split in (*SPLITS, UNUSED)},
+            quarantined=len(refused),
+            duplicate_clusters=len(clusters(manifest)),
+            notes=(*opened.notes(), *notes, *made.notes),
+            code_version=code_version(),
+        )
+        made.manifest[list(MANIFEST_TYPES)].astype(MANIFEST_TYPES).to_parquet(partial / MANIFEST, index=False)
+        quarantine = [(each.source, each.reason, each.detail) for each in refused]
+        pd.DataFrame(quarantine, columns=list(QUARANTINE_COLUMNS), dtype="str").to_parquet(
+            partial / QUARANTINE, index=False
+        )
+        document.write(partial)
+        partial.chmod(0o755)
+        if out.is_dir():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    for note in document.notes:
+        log.warning("%s: %s", STEP, note)
+    report(STEP, _summary(document), done=len(items), total=len(items))
+    return document
+
+
+def fingerprint(manifest: pd.DataFrame, genres: tuple[str, ...]) -> str:
+    """sha256 over the sorted (clip id, clip sha256, genre, split, fold) and the label order."""
+    folds = manifest["fold"].astype("str").fillna("")
+    columns = (manifest["clip_id"], manifest["sha256"], manifest["genre"], manifest["split"], folds)
+    return text_digest([*sorted(" ".join(row) for row in zip(*columns, strict=True)), " ".join(genres)])
+
+
+def _store(
+    items: list[SourceItem], ids: list[str], settings: CorpusSettings, known: bool, folder: Path, workers: int
+) -> tuple[list[dict[str, Any]], list[_Refused], list[str]]:
+    """Decode in parallel, write in order: rows of the manifest, what was refused, and notes."""
+    taken: list[dict[str, Any]] = []
+    refused: list[_Refused] = []
+    scaled: list[str] = []
+    strangers: list[str] = []
+    with ClipWriter(folder) as writer:
+        results = _decoded(items, ids, settings, known, workers)
+        for result in track(STEP, results, len(items), "clips decoded and checked"):
+            if isinstance(result, _Refused):
+                refused.append(result)
+                log.warning(
+                    "%s: %s to quarantine (%s): %s", STEP, result.source, result.reason, result.detail
+                )
+                continue
+            clip_id = result.row["clip_id"]
+            writer.write(clip_id, result.row["sample_rate"], result.pcm)
+            taken.append(result.row)
+            if result.gain < 1:
+                scaled.append(clip_id)
+            if result.md5 is not None and result.md5 != gtzan.md5s()[clip_id]:
+                strangers.append(clip_id)
+    notes = []
+    if refused:
+        reasons = Counter(each.reason for each in refused)
+        listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        notes.append(f"{len(refused)} of {len(items)} files are in quarantine: {listed}.")
+    if scaled:
+        notes.append(
+            f"{len(scaled)} clips exceed full scale and were scaled down to it ({_some(scaled)}): "
+            "float files are written so, and decoders of lossy formats overshoot."
+        )
+    if strangers:
+        notes.append(
+            f"{len(strangers)} clips have GTZAN's names and not its bytes ({_some(strangers)}): "
+            "converted copies, or other audio; lists and artists were applied by name."
+        )
+    return taken, refused, notes
+
+
+def _decoded(
+    items: list[SourceItem], ids: list[str], settings: CorpusSettings, known: bool, workers: int
+) -> Iterator[_Taken | _Refused]:
+    """Results in the order of items, at most `CLIPS_AHEAD` a worker waiting."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[_Taken | _Refused]] = deque()
+        try:
+            for item, clip_id in zip(items, ids, strict=True):
+                if len(waiting) >= workers * CLIPS_AHEAD:
+                    yield waiting.popleft().result()
+                waiting.append(pool.submit(_take, item, clip_id, settings, known))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _take(item: SourceItem, clip_id: str, settings: CorpusSettings, known: bool) -> _Taken | _Refused:
+    """Decode and check one file."""
+    try:
+        path = item.open()
+        audio = decode(path, name=item.name, max_seconds=settings.max_seconds)
+        check(audio, settings, name=item.name)
+        rms, peak = levels(audio)
+        pcm, gain = quantise(audio.samples)
+        sha256 = file_digest(path)
+        original = known and clip_id in gtzan.md5s()
+        md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if original else None
+    except AudioError as error:
+        return _Refused(item.name, item.genre, error.reason, str(error))
+    except OSError as error:
+        detail = f"{item.name} cannot be read: {error.strerror or error}."
+        return _Refused(item.name, item.genre, "unreadable", detail)
+    artist, title = gtzan.artists().get(clip_id, (None, None)) if known else (audio.artist, audio.title)
+    row = {
+        "clip_id": clip_id,
+        "genre": item.genre,
+        "sha256": sha256,
+        "source": item.name,
+        "seconds": audio.seconds,
+        "sample_rate": audio.sample_rate,
+        "channels": audio.channels,
+        "format": audio.format,
+        "artist": artist,
+        "title": title,
+        "duplicate_cluster": cluster_id(pcm, audio.sample_rate),
+        "rms_dbfs": rms,
+        "peak_dbfs": peak,
+    }
+    return _Taken(row, pcm, gain, md5)
+
+
+def _check_left(
+    taken: list[dict[str, Any]], refused: list[_Refused], settings: CorpusSettings, source: str
+) -> None:
+    """Refuse a corpus in which quarantine left a genre without clips, or with one."""
+    counts = Counter(row["genre"] for row in taken)
+    try:
+        check_counts({genre: counts[genre] for genre in settings.genres}, source, "usable clip")
+    except CorpusError as error:
+        short = [each for each in refused if counts[each.genre] < 2]
+        if not short:
+            raise
+        raise CorpusError(
+            f"{error} In quarantine from there: {len(short)} files, such as {short[0].source} "
+            f"({short[0].reason}): {short[0].detail}"
+        ) from error
+
+
+def _summary(document: CorpusDocument) -> str:
+    counts = ", ".join(f"{document.counts[split]} {split}" for split in (*SPLITS, UNUSED))
+    leaky = ", leaky" if document.leaky else ""
+    return f"{document.protocol} split{leaky}: {counts}; {document.quarantined} in quarantine"
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")

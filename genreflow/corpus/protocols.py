@@ -1,0 +1,320 @@
+"""Protocols: which clip is in which split, and whether figures on that split can be believed."""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from genreflow.artifacts import SPLITS
+from genreflow.corpus import gtzan
+from genreflow.corpus.duplicates import clusters, conflicts
+from genreflow.errors import CorpusError, SettingsError
+from genreflow.genres import GENRES
+
+UNUSED = "unused"
+
+MIN_TEST_CLIPS = 50
+"""`auto` takes the fault-filtered lists only if they leave at least so many test clips, and each genre some."""
+
+GROUPED_SHARES = {"train": 0.65, "validation": 0.15, "test": 0.20}
+RANDOM_SHARES = {"train": 0.81, "validation": 0.09, "test": 0.10}
+"""The tutorials' 90/10, with validation taken from the 90."""
+ARTIST_VALIDATION_SHARE = 0.20
+"""Of the clips outside the test fold."""
+MIN_CLIPS_FOR_VALIDATION = 4
+"""A genre with fewer clips gives none to validation."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A manifest with its columns `split` and `fold`, and what is to be said about the split."""
+
+    manifest: pd.DataFrame
+    protocol: str
+    """The protocol used: never `auto`."""
+    fold: int | None
+    leaky: bool
+    leak_reason: str | None
+    notes: tuple[str, ...]
+
+
+def assign(
+    manifest: pd.DataFrame,
+    protocol: str,
+    fold: int = 0,
+    seed: int = 42,
+    genres: tuple[str, ...] = GENRES,
+    synthetic: bool = False,
+) -> Assignment:
+    """Give every clip a split (train, validation, test, unused).
+
+    Args:
+        manifest: a row a clip with at least `clip_id`, `genre`, `artist` (may be null), `duplicate_cluster`.
+        protocol: `auto`, `fault-filtered`, `artist`, `random`, `grouped` or `all`.
+        fold: which fold is the test split, from 0; only `artist` has folds.
+        seed: of the splits made here; published lists have none.
+        synthetic: procedural clips have GTZAN's ids and are none of its clips.
+
+    Raises:
+        CorpusError: the protocol does not fit these clips.
+        SettingsError: there is no such protocol or fold.
+    """
+    notes = []
+    known = not synthetic and gtzan.is_gtzan(manifest["clip_id"])
+    if protocol == "auto":
+        protocol, note = _choose(manifest, genres, known)
+        notes += [note] if note else []
+    if protocol not in PROTOCOLS:
+        raise SettingsError(f"There is no protocol {protocol!r}; there are auto, {', '.join(PROTOCOLS)}.")
+    if protocol in PUBLISHED and not known:
+        raise CorpusError(
+            f"The protocol {protocol} is a published list of GTZAN's clips, and these are not GTZAN's. "
+            "Use --protocol grouped."
+        )
+    made = PROTOCOLS[protocol](manifest, fold, seed, genres)
+    _require(made, genres)
+    notes += [*made.notes, *_label_conflicts(manifest)]
+    if protocol in PUBLISHED:
+        notes += _straddling(made.manifest)
+    return replace(made, notes=tuple(notes))
+
+
+def _choose(manifest: pd.DataFrame, genres: tuple[str, ...], known: bool) -> tuple[str, str | None]:
+    """What `auto` means for these clips, and why where it is not plain."""
+    if not known:
+        return "grouped", None
+    splits = manifest["clip_id"].map(gtzan.fault_filtered())
+    per_genre = pd.crosstab(manifest["genre"], splits).reindex(index=genres, columns=SPLITS, fill_value=0)
+    train, _, test = (int(per_genre[split].sum()) for split in SPLITS)
+    if test >= MIN_TEST_CLIPS and (per_genre[["train", "test"]] > 0).all(axis=None):
+        return "fault-filtered", None
+    return "grouped", (
+        f"Of these {len(manifest)} GTZAN clips the fault-filtered lists keep {train} to train and {test} to test; "
+        f"at least {MIN_TEST_CLIPS} to test and some of every genre are wanted, so the split was made here, grouped."
+    )
+
+
+def _fault_filtered(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...]) -> Assignment:
+    split = manifest["clip_id"].map(gtzan.fault_filtered()).fillna(UNUSED)
+    return _assignment(manifest, split, "fault-filtered")
+
+
+def _artist(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...]) -> Assignment:
+    """The fold is the test split; validation is taken from the other folds, whole artists at a time."""
+    if not 0 <= fold < gtzan.FOLDS:
+        raise SettingsError(f"The artist protocol has folds 0 to {gtzan.FOLDS - 1}, not {fold}.")
+    listed = gtzan.artist_folds()
+    folds = (
+        manifest["clip_id"].map({clip_id: number for clip_id, (number, _) in listed.items()}).astype("Int32")
+    )
+    split = pd.Series(
+        np.where(folds.isna(), UNUSED, np.where(folds == fold, "test", "train")), manifest.index
+    )
+    others = manifest[split == "train"]
+    artist = others["clip_id"].map({clip_id: f"{number}/{who}" for clip_id, (number, who) in listed.items()})
+    groups = _joined(others, artist, others["duplicate_cluster"])
+    shares = {"train": 1 - ARTIST_VALIDATION_SHARE, "validation": ARTIST_VALIDATION_SHARE}
+    split.loc[others.index] = _allocate(others, groups, shares, seed)
+    return replace(_assignment(manifest.assign(fold=folds), split, "artist"), fold=fold)
+
+
+def _random(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...]) -> Assignment:
+    """By clip, stratified, as the tutorials do: nothing keeps an artist or a repeated clip on one side."""
+    split = _allocate(manifest, pd.Series(np.arange(len(manifest)), manifest.index), RANDOM_SHARES, seed)
+    made = manifest.assign(split=split)
+    artists, repeated = _crossing(made, _artist_keys(made)), _crossing(made, made["duplicate_cluster"])
+    reason = "The split is random by clip: clips of one artist lie in training and in test"
+    reason += f" ({artists} known artists do" if artists else " (artists unknown or none here"
+    reason += f", and {repeated} repeated recordings)" if repeated else ")"
+    return replace(
+        _assignment(manifest, split, "random"),
+        leaky=True,
+        leak_reason=f"{reason}, so figures flatter: a model that knows artists looks like one that knows genres.",
+    )
+
+
+def _grouped(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...]) -> Assignment:
+    """Stratified; duplicates and known artists stay on one side. Where artists leave a genre no test, by clip, and said."""
+    artist = _artist_keys(manifest)
+    split = _allocate(
+        manifest, _joined(manifest, artist, manifest["duplicate_cluster"]), GROUPED_SHARES, seed
+    )
+    unknown = int(artist.isna().sum())
+    notes = [f"The artist of {unknown} clips is unknown; each counts as an artist of its own."]
+    made = replace(
+        _assignment(manifest, split, "grouped"), notes=tuple(notes if 0 < unknown < len(manifest) else ())
+    )
+    if not _bare(made.manifest, genres):
+        return made
+    single = [
+        genre
+        for genre in genres
+        if artist[manifest["genre"] == genre].notna().all()
+        and artist[manifest["genre"] == genre].nunique() == 1
+    ]
+    lacking = _bare(made.manifest, genres)
+    why = (
+        f"{len(single)} of {len(genres)} genres are one artist: {', '.join(single)}"
+        if single
+        else f"keeping artists together leaves {', '.join(lacking)} without training or test clips"
+    )
+    split = _allocate(manifest, manifest["duplicate_cluster"], GROUPED_SHARES, seed)
+    return replace(
+        _assignment(manifest, split, "grouped"),
+        leaky=True,
+        leak_reason=(
+            f"{why}; so the split was made by clip, clips of one artist lie in training and in test, and figures "
+            "flatter: a model that knows artists looks like one that knows genres."
+        ),
+    )
+
+
+def _all(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...]) -> Assignment:
+    split = pd.Series("train", manifest.index)
+    return replace(
+        _assignment(manifest, split, "all"),
+        notes=("Every clip trains: there is nothing here to select or to test a model on.",),
+    )
+
+
+PROTOCOLS: dict[str, Callable[[pd.DataFrame, int, int, tuple[str, ...]], Assignment]] = {
+    "fault-filtered": _fault_filtered,
+    "artist": _artist,
+    "random": _random,
+    "grouped": _grouped,
+    "all": _all,
+}
+PUBLISHED = ("fault-filtered", "artist")
+"""Lists of GTZAN's clips, kept as published."""
+
+
+def _assignment(manifest: pd.DataFrame, split: pd.Series, protocol: str) -> Assignment:
+    folds = manifest["fold"] if "fold" in manifest else pd.Series(pd.NA, manifest.index)
+    made = manifest.assign(split=split.astype("str"), fold=folds.astype("Int32"))
+    return Assignment(made, protocol, None, False, None, ())
+
+
+def _allocate(manifest: pd.DataFrame, groups: pd.Series, shares: dict[str, float], seed: int) -> pd.Series:
+    """Whole groups to splits, so that every genre comes near its shares: largest groups first, each where it fits best.
+
+    Ties between groups of one size are drawn by `seed`; the order of rows does not matter.
+    """
+    labels = sorted(manifest["genre"].unique())
+    order = manifest["clip_id"].rank().astype(int)
+    members = pd.DataFrame({"group": groups, "genre": manifest["genre"], "order": order})
+    counts = pd.crosstab(members["group"], members["genre"]).reindex(columns=labels)
+    first = members.groupby("group")["order"].min().loc[counts.index]
+    counts = counts.loc[first.sort_values().index]
+    lot = np.random.default_rng(seed).permutation(len(counts))
+    counts = counts.iloc[np.lexsort((lot, -counts.to_numpy().sum(axis=1)))]
+
+    totals = counts.sum().to_numpy()
+    target = {split: _target(totals, split, share) for split, share in shares.items() if split != "train"}
+    target["train"] = totals - sum(target.values())
+    # on a tie training first, then test
+    names = [split for split in ("train", "test", "validation") if split in shares]
+    wanted = np.stack([target[split] for split in names]).astype(float)
+    filled = np.zeros_like(wanted)
+    chosen = {}
+    for group, row in zip(counts.index, counts.to_numpy(), strict=True):
+        best = int(np.argmin((row * (2 * (filled - wanted) + row)).sum(axis=1)))
+        filled[best] += row
+        chosen[group] = names[best]
+    return groups.map(chosen)
+
+
+def _target(totals: np.ndarray, split: str, share: float) -> np.ndarray:
+    """Clips wanted of each genre in validation or test: the rounded share, and at least one where there are enough."""
+    enough = totals >= (MIN_CLIPS_FOR_VALIDATION if split == "validation" else 2)
+    return np.where(enough, np.maximum(1, np.rint(totals * share)), 0)
+
+
+def _artist_keys(manifest: pd.DataFrame) -> pd.Series:
+    """Artists as they compare: without case and spacing; null where unknown."""
+    plain = manifest["artist"].astype("str").str.casefold().str.split().str.join(" ")
+    return plain.where(manifest["artist"].notna() & (plain != ""), None)
+
+
+def _joined(manifest: pd.DataFrame, *keys: Iterable[Hashable]) -> pd.Series:
+    """A group number for each clip: clips that share any key's value, directly or through others, share a group."""
+    parent = list(range(len(manifest)))
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for key in keys:
+        seen: dict[Hashable, int] = {}
+        for row, value in enumerate(key):
+            if not pd.isna(value):
+                parent[root(row)] = root(seen.setdefault(value, row))
+    return pd.Series([root(row) for row in range(len(manifest))], manifest.index)
+
+
+def _bare(manifest: pd.DataFrame, genres: tuple[str, ...]) -> list[str]:
+    """Genres without a training or without a test clip."""
+    table = pd.crosstab(manifest["genre"], manifest["split"]).reindex(
+        index=genres, columns=["train", "test"], fill_value=0
+    )
+    return [genre for genre in genres if (table.loc[genre] == 0).any()]
+
+
+def _require(made: Assignment, genres: tuple[str, ...]) -> None:
+    """Refuse a split that cannot train, or cannot test."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for genre, split in zip(made.manifest["genre"], made.manifest["split"], strict=True):
+        splits[split].add(genre)
+    untrained = [genre for genre in genres if genre not in splits["train"]]
+    if untrained:
+        raise CorpusError(
+            f"The protocol {made.protocol} leaves no training clip of {', '.join(untrained)}. "
+            "Use --protocol grouped, or add clips."
+        )
+    if made.protocol == "all":
+        return
+    untested = [genre for genre in genres if genre not in splits["test"]]
+    if untested and (made.protocol not in PUBLISHED or len(untested) == len(genres)):
+        raise CorpusError(
+            f"The protocol {made.protocol} leaves no test clip of {', '.join(untested)}: "
+            "its clips are all the same recording, or too few. Add clips, or leave the genre out."
+        )
+
+
+def _crossing(manifest: pd.DataFrame, key: pd.Series) -> int:
+    """How many values of `key` lie both in training or validation and in test."""
+    learned = set(key[manifest["split"].isin(["train", "validation"])].dropna())
+    return len(learned & set(key[manifest["split"] == "test"].dropna()))
+
+
+def _straddling(manifest: pd.DataFrame) -> list[str]:
+    """What a published list leaves on both sides: reported, not repaired."""
+    notes = []
+    for cluster in clusters(manifest):
+        splits = set(cluster["split"]) - {UNUSED}
+        if len(splits) > 1:
+            where = ", ".join(f"{c} ({s})" for c, s in zip(cluster["clip_id"], cluster["split"], strict=True))
+            notes.append(f"The published split has the same audio on both sides: {where}.")
+    artists = _crossing(manifest, _artist_keys(manifest))
+    if artists:
+        notes.append(
+            f"In the published split {artists} artists (by Sturm's index) lie in training or validation and in test."
+        )
+    lacking = [
+        g
+        for g in manifest["genre"].unique()
+        if not ((manifest["genre"] == g) & (manifest["split"] == "test")).any()
+    ]
+    if lacking:
+        notes.append(f"The published split leaves no test clip of {', '.join(lacking)} here.")
+    return notes
+
+
+def _label_conflicts(manifest: pd.DataFrame) -> list[str]:
+    return [
+        "The same audio under several genres: " + ", ".join(cluster["clip_id"]) + "."
+        for cluster in conflicts(manifest)
+    ]

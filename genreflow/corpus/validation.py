@@ -1,0 +1,64 @@
+"""Whether decoded audio is fit to train on: what is not goes to quarantine with a reason code and a sentence."""
+
+import math
+
+import numpy as np
+
+from genreflow.audio import Audio
+from genreflow.corpus.settings import CorpusSettings
+from genreflow.errors import AudioError
+
+REASONS: dict[str, str] = {
+    "unreadable": "the file could not be opened",
+    "empty": "no bytes, or no samples",
+    "not-audio": "no known audio format: text, an error page, an image, noise",
+    "no-sound": "a video without an audio stream",
+    "truncated": "the file holds less audio than its header claims, or breaks off",
+    "not-finite": "NaN or infinity among the samples",
+    "sample-rate": "a sample rate that no recorder writes",
+    "too-short": "shorter than `corpus.min_seconds`",
+    "too-long": "longer than `corpus.max_seconds`",
+    "silent": "quieter than `corpus.silence_dbfs` throughout, a constant offset aside",
+}
+"""Every reason for quarantine, and what it means."""
+
+QUIETEST_DBFS = -200.0
+"""What a level of zero is written as."""
+
+
+def dbfs(level: float) -> float:
+    """A linear level in dB of full scale, at least `QUIETEST_DBFS`."""
+    return max(QUIETEST_DBFS, 20 * math.log10(level)) if level > 0 else QUIETEST_DBFS
+
+
+def levels(audio: Audio) -> tuple[float, float]:
+    """Root mean square, a constant offset aside, and absolute peak, in dB of full scale."""
+    samples = audio.samples
+    rms = float(np.std(samples, dtype=np.float64))
+    return dbfs(rms), dbfs(float(np.abs(samples).max(initial=0.0)))
+
+
+def check(audio: Audio, settings: CorpusSettings | None = None, name: str = "the clip") -> None:
+    """Refuse what cannot be trained on.
+
+    Raises:
+        AudioError: too short, too long, not finite or silent; `reason` is a key of `REASONS`.
+    """
+    settings = settings or CorpusSettings()
+    if audio.seconds < settings.min_seconds:
+        raise AudioError(
+            f"{name} is too short: {audio.seconds:.2f} s, where at least {settings.min_seconds:g} s are wanted.",
+            "too-short",
+        )
+    if audio.seconds > settings.max_seconds:
+        raise AudioError(
+            f"{name} is too long: {audio.seconds:.0f} s, where at most {settings.max_seconds:g} s are wanted.",
+            "too-long",
+        )
+    if not np.isfinite(audio.samples).all():
+        raise AudioError(f"{name} holds samples that are not finite numbers (NaN or infinity).", "not-finite")
+    rms, _ = levels(audio)
+    if rms < settings.silence_dbfs:
+        raise AudioError(
+            f"{name} is silent: its level is {rms:.0f} dBFS, under {settings.silence_dbfs:g} dBFS.", "silent"
+        )
