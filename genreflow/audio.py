@@ -99,7 +99,10 @@ def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int) -> NDAr
 
 
 def plan_windows(samples: int, window: int, hop: int) -> NDArray[np.int64]:
-    """Starts of windows over `samples` samples: every `hop`, the last aligned to the end; [0] where too short."""
+    """Starts of windows over `samples` samples, every `hop`, the last aligned to the end.
+
+    [0] where there are fewer samples than one window.
+    """
     if window < 1 or hop < 1:
         raise ValueError(
             f"A window of {window} samples every {hop} samples is no plan: both must be positive."

@@ -80,14 +80,14 @@ def ingest(
 ) -> CorpusDocument:
     """Decode every clip of `source` into the corpus `out`. The result does not depend on `workers`.
 
-    Clips that are not usable go to quarantine with their reason, and the work goes on. Nothing lies at `out` until
-    everything does.
+    Clips that are not usable go to quarantine with their reason, and the work goes on. Nothing lies at `out`
+    until everything does.
 
     Args:
         source: what `open_source` takes.
         source_fingerprint: what `resolve` said; another state of the source is refused.
         out: a folder that does not exist yet, or is empty.
-        workers: threads that decode (decoders and digests release the interpreter); one a processor by default.
+        workers: threads that decode (decoders and digests release the interpreter); by default one a processor.
 
     Raises:
         CorpusError: no honest corpus can be made of it.

@@ -1,6 +1,5 @@
 """Protocols: which clip is in which split, and whether figures on that split can be believed."""
 
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,9 @@ from genreflow.genres import GENRES
 UNUSED = "unused"
 
 MIN_TEST_CLIPS = 50
-"""`auto` takes the fault-filtered lists only if they leave at least so many test clips, and each genre some."""
+"""`auto` takes the fault-filtered lists only if they leave so many test clips, and some of each genre."""
+
+FLATTERS = "Figures flatter: a model that knows artists looks like one that knows genres."
 
 GROUPED_SHARES = {"train": 0.65, "validation": 0.15, "test": 0.20}
 RANDOM_SHARES = {"train": 0.81, "validation": 0.09, "test": 0.10}
@@ -91,8 +92,8 @@ def _choose(manifest: pd.DataFrame, genres: tuple[str, ...], known: bool) -> tup
     if test >= MIN_TEST_CLIPS and (per_genre[["train", "test"]] > 0).all(axis=None):
         return "fault-filtered", None
     return "grouped", (
-        f"Of these {len(manifest)} GTZAN clips the fault-filtered lists keep {train} to train and {test} to test; "
-        f"at least {MIN_TEST_CLIPS} to test and some of every genre are wanted, so the split was made here, grouped."
+        f"Of these {len(manifest)} GTZAN clips the fault-filtered lists keep {train} to train and {test} to "
+        f"test; at least {MIN_TEST_CLIPS} to test and some of every genre are wanted: the split is made here."
     )
 
 
@@ -131,42 +132,48 @@ def _random(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...
     return replace(
         _assignment(manifest, split, "random"),
         leaky=True,
-        leak_reason=f"{reason}, so figures flatter: a model that knows artists looks like one that knows genres.",
+        leak_reason=f"{reason}. {FLATTERS}",
     )
 
 
 def _grouped(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...]) -> Assignment:
-    """Stratified; duplicates and known artists stay on one side. Where artists leave a genre no test, by clip, and said."""
+    """Stratified; duplicates and known artists stay on one side.
+
+    A genre that would so be left without training or test clips (all of one artist) is split by clip: leaky.
+    """
     artist = _artist_keys(manifest)
-    split = _allocate(
-        manifest, _joined(manifest, artist, manifest["duplicate_cluster"]), GROUPED_SHARES, seed
-    )
-    unknown = int(artist.isna().sum())
-    notes = [f"The artist of {unknown} clips is unknown; each counts as an artist of its own."]
-    made = replace(
-        _assignment(manifest, split, "grouped"), notes=tuple(notes if 0 < unknown < len(manifest) else ())
-    )
-    if not _bare(made.manifest, genres):
-        return made
     single = [
         genre
-        for genre in genres
-        if artist[manifest["genre"] == genre].notna().all()
-        and artist[manifest["genre"] == genre].nunique() == 1
+        for genre, part in artist.groupby(manifest["genre"])
+        if part.notna().all() and part.nunique() == 1
     ]
-    lacking = _bare(made.manifest, genres)
+    by_clip: set[str] = set()
+    while True:
+        keys = artist.where(~manifest["genre"].isin(by_clip), None)
+        groups = _joined(manifest, keys, manifest["duplicate_cluster"])
+        made = _assignment(manifest, _allocate(manifest, groups, GROUPED_SHARES, seed), "grouped")
+        lacking = set(_lacking(made.manifest, genres, ("train", "test"))) - by_clip
+        if not lacking:
+            break
+        by_clip |= lacking
+    unknown = int(artist.isna().sum())
+    if 0 < unknown < len(manifest):
+        notes = (f"The artist of {unknown} clips is unknown; each counts as an artist of its own.",)
+        made = replace(made, notes=notes)
+    if not by_clip:
+        return made
+    listed = ", ".join(genre for genre in genres if genre in by_clip)
     why = (
-        f"{len(single)} of {len(genres)} genres are one artist: {', '.join(single)}"
+        f"{len(single)} of {len(genres)} genres are one artist each ({', '.join(single)})"
         if single
-        else f"keeping artists together leaves {', '.join(lacking)} without training or test clips"
+        else f"keeping artists together would leave {listed} without training or test clips"
     )
-    split = _allocate(manifest, manifest["duplicate_cluster"], GROUPED_SHARES, seed)
     return replace(
-        _assignment(manifest, split, "grouped"),
+        made,
         leaky=True,
         leak_reason=(
-            f"{why}; so the split was made by clip, clips of one artist lie in training and in test, and figures "
-            "flatter: a model that knows artists looks like one that knows genres."
+            f"{why}; {listed} were therefore split by clip, with the same artists in training and in test. "
+            f"{FLATTERS}"
         ),
     )
 
@@ -197,7 +204,7 @@ def _assignment(manifest: pd.DataFrame, split: pd.Series, protocol: str) -> Assi
 
 
 def _allocate(manifest: pd.DataFrame, groups: pd.Series, shares: dict[str, float], seed: int) -> pd.Series:
-    """Whole groups to splits, so that every genre comes near its shares: largest groups first, each where it fits best.
+    """Whole groups to splits, so that every genre comes near its shares: the largest first, each where it fits.
 
     Ties between groups of one size are drawn by `seed`; the order of rows does not matter.
     """
@@ -226,7 +233,7 @@ def _allocate(manifest: pd.DataFrame, groups: pd.Series, shares: dict[str, float
 
 
 def _target(totals: np.ndarray, split: str, share: float) -> np.ndarray:
-    """Clips wanted of each genre in validation or test: the rounded share, and at least one where there are enough."""
+    """Clips wanted of each genre: the rounded share, and at least one where there are enough."""
     enough = totals >= (MIN_CLIPS_FOR_VALIDATION if split == "validation" else 2)
     return np.where(enough, np.maximum(1, np.rint(totals * share)), 0)
 
@@ -238,7 +245,7 @@ def _artist_keys(manifest: pd.DataFrame) -> pd.Series:
 
 
 def _joined(manifest: pd.DataFrame, *keys: Iterable[Hashable]) -> pd.Series:
-    """A group number for each clip: clips that share any key's value, directly or through others, share a group."""
+    """A group number for each clip: clips that share a key's value, directly or through others, share it."""
     parent = list(range(len(manifest)))
 
     def root(node: int) -> int:
@@ -255,28 +262,23 @@ def _joined(manifest: pd.DataFrame, *keys: Iterable[Hashable]) -> pd.Series:
     return pd.Series([root(row) for row in range(len(manifest))], manifest.index)
 
 
-def _bare(manifest: pd.DataFrame, genres: tuple[str, ...]) -> list[str]:
-    """Genres without a training or without a test clip."""
-    table = pd.crosstab(manifest["genre"], manifest["split"]).reindex(
-        index=genres, columns=["train", "test"], fill_value=0
-    )
+def _lacking(manifest: pd.DataFrame, genres: tuple[str, ...], splits: tuple[str, ...]) -> list[str]:
+    """Genres without a clip in one of `splits`."""
+    table = pd.crosstab(manifest["genre"], manifest["split"])
+    table = table.reindex(index=genres, columns=list(splits), fill_value=0)
     return [genre for genre in genres if (table.loc[genre] == 0).any()]
 
 
 def _require(made: Assignment, genres: tuple[str, ...]) -> None:
     """Refuse a split that cannot train, or cannot test."""
-    splits: dict[str, set[str]] = defaultdict(set)
-    for genre, split in zip(made.manifest["genre"], made.manifest["split"], strict=True):
-        splits[split].add(genre)
-    untrained = [genre for genre in genres if genre not in splits["train"]]
-    if untrained:
+    if untrained := _lacking(made.manifest, genres, ("train",)):
         raise CorpusError(
-            f"The protocol {made.protocol} leaves no training clip of {', '.join(untrained)}. "
+            f"The protocol {made.protocol} leaves no training clip of {', '.join(untrained)} here. "
             "Use --protocol grouped, or add clips."
         )
     if made.protocol == "all":
         return
-    untested = [genre for genre in genres if genre not in splits["test"]]
+    untested = _lacking(made.manifest, genres, ("test",))
     if untested and (made.protocol not in PUBLISHED or len(untested) == len(genres)):
         raise CorpusError(
             f"The protocol {made.protocol} leaves no test clip of {', '.join(untested)}: "
@@ -301,14 +303,10 @@ def _straddling(manifest: pd.DataFrame) -> list[str]:
     artists = _crossing(manifest, _artist_keys(manifest))
     if artists:
         notes.append(
-            f"In the published split {artists} artists (by Sturm's index) lie in training or validation and in test."
+            f"In the published split {artists} artists (by Sturm's index) lie in training or validation and "
+            "in test."
         )
-    lacking = [
-        g
-        for g in manifest["genre"].unique()
-        if not ((manifest["genre"] == g) & (manifest["split"] == "test")).any()
-    ]
-    if lacking:
+    if lacking := _lacking(manifest, tuple(manifest["genre"].unique()), ("test",)):
         notes.append(f"The published split leaves no test clip of {', '.join(lacking)} here.")
     return notes
 

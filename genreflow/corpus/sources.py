@@ -1,4 +1,4 @@
-"""Where labelled clips come from: a local folder, or the built-in synthetic corpus. More register by their prefix."""
+"""Where labelled clips come from: a folder, or the built-in synthetic corpus. More register by their prefix."""
 
 import difflib
 import hashlib
@@ -231,8 +231,8 @@ def check_counts(counts: dict[str, int], where: str, what: str) -> None:
 def clip_ids(names: list[tuple[str, str]]) -> list[str]:
     """A unique id `<genre>.<name>` for each (source name, genre); it depends on the set of names alone.
 
-    GTZAN's own `blues/blues.00000.wav` becomes `blues.00000`. Where two files would have the same id, all of them keep
-    their extension, and if that is not enough, a few digits of their path's digest.
+    GTZAN's own `blues/blues.00000.wav` becomes `blues.00000`. Where two files would have the same id, all of
+    them keep their extension, and if that is not enough, a few digits of their path's digest.
     """
     plain = [_clip_id(name, genre, extension=False) for name, genre in names]
     long = [_clip_id(name, genre, extension=True) for name, genre in names]

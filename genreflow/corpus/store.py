@@ -55,7 +55,7 @@ _FEATURES = datasets.Features(
 
 
 def quantise(samples: NDArray[np.float32]) -> tuple[NDArray[np.int16], float]:
-    """(n,) float32 to int16, and the gain: under 1 where samples exceed full scale, which scales, not clips."""
+    """(n,) float32 to int16, and the gain: what exceeds full scale is scaled down, not clipped."""
     peak = float(np.abs(samples).max(initial=0.0))
     gain = 1.0 if peak <= 1.0 else 1.0 / peak
     scaled = np.rint(samples * np.float32(gain * FULL_SCALE))

@@ -1,4 +1,4 @@
-"""Whether decoded audio is fit to train on: what is not goes to quarantine with a reason code and a sentence."""
+"""Whether decoded audio is fit to train on: what is not goes to quarantine with a reason and a sentence."""
 
 import math
 
@@ -47,12 +47,12 @@ def check(audio: Audio, settings: CorpusSettings | None = None, name: str = "the
     settings = settings or CorpusSettings()
     if audio.seconds < settings.min_seconds:
         raise AudioError(
-            f"{name} is too short: {audio.seconds:.2f} s, where at least {settings.min_seconds:g} s are wanted.",
+            f"{name} is too short: {audio.seconds:.2f} s; at least {settings.min_seconds:g} s are wanted.",
             "too-short",
         )
     if audio.seconds > settings.max_seconds:
         raise AudioError(
-            f"{name} is too long: {audio.seconds:.0f} s, where at most {settings.max_seconds:g} s are wanted.",
+            f"{name} is too long: {audio.seconds:.0f} s; at most {settings.max_seconds:g} s are wanted.",
             "too-long",
         )
     if not np.isfinite(audio.samples).all():
