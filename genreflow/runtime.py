@@ -523,10 +523,10 @@ def _hear_in_batches(
         yield represent(hearing, windows), starts / hearing.sample_rate
         return
     plan = plan_windows(len(waveform), window, hop)
+    every = np.lib.stride_tricks.sliding_window_view(waveform, window)
     for first in range(0, len(plan), BATCH_WINDOWS):
         starts = plan[first : first + BATCH_WINDOWS]
-        windows = np.stack([waveform[start : start + window] for start in starts])
-        yield represent(hearing, windows), starts / hearing.sample_rate
+        yield represent(hearing, every[starts]), starts / hearing.sample_rate
 
 
 def _source(file: Path | str | bytes) -> Path | bytes:

@@ -231,8 +231,8 @@ def _waveform(spectrum: NDArray[np.complex64], samples: int) -> NDArray[np.float
     for part in range(overlap):
         added[part : part + len(spectrum)] += frames[:, part]
         power[part : part + len(spectrum)] += weights[part]
-    line: NDArray[np.float32] = (added / np.maximum(power, np.finfo(np.float32).tiny)).ravel()
-    return line[N_FFT // 2 : N_FFT // 2 + samples]
+    line = (added / np.maximum(power, np.finfo(np.float32).tiny)).ravel()
+    return line[N_FFT // 2 : N_FFT // 2 + samples].astype(np.float32, copy=False)
 
 
 def tempo(power: NDArray[np.float32]) -> float:
