@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -34,6 +34,8 @@ CONTAINERS = (
     "mov,mp4,m4a,matroska,webm,aac,mp3,ogg,flac,wav,w64,aiff,au,asf,avi,mpegts,mpeg,amr,caf,ac3,eac3,flv"
 )
 """What PyAV may open. Playlists (hls, concat, dash) are not among them: they name other files and hosts."""
+LENGTH_KEEPERS = ("mov", "matroska")
+"""PyAV's containers whose header states the length; elsewhere FFmpeg guesses it from the bit rate."""
 
 
 @dataclass(frozen=True)
@@ -247,23 +249,31 @@ def _decode_av(file: BinaryIO | io.FileIO, name: str, max_seconds: float, refusa
             rate, channels = int(stream.codec_context.sample_rate), int(stream.codec_context.channels)
             _check_rate(rate, name)
             limit = _limit(rate, max_seconds)
+            kind = container.format.name.split(",")[0]
             claimed = 0.0
-            if stream.duration is not None and stream.time_base is not None:
+            if kind not in LENGTH_KEEPERS:
+                pass
+            elif stream.duration is not None and stream.time_base is not None:
                 claimed = float(stream.duration * stream.time_base)
             elif container.duration is not None and len(container.streams) == 1:
                 claimed = container.duration / av.time_base
             _check_length(int(claimed * rate), limit, rate, name)
             blocks: list[NDArray[np.float32]] = []
             read = 0
-            for block in _av_blocks(av, container, stream, rate):
-                blocks.append(block)
-                read += len(block)
-                _check_length(read, limit, rate, name)
+            try:
+                for block in _av_blocks(av, container, stream, rate):
+                    blocks.append(block)
+                    read += len(block)
+                    _check_length(read, limit, rate, name)
+            except av.error.InvalidDataError as error:
+                if not claimed:
+                    raise AudioError(
+                        f"{name} is truncated or damaged after {read / rate:.1f} s.", "truncated"
+                    ) from error
             if read < claimed * rate * INTACT_SHARE:
                 raise AudioError(_short(name, claimed, read / rate), "truncated")
             samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
             tags = {key.lower(): value.strip() for key, value in container.metadata.items()}
-            kind = container.format.name.split(",")[0]
             return Audio(samples, rate, channels, kind, tags.get("artist") or None, tags.get("title") or None)
     except (av.FFmpegError, ValueError) as error:
         raise AudioError(
@@ -273,15 +283,12 @@ def _decode_av(file: BinaryIO | io.FileIO, name: str, max_seconds: float, refusa
         ) from error
 
 
-def _av_blocks(av, container, stream, rate: int) -> Iterator[NDArray[np.float32]]:  # type: ignore[no-untyped-def]
-    """Mono blocks of a PyAV stream; damage at the end ends them, and the count of samples tells."""
+def _av_blocks(av: Any, container: Any, stream: Any, rate: int) -> Iterator[NDArray[np.float32]]:
+    """Mono blocks of a PyAV stream, each the mean over channels."""
     resampler = av.AudioResampler(format="fltp", rate=rate)
-    try:
-        for frame in container.decode(stream):
-            for part in resampler.resample(frame):
-                yield part.to_ndarray().mean(axis=0, dtype=np.float32)
-    except av.error.InvalidDataError:
-        return
+    for frame in container.decode(stream):
+        for part in resampler.resample(frame):
+            yield part.to_ndarray().mean(axis=0, dtype=np.float32)
 
 
 def _check_rate(rate: int, name: str) -> None:

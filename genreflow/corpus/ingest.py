@@ -87,7 +87,7 @@ def ingest(
         source: what `open_source` takes.
         source_fingerprint: what `resolve` said; another state of the source is refused.
         out: a folder that does not exist yet, or is empty.
-        workers: threads that decode (decoders and digests release the interpreter); by default one a processor.
+        workers: threads that decode (decoders and digests release the interpreter); one a processor if None.
 
     Raises:
         CorpusError: no honest corpus can be made of it.

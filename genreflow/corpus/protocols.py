@@ -204,7 +204,7 @@ def _assignment(manifest: pd.DataFrame, split: pd.Series, protocol: str) -> Assi
 
 
 def _allocate(manifest: pd.DataFrame, groups: pd.Series, shares: dict[str, float], seed: int) -> pd.Series:
-    """Whole groups to splits, so that every genre comes near its shares: the largest first, each where it fits.
+    """Whole groups to splits, each genre near its shares: the largest first, each where it fits best.
 
     Ties between groups of one size are drawn by `seed`; the order of rows does not matter.
     """

@@ -1,4 +1,4 @@
-"""Where labelled clips come from: a folder, or the built-in synthetic corpus. More register by their prefix."""
+"""Where labelled clips come from: a folder, or the built-in synthetic corpus; a registry for more."""
 
 import difflib
 import hashlib
