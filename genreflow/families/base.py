@@ -1,7 +1,7 @@
 """What every model family offers to extraction, training, packaging and the PyTorch runtime."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -61,9 +61,18 @@ class Family(ABC):
     def build(self, settings: Any, genres: tuple[str, ...], stage: str, seed: int) -> "nn.Module":
         """A module ready to train on rows of `stage`; weights from the backbone or, from scratch, from `seed`."""
 
+    def fit_inputs(self, module: "nn.Module", batches: "Iterable[torch.Tensor]") -> None:
+        """Set what the module takes from its training rows before it learns (input statistics); here nothing.
+
+        `batches` yields all training rows once, (batch, *window shape) in the stored dtype.
+        """
+
     @abstractmethod
     def parameter_groups(self, module: "nn.Module", settings: Any, training: Any) -> list[dict[str, Any]]:
-        """Optimiser groups (`params`, `lr`, `weight_decay`) over the trainable parameters."""
+        """Optimiser groups (`params`, `lr`, `weight_decay`) over the trainable parameters.
+
+        What lies under the module's `head` is what `training.probe_epochs` trains alone.
+        """
 
     @abstractmethod
     def save(self, module: "nn.Module", folder: Path) -> None:

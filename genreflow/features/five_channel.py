@@ -1,9 +1,9 @@
 """The five-channel picture of `mfcc_cnn`: MFCC, delta, delta-delta, tempo-synchronous MFCC and chroma.
 
-Three seconds at 22,050 Hz become 40 rows by 130 frames in five channels. Channels come first, (5, 40, 130), as
-torch wants them; the literature writes (40, 130, 5). Tempo and beats are found in each window by itself (onset
-autocorrelation and dynamic programming, Ellis 2007, "Beat Tracking by Dynamic Programming"), so that a window
-gives the same picture wherever it was cut.
+Three seconds at 22,050 Hz become 40 rows by 130 frames in five channels. Channels come first, (5, 40, 130),
+as torch wants them; the literature writes (40, 130, 5). Tempo and beats are found in each window by itself
+(onset autocorrelation and dynamic programming, Ellis 2007, "Beat Tracking by Dynamic Programming"), so that a
+window gives the same picture wherever it was cut.
 """
 
 from functools import lru_cache
@@ -152,5 +152,5 @@ def average_between(features: NDArray[np.float32], beats: NDArray[np.bool_]) -> 
     starts = np.flatnonzero(begins)
     lengths = np.diff(starts, append=n * frames)
     sums = np.add.reduceat(features.reshape(n * frames, rows), starts, axis=0)
-    means: NDArray[np.float32] = sums / lengths[:, None].astype(np.float32)
+    means = (sums / lengths[:, None]).astype(np.float32)
     return np.repeat(means, lengths, axis=0).reshape(n, frames, rows)

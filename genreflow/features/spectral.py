@@ -92,7 +92,7 @@ def chroma_filters(sample_rate: int, n_fft: int = N_FFT, tuning: float = 0.0) ->
 def decibels(
     power: NDArray[np.float32], dynamic_range: float | None = DYNAMIC_RANGE_DB
 ) -> NDArray[np.float32]:
-    """Decibels re 1 of (..., frames, bands), at least -100 and at most `dynamic_range` below the maximum of each."""
+    """Decibels re 1 of (..., frames, bands), floored at -100 and at `dynamic_range` below the maximum."""
     level: NDArray[np.float32] = np.log10(np.maximum(power, np.float32(POWER_FLOOR)))
     level *= np.float32(10)
     if dynamic_range is None:

@@ -1,0 +1,160 @@
+"""Where a training run keeps its checkpoints, which of them is whole, and the best weights so far."""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers.trainer_callback import TrainerState
+
+from genreflow.artifacts import FeaturesDocument, code_digest, text_digest
+from genreflow.errors import SettingsError
+from genreflow.home import checkpoints_folder
+from genreflow.training.settings import TrainingSettings
+
+BEST_FILE = "best.safetensors"
+STATE_FILE = "trainer_state.json"
+LOCK_FILE = ".lock"
+# where and how fast a run is made does not change what it computes
+NOT_IN_KEY = {"checkpoint_uri", "checkpoint_seconds", "resume"}
+
+log = logging.getLogger("genreflow")
+
+
+def root(settings: TrainingSettings) -> Path:
+    """The folder under which checkpoints of all runs lie.
+
+    Raises:
+        SettingsError: `checkpoint_uri` is not a local folder.
+    """
+    if settings.checkpoint_uri is None:
+        return checkpoints_folder()
+    uri = urlparse(settings.checkpoint_uri)
+    if uri.scheme == "file":
+        return Path(unquote(uri.path))
+    if uri.scheme:
+        raise SettingsError(
+            f"training.checkpoint_uri = {settings.checkpoint_uri!r} is not a local folder; "
+            "checkpoints go to a path or a file:// address."
+        )
+    return Path(settings.checkpoint_uri).expanduser().resolve()
+
+
+def key(document: FeaturesDocument, settings: TrainingSettings) -> str:
+    """A digest of all that decides what a training run computes: features, settings, code."""
+    return text_digest(
+        (
+            document.fingerprint,
+            document.family,
+            json.dumps(document.settings, sort_keys=True, default=str),
+            json.dumps(settings.model_dump(exclude=NOT_IN_KEY), sort_keys=True),
+            code_digest(),
+        )
+    )[:32]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[Path]:
+    """`folder`, for this process alone; where another process trains the same inputs, a folder beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            own = folder.with_name(f"{folder.name}-{os.getpid()}")
+            log.warning("Another process trains the same inputs; this one keeps its checkpoints in %s.", own)
+            own.mkdir(parents=True, exist_ok=True)
+            yield own
+        else:
+            yield folder
+
+
+def last_whole(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; broken ones are passed over."""
+    steps = sorted(
+        (int(path.name.rpartition("-")[2]), path)
+        for path in folder.glob("checkpoint-*")
+        if path.name.rpartition("-")[2].isdigit()
+    )
+    for _, path in reversed(steps):
+        try:
+            # Trainer writes this file last
+            TrainerState.load_from_json(str(path / STATE_FILE))
+        except (OSError, ValueError, TypeError):
+            log.warning("Checkpoint %s was not written to its end and is passed over.", path)
+            continue
+        return path
+    return None
+
+
+def empty(folder: Path) -> None:
+    """Forget an earlier run of the same inputs; the lock stays."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_FILE:
+            path.unlink()
+
+
+def clear(folder: Path) -> None:
+    """Remove a run's checkpoints."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class Best:
+    """The best weights so far, by validation."""
+
+    step: int = 0
+    epoch: int = 0
+    score: float = float("-inf")
+    metrics: dict[str, float] | None = None
+    logits: NDArray[np.float32] | None = None
+    """Validation logits (windows, genres) of these weights."""
+    weights: dict[str, torch.Tensor] | None = None
+
+    def take(self, module: torch.nn.Module, step: int, epoch: int, score: float, **found: Any) -> None:
+        """Remember the module's trained parameters and its buffers."""
+        trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+        buffers = {name for name, _ in module.named_buffers()}
+        self.weights = {
+            name: tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in module.state_dict().items()
+            if name in trained or name in buffers
+        }
+        self.step, self.epoch, self.score = step, epoch, score
+        self.metrics, self.logits = found["metrics"], found["logits"]
+
+    def save(self, folder: Path) -> None:
+        """Write into a checkpoint folder; nothing where nothing was evaluated yet."""
+        if self.weights is None or self.logits is None:
+            return
+        facts = {"step": self.step, "epoch": self.epoch, "score": self.score, "metrics": self.metrics}
+        tensors = {f"weights.{name}": tensor for name, tensor in self.weights.items()}
+        tensors["logits"] = torch.from_numpy(self.logits)
+        save_file(tensors, str(folder / BEST_FILE), metadata={"facts": json.dumps(facts)})
+
+    def load(self, folder: Path) -> None:
+        """Read back what `save` wrote; unchanged where it wrote nothing."""
+        path = folder / BEST_FILE
+        if not path.is_file():
+            return
+        with safe_open(str(path), framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        self.step, self.epoch, self.score = facts["step"], facts["epoch"], facts["score"]
+        self.metrics = facts["metrics"]
+        self.logits = tensors.pop("logits").numpy()
+        self.weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items()}
