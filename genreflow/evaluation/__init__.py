@@ -1,1 +1,26 @@
-"""Metrics, uncertainty and the report."""
+"""Metrics, uncertainty and the report.
+
+`evaluate` makes the evaluation artifact; `predict` has any classifier answer any clips; `metrics` is what
+training logs with, too.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genreflow.evaluation.artifact import evaluate
+    from genreflow.evaluation.predictions import predict
+
+__all__ = ["evaluate", "predict"]
+
+
+def __getattr__(name: str) -> Any:
+    # Training needs the metrics alone: figures and templates stay unloaded until they are asked for.
+    if name == "evaluate":
+        from genreflow.evaluation.artifact import evaluate
+
+        return evaluate
+    if name == "predict":
+        from genreflow.evaluation.predictions import predict
+
+        return predict
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

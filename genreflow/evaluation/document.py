@@ -1,0 +1,150 @@
+"""What an evaluation says of a model: the document beside predictions, plots and report."""
+
+from typing import ClassVar
+
+from genreflow.artifacts import Document, Frozen
+
+Interval = tuple[float, float]
+"""Lower and upper end of a 95 % interval."""
+
+
+class GenreScores(Frozen):
+    """One genre against the rest, per clip. None where a figure is undefined, never a made-up zero."""
+
+    support: int
+    """Test clips of the genre."""
+    predicted: int
+    """Test clips answered with the genre."""
+    precision: float | None
+    """None where no clip was answered with the genre."""
+    recall: float | None
+    """None where the test split has no clip of the genre."""
+    recall_ci95: Interval | None
+    """Wilson interval of the recall."""
+    f1: float | None
+    """None where the genre is neither present nor answered."""
+    auc: float | None
+    """Area under the ROC curve of the genre's probability; None where all clips or none are of the genre."""
+
+
+class Confusion(Frozen):
+    """Clips per true genre (rows) and answered genre (columns), both in label order."""
+
+    genres: tuple[str, ...]
+    matrix: tuple[tuple[int, ...], ...]
+
+
+class ConfusedPair(Frozen):
+    """A true genre that was taken for another."""
+
+    genre: str
+    predicted: str
+    count: int
+    share: float
+    """Of the genre's test clips."""
+    examples: tuple[str, ...]
+    """Ids of such clips, the surest mistakes first, at most five."""
+
+
+class ReliabilityBin(Frozen):
+    """Clips whose confidence lies in (lower, upper]."""
+
+    lower: float
+    upper: float
+    count: int
+    confidence: float | None
+    """Mean confidence; None in an empty bin."""
+    accuracy: float | None
+    """Share of right answers; None in an empty bin."""
+
+
+class Calibration(Frozen):
+    """How far the probabilities can be believed, per clip (mean over windows, after temperature)."""
+
+    ece: float
+    """Expected calibration error over equal-width bins of the top probability (Guo et al. 2017), 0 to 1."""
+    brier: float
+    """Mean over clips of the summed squared error of all genres' probabilities (Brier 1950), 0 to 2."""
+    nll: float
+    """Mean negative log-likelihood of the true genre, in nats."""
+    mean_confidence: float
+    bins: tuple[ReliabilityBin, ...]
+
+
+class ModelIdentity(Frozen):
+    """Which model was evaluated."""
+
+    family: str
+    pretrained: str | None
+    """The backbone it began from; None where trained from scratch."""
+    weights_digest: str
+    """sha256 over the names and bytes of the model's native files."""
+    features_fingerprint: str
+    corpus_fingerprint: str
+    """The corpus it was trained on."""
+    code_version: str
+    run_id: str | None
+
+
+class EvaluationDocument(Document):
+    """How good a model is on a test split. Beside it: `predictions.parquet`, `report.html`, `plots/`."""
+
+    file_name: ClassVar[str] = "evaluation.json"
+    accuracy: float
+    """Share of test clips whose mean window probabilities put the true genre first."""
+    accuracy_ci95: Interval
+    """Wilson interval; clips with the same audio count once in its width."""
+    macro_f1: float
+    """Mean F1 over the genres that are present or answered (scikit-learn's default)."""
+    macro_f1_ci95: Interval
+    """Percentile bootstrap over clips, those with the same audio drawn together."""
+    vote_accuracy: float
+    """Share of test clips that the majority of windows answers rightly."""
+    window_accuracy: float
+    """Share of single windows answered rightly."""
+    per_genre: dict[str, GenreScores]
+    confusion: Confusion
+    most_confused: tuple[ConfusedPair, ...]
+    calibration: Calibration
+    clips: int
+    windows: int
+    genres: tuple[str, ...]
+    """Label order of the model."""
+    model: ModelIdentity
+    corpus_fingerprint: str
+    """The corpus of the test clips."""
+    source: str
+    protocol: str
+    fold: int | None
+    leaky: bool
+    leak_reason: str | None
+    seen_clips: int
+    """Test clips whose file or audio the model met in training or selection; 0 on an honest split."""
+    synthetic: bool
+    pretrained: str | None
+    seconds: float
+    """Wall-clock seconds for listening to the test split."""
+    code_version: str
+
+    def scalars(self) -> dict[str, float]:
+        """The headline figures under flat names, for MLflow and KFP `Metrics`."""
+        figures = {
+            "accuracy": self.accuracy,
+            "accuracy_ci95_low": self.accuracy_ci95[0],
+            "accuracy_ci95_high": self.accuracy_ci95[1],
+            "macro_f1": self.macro_f1,
+            "macro_f1_ci95_low": self.macro_f1_ci95[0],
+            "macro_f1_ci95_high": self.macro_f1_ci95[1],
+            "vote_accuracy": self.vote_accuracy,
+            "window_accuracy": self.window_accuracy,
+            "ece": self.calibration.ece,
+            "brier": self.calibration.brier,
+            "nll": self.calibration.nll,
+            "test_clips": float(self.clips),
+        }
+        for genre, scores in self.per_genre.items():
+            for name in ("precision", "recall", "f1", "auc"):
+                value = getattr(scores, name)
+                if value is not None:
+                    figures[f"{name}_{genre}"] = value
+        return figures
