@@ -1,0 +1,32 @@
+"""Package: the model in the form that is served, with parity and latency of every runtime."""
+
+from kfp import compiler, dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def package(
+    model: dsl.Input[dsl.Model], corpus: dsl.Input[dsl.Dataset], packaged: dsl.Output[dsl.Model]
+) -> None:
+    """Export the model to every runtime it supports and measure each on real windows.
+
+    Args:
+        model: From `fine_tune`.
+        corpus: From `ingest`; reference windows are taken from it.
+        packaged: Model, runtimes, reference windows, parity and latency.
+    """
+    from pathlib import Path
+
+    from genreflow import steps
+
+    document = steps.package(Path(model.path), Path(corpus.path), Path(packaged.path))
+    packaged.metadata["digest"] = document.digest
+    for runtime in document.runtimes:
+        name = f"{runtime.name} {runtime.precision}"
+        packaged.metadata[f"{name} usable"] = runtime.usable
+        packaged.metadata[f"{name} latency_ms_p50"] = runtime.latency_ms_p50
+
+
+if __name__ == "__main__":
+    compiler.Compiler().compile(package, package_path=__file__.replace(".py", ".yaml"))

@@ -1,0 +1,35 @@
+"""Register: one MLflow version per model content."""
+
+from kfp import compiler, dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def register(
+    packaged: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Artifact],
+    corpus: dsl.Input[dsl.Dataset],
+    run_id: str,
+) -> str:
+    """Register a packaged model with its evaluation and lineage; the same content is registered once.
+
+    Args:
+        packaged: From `package`.
+        evaluation: From `evaluate`.
+        corpus: From `ingest`.
+        run_id: The MLflow run that trained the model, from `fine_tune`.
+
+    Returns:
+        The version in the registry, new or found.
+    """
+    from pathlib import Path
+
+    from genreflow import steps
+
+    registered = steps.register(Path(packaged.path), Path(evaluation.path), Path(corpus.path), run_id)
+    return registered.version
+
+
+if __name__ == "__main__":
+    compiler.Compiler().compile(register, package_path=__file__.replace(".py", ".yaml"))

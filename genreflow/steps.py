@@ -1,0 +1,287 @@
+"""The steps of the pipeline: one function each, plain values and folders in and out.
+
+Each can be called from a KFP component, a notebook or a test; none knows of kfp. A step tells progress and
+its error as a sentence, through `genreflow.progress`, so that whoever started the pipeline can show both.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from genreflow import progress
+from genreflow.artifacts import (
+    CorpusDocument,
+    FeaturesDocument,
+    ModelDocument,
+    PackagedDocument,
+    file_digest,
+    text_digest,
+)
+from genreflow.errors import GenreflowError
+from genreflow.gate import Decision, GatePolicy, ModelFacts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from genreflow.evaluation.document import EvaluationDocument
+    from genreflow.registry import Registered
+
+log = logging.getLogger("genreflow")
+
+WHOLE_FILE_DIGEST_BYTES = 64 << 20
+"""Files of a backbone up to this size are digested; of larger ones size and modification time stand in."""
+
+
+@contextmanager
+def told(step: str) -> Iterator[None]:
+    """Tell the beginning, the end and a failure of a step, the failure as a sentence, and let it pass on."""
+    began = time.monotonic()
+    progress.report(step, "started", event="started")
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress.report(step, "interrupted", event="interrupted")
+        raise
+    except GenreflowError as error:
+        progress.report(step, str(error), event="failed", expected=True)
+        raise
+    except BaseException as error:
+        progress.report(step, f"{type(error).__name__}: {error}", event="failed", expected=False)
+        raise
+    progress.report(step, "finished", event="finished", seconds=round(time.monotonic() - began, 3))
+
+
+def resolve(source: str, genres: Sequence[str], backbone: str | None = None) -> tuple[str, str]:
+    """Fingerprint what lies behind the source's and the backbone's names: KFP's cache sees only the names.
+
+    Returns:
+        The source's fingerprint, and the backbone's: a digest of a local folder's files, a hub id as it is,
+        "" for a model trained from scratch.
+
+    Raises:
+        CorpusError: there is no such source, or nothing in it that can be trained on.
+    """
+    from genreflow.corpus import ingest as corpus_ingest
+
+    with told("resolve"):
+        return corpus_ingest.resolve(source, tuple(genres)), backbone_fingerprint(backbone)
+
+
+def backbone_fingerprint(backbone: str | None) -> str:
+    """What identifies a backbone's content, as far as it can be told without loading it."""
+    if not backbone:
+        return ""
+    folder = Path(backbone)
+    if not folder.exists():
+        return backbone
+    parts = []
+    for path in sorted(folder.rglob("*") if folder.is_dir() else [folder]):
+        if path.is_file():
+            stat = path.stat()
+            small = stat.st_size <= WHOLE_FILE_DIGEST_BYTES
+            content = file_digest(path) if small else f"{stat.st_size} {stat.st_mtime_ns}"
+            parts.append(f"{path.relative_to(folder).as_posix()} {content}")
+    return text_digest(parts)
+
+
+def ingest(source: str, source_fingerprint: str, settings: Mapping[str, Any], out: Path) -> CorpusDocument:
+    """Decode, check, quarantine, find duplicates, split.
+
+    Args:
+        source: as `genreflow.corpus.sources.open_source` takes it.
+        source_fingerprint: from `resolve`.
+        settings: of `CorpusSettings`.
+        out: the corpus artifact's folder.
+
+    Raises:
+        CorpusError: no honest corpus can be made of the source.
+    """
+    from genreflow.corpus import ingest as corpus_ingest
+    from genreflow.corpus.settings import CorpusSettings
+
+    with told("ingest"):
+        return corpus_ingest.ingest(
+            source, source_fingerprint, CorpusSettings.model_validate(dict(settings)), out
+        )
+
+
+def extract_features(
+    corpus: Path,
+    family: str,
+    settings: Mapping[str, Any],
+    out: Path,
+    device: str = "auto",
+    batch: int = 8,
+) -> FeaturesDocument:
+    """Compute once what one family trains on: the representation, and the frozen part where there is one.
+
+    Args:
+        corpus: the corpus artifact's folder.
+        family: a name in `genreflow.families.FAMILIES`.
+        settings: the family's own.
+        out: the features artifact's folder.
+        device: `auto`, `cpu` or `cuda`.
+        batch: windows computed at once.
+    """
+    from genreflow import extraction
+
+    with told("extract_features"):
+        return extraction.extract(corpus, family, dict(settings), out, device=device, batch=batch)
+
+
+def fine_tune(
+    features: Path, out: Path, training: Mapping[str, Any], experiment: str = "genreflow"
+) -> ModelDocument:
+    """Train, with live curves in an MLflow run that is opened here, or joined where the platform has one.
+
+    Args:
+        features: the features artifact's folder.
+        out: the model artifact's folder.
+        training: of `TrainingSettings`.
+        experiment: the MLflow experiment of a run that is opened here.
+
+    Returns:
+        The model's document; its `run_id` is the MLflow run, which is closed, as FAILED where training was.
+    """
+    from genreflow import registry
+    from genreflow import training as engine
+    from genreflow.families import family
+
+    with told("fine_tune"):
+        document = FeaturesDocument.read(features)
+        kind = family(document.family)
+        settings = engine.training_settings(
+            kind, kind.settings_type.model_validate(document.settings), dict(training)
+        )
+        run_id = registry.open_run(
+            experiment,
+            parameters={
+                "family": document.family,
+                "protocol": document.protocol,
+                "fold": document.fold,
+                "model": document.settings,
+                "training": settings.model_dump(mode="json"),
+            },
+            tags={
+                "genreflow.family": document.family,
+                "genreflow.synthetic": str(document.synthetic).lower(),
+                "genreflow.protocol": document.protocol,
+                "genreflow.leaky": str(document.leaky).lower(),
+                "genreflow.corpus_fingerprint": document.corpus_fingerprint,
+                "genreflow.features_fingerprint": document.fingerprint,
+            },
+        )
+        status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+        try:
+            with registry.log_curves(run_id) as curves:
+                model = engine.fine_tune(features, out, dict(training), on_log=curves, run_id=run_id)
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            registry.close_run(run_id, status)
+        return model
+
+
+def evaluate(corpus: Path, model: Path, out: Path) -> "EvaluationDocument":
+    """The whole model on the audio of the test split: metrics with intervals, predictions, plots, report."""
+    from genreflow import evaluation
+
+    with told("evaluate"):
+        return evaluation.evaluate(corpus, model, out)
+
+
+def package(model: Path, corpus: Path, out: Path) -> PackagedDocument:
+    """The model in the form that is served; parity and latency of every runtime on real windows."""
+    from genreflow import packaging
+
+    with told("package"):
+        return packaging.package(model, corpus, out)
+
+
+def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str) -> "Registered":
+    """One registered version per model content; a second registration of the same content finds the first."""
+    from genreflow import registry
+
+    with told("register"):
+        return registry.register(packaged, evaluation, corpus, run_id)
+
+
+def promote(
+    version: str, packaged: Path, evaluation: Path, corpus: Path, policy: Mapping[str, Any]
+) -> tuple[Decision, tuple[str, ...]]:
+    """Decide whether a registered version becomes champion, write the decision down, and move the alias last.
+
+    Args:
+        version: the candidate's version in the registry.
+        packaged: the candidate's packaged model.
+        evaluation: the candidate's evaluation, on the test split of `corpus`.
+        corpus: the corpus artifact's folder.
+        policy: of `GatePolicy`.
+
+    Returns:
+        The decision, and the aliases that the version has after it.
+    """
+    from genreflow import registry
+
+    with told("promote"):
+        decision = _promote(version, packaged, evaluation, corpus, GatePolicy.model_validate(dict(policy)))
+        return decision, registry.version(version).aliases
+
+
+def _promote(version: str, packaged: Path, evaluation: Path, corpus: Path, policy: GatePolicy) -> Decision:
+    from genreflow import gate, registry
+
+    candidate = gate.facts(PackagedDocument.read(packaged), f"version {version}")
+    champion = registry.champion()
+    champion_folder = registry.fetch(champion.version) if champion else None
+    champion_facts = (
+        gate.facts(PackagedDocument.read(champion_folder), f"version {champion.version}")
+        if champion and champion_folder
+        else None
+    )
+    clips = _clips(evaluation)
+    scored = None
+    if champion_folder and champion_facts and _compared(candidate, champion_facts):
+        scored = _score(champion_folder, corpus, clips)
+    decision = gate.decide(clips, scored, candidate, champion_facts, policy)
+    registry.record_decision(version, decision, champion.version if champion else None)
+    if decision.promote:
+        registry.set_champion(version, decision.reason)
+    elif decision.verdict == "kept":
+        registry.set_challenger(version)
+    return decision
+
+
+def _compared(candidate: ModelFacts, champion: ModelFacts) -> bool:
+    """Whether the gate will look at both models' predictions (scoring the champion costs time)."""
+    return (
+        candidate.digest != champion.digest
+        and candidate.synthetic == champion.synthetic
+        and set(candidate.genres) == set(champion.genres)
+    )
+
+
+def _clips(evaluation: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    predictions = pd.read_parquet(evaluation / "predictions.parquet")
+    return predictions[predictions["level"] == "clip"].reset_index(drop=True)
+
+
+def _score(champion: Path, corpus: Path, clips: "pd.DataFrame") -> "pd.DataFrame":
+    """The champion's clip-level predictions on the clips that the candidate was scored on."""
+    from genreflow import runtime
+    from genreflow.corpus.store import Corpus
+    from genreflow.evaluation import predict
+
+    store = Corpus.open(corpus)
+    wanted = set(clips["clip_id"])
+    rows = [row for row, clip_id in enumerate(store.manifest["clip_id"]) if clip_id in wanted]
+    progress.report("promote", f"scoring the champion on {len(rows)} clips")
+    predictions = predict(runtime.load(champion), store, rows)
+    return predictions[predictions["level"] == "clip"].reset_index(drop=True)

@@ -1,0 +1,353 @@
+"""The command line: every command a few lines over the rooms below, heavy imports where they are needed."""
+
+import json
+import os
+import subprocess
+import sys
+import traceback
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genreflow.errors import GenreflowError
+from genreflow.version import VERSION
+
+app = typer.Typer(
+    name="genreflow",
+    help="From labelled music to a served genre classifier, with the proof of how it got there.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data = typer.Typer(help="Corpora on this machine.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data, name="data")
+
+INTERRUPTED = 130
+
+Profile = Annotated[str, typer.Option(help="quickstart, gtzan-mini, gtzan, or a YAML file.")]
+Source = Annotated[
+    str | None, typer.Option(help="A folder with one folder of clips per genre, or `synthetic`.")
+]
+Family = Annotated[str | None, typer.Option(help="The model family: encoder or mfcc_cnn.")]
+Backbone = Annotated[str | None, typer.Option(help="Pretrained weights: a hub id or a folder.")]
+Protocol = Annotated[
+    str | None, typer.Option(help="How clips are split: auto, fault-filtered, artist, random, grouped.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, as training.epochs=3."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+Model = Annotated[str, typer.Option(help="A registry alias or version, or a packaged model's folder.")]
+Reason = Annotated[str | None, typer.Option(help="Why, kept with the version in the registry.")]
+
+
+def main() -> None:
+    """Run the command line: errors as one sentence on stderr, never a traceback."""
+    try:
+        app()
+    except GenreflowError as error:
+        _complain(str(error))
+        log_file = getattr(error, "log_file", None)
+        if log_file is not None:
+            sys.stderr.write(f"The log of this run: {log_file}\n")
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        words = " ".join(str(error).split())[:300]
+        _complain(f"something unexpected went wrong: {type(error).__name__}: {words}")
+        sys.stderr.write(f"The traceback: {_write_traceback()}\n")
+        sys.exit(1)
+
+
+def command_names() -> set[str]:
+    """The commands there are."""
+    commands = app.registered_commands
+    return {str(command.name or getattr(command.callback, "__name__", "")) for command in commands}
+
+
+@app.callback(invoke_without_command=True)
+def options(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    if version:
+        _tell(f"genreflow {VERSION}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    profile: Profile = "quickstart",
+    source: Source = None,
+    family: Family = None,
+    backbone: Backbone = None,
+    protocol: Protocol = None,
+    assignments: Assignments = None,
+    summary: Annotated[Path | None, typer.Option(help="Write the run's figures there as JSON.")] = None,
+    runner: Annotated[str, typer.Option(help="subprocess or docker.")] = "subprocess",
+) -> None:
+    """Run the training pipeline on this machine."""
+    from pipelines import checks, settings
+
+    if runner not in ("subprocess", "docker"):
+        raise typer.BadParameter(f"there is no runner {runner!r}; there are subprocess and docker")
+    chosen = settings.settings(profile, source, family, backbone, protocol, assignments or ())
+    if summary is not None and not summary.resolve().parent.is_dir():
+        raise GenreflowError(f"There is no folder {summary.resolve().parent} to write the summary into.")
+    checks.before_run(chosen)
+    from pipelines import display, local
+
+    try:
+        with display.following() as show:
+            finished = local.run(chosen, show, runner)
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command again goes on from the steps that were done.")
+        raise typer.Exit(INTERRUPTED) from None
+    if summary is not None:
+        summary.write_text(json.dumps(finished.summary(), indent=2) + "\n")
+    _tell(display.finished(finished))
+
+
+@app.command("compile")
+def compile_pipeline(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file to write.")],
+    profile: Profile = "quickstart",
+    source: Source = None,
+    family: Family = None,
+    backbone: Backbone = None,
+    protocol: Protocol = None,
+    assignments: Assignments = None,
+) -> None:
+    """Write the training pipeline as YAML for Kubeflow."""
+    from pipelines import settings
+
+    chosen = settings.settings(profile, source, family, backbone, protocol, assignments or ())
+    if output.suffix not in (".yaml", ".yml"):
+        raise GenreflowError(f"A compiled pipeline is a .yaml file, not {output.name}.")
+    from pipelines.training import compile_to
+
+    compile_to(output, chosen)
+    _tell(f"Wrote {output}")
+
+
+@app.command()
+def submit(
+    host: Annotated[str, typer.Option(help="The URL of the Kubeflow Pipelines API.")],
+    profile: Profile = "quickstart",
+    source: Source = None,
+    family: Family = None,
+    backbone: Backbone = None,
+    protocol: Protocol = None,
+    assignments: Assignments = None,
+    namespace: Annotated[str | None, typer.Option(help="Your namespace, where there are several.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="The KFP experiment.")] = None,
+    cron: Annotated[str | None, typer.Option(help="Run again and again, such as '0 0 3 * * *'.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the run has ended.")] = False,
+) -> None:
+    """Start the same pipeline on Kubeflow."""
+    from pipelines import settings
+
+    chosen = settings.settings(profile, source, family, backbone, protocol, assignments or ())
+    from pipelines import cluster
+
+    result = cluster.submit(chosen, host, namespace, experiment, cron, wait)
+    _tell(json.dumps(result, indent=2))
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the registered versions: aliases, figures, lineage."""
+    from genreflow import registry
+
+    versions = registry.versions()
+    if as_json:
+        _tell(json.dumps([version.to_dict() for version in versions], indent=2))
+        return
+    if not versions:
+        _tell("There are no versions yet; genreflow run makes the first.")
+        return
+    from pipelines import display
+
+    _tell(display.versions(versions))
+
+
+@app.command()
+def promote(version: str, reason: Reason = None) -> None:
+    """Make a version champion by hand, past the gate."""
+    from genreflow import registry
+
+    registry.set_champion(version, reason or "by hand, without a reason given")
+    _tell(f"Version {version} is champion.")
+
+
+@app.command()
+def rollback(reason: Reason = None) -> None:
+    """Make the champion before this one champion again."""
+    from genreflow import registry
+
+    back = registry.rollback(reason or "by hand, without a reason given")
+    _tell(f"Version {getattr(back, 'version', back)} is champion again.")
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Where the UI listens.")] = 5000) -> None:
+    """Show runs, versions and reports in MLflow's web page."""
+    from genreflow import registry
+
+    address = registry.ui_address()
+    if address is not None:
+        _tell(f"The store is a server of its own, by MLFLOW_TRACKING_URI: open {address}")
+        return
+    command, environment = registry.ui_command(port)
+    sys.stderr.write(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)\n")
+    try:
+        code = subprocess.run(command, env=environment, check=False).returncode
+    except KeyboardInterrupt:
+        return
+    if code:
+        raise GenreflowError(f"The MLflow server ended with status {code}; what it said is above.")
+
+
+@app.command()
+def classify(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Audio files.")],
+    model: Model = "champion",
+    as_json: AsJson = False,
+) -> None:
+    """Name the genre of audio files."""
+    from pipelines import checks
+
+    checks.existing_files(files)
+    import genreflow
+
+    classifier = genreflow.load(model)
+    answers, failed = [], 0
+    for file in files:
+        try:
+            answer = classifier.classify(file)
+        except GenreflowError as error:
+            failed += 1
+            _complain(str(error))
+            continue
+        answers.append({"file": str(file), **answer.to_dict()})
+        if not as_json:
+            others = sorted(answer.probabilities.items(), key=lambda item: -item[1])[1:3]
+            rest = ", ".join(f"{genre} {share:.0%}" for genre, share in others)
+            _tell(f"{file}: {answer.genre} {answer.confidence:.0%} (then {rest})")
+    if as_json:
+        _tell(json.dumps(answers, indent=2))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def timeline(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An audio file.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Draw it as a PNG.")] = None,
+    hop: Annotated[float | None, typer.Option(help="Seconds from one window to the next.")] = None,
+    model: Model = "champion",
+    as_json: AsJson = False,
+) -> None:
+    """Name the genres over the course of a song."""
+    from pipelines import checks
+
+    checks.existing_files([file])
+    if output is not None and output.suffix.lower() != ".png":
+        raise GenreflowError(f"A timeline is drawn as a .png file, not {output.name}.")
+    if hop is not None and hop <= 0:
+        raise GenreflowError(f"--hop is a number of seconds above 0, not {hop:g}.")
+    import genreflow
+
+    song = genreflow.load(model).timeline(file, hop_seconds=hop)
+    if output is not None:
+        from pipelines.timeline import draw
+
+        draw(song, file.name, output)
+        sys.stderr.write(f"Wrote {output}\n")
+    if as_json:
+        _tell(json.dumps({"file": str(file), **song.to_dict()}, indent=2))
+        return
+    for segment in song.segments():
+        _tell(f"{_clock(segment.start)} to {_clock(segment.end)}  {segment.genre} {segment.probability:.0%}")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what is installed, reachable and usable here."""
+    from pipelines import doctor as examination
+
+    findings = examination.examine()
+    _tell(
+        json.dumps([finding._asdict() for finding in findings], indent=2)
+        if as_json
+        else examination.as_text(findings)
+    )
+    if any(finding.status == "bad" for finding in findings):
+        raise typer.Exit(1)
+
+
+@data.command()
+def synthesize(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    clips: Annotated[int, typer.Option(help="Clips per genre.")] = 20,
+    seconds: Annotated[float, typer.Option(help="Length of a clip.")] = 8.0,
+    seed: Annotated[int, typer.Option(help="Another seed is another corpus.")] = 0,
+) -> None:
+    """Write the built-in procedural corpus as audio into a folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise GenreflowError(f"{folder} exists and is not an empty folder; name a new one.")
+    if clips < 1 or seconds < 1 or seed < 0:
+        raise GenreflowError("--clips and --seconds are 1 or more, --seed 0 or more.")
+    from genreflow.corpus.synthetic import synthesise
+
+    folder.mkdir(parents=True, exist_ok=True)
+    synthesise(folder, clips, seconds, seed)
+    written = sum(1 for _ in folder.rglob("*.wav"))
+    _tell(f"Wrote {written} clips into {folder}; train on them with: genreflow run --source {folder}")
+
+
+@data.command("list")
+def list_corpora() -> None:
+    """List the corpora in the state folder."""
+    from genreflow import home
+
+    folder = home.corpora_folder()
+    corpora = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if not corpora:
+        _tell(f"There are no corpora in {folder} yet; genreflow run makes the synthetic one.")
+    for corpus in corpora:
+        files = [path for path in corpus.rglob("*") if path.is_file()]
+        size = sum(path.stat().st_size for path in files) / 1e6
+        _tell(f"{corpus}: {len(files)} files, {size:.0f} MB")
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+
+
+def _tell(text: str) -> None:
+    """Results go to stdout; nothing else does."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _complain(sentence: str) -> None:
+    sys.stderr.write(f"genreflow: {sentence}\n")
+
+
+def _write_traceback() -> Path:
+    from genreflow import home
+
+    folder = home.home() / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.traceback.txt"
+    path.write_text(f"{' '.join(sys.argv)}\n{traceback.format_exc()}")
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,398 @@
+"""Running the training pipeline on this machine: kfp.local, followed through the progress file."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from genreflow import home
+from genreflow.artifacts import CorpusDocument
+from genreflow.errors import GenreflowError, SettingsError
+from genreflow.progress import PROGRESS_VARIABLE
+
+if TYPE_CHECKING:
+    from genreflow.evaluation.document import EvaluationDocument
+    from pipelines.settings import RunSettings
+
+STEPS = (
+    "resolve",
+    "ingest",
+    "extract_features",
+    "fine_tune",
+    "evaluate",
+    "package",
+    "register",
+    "promote",
+)
+SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_TO_STOP = 15.0
+
+log = logging.getLogger("genreflow")
+Status = Literal["waiting", "running", "done", "cached", "failed"]
+
+
+class StepFailed(GenreflowError):
+    """A step of a local run failed; the sentence is the step's own."""
+
+    def __init__(self, step: str, sentence: str, log_file: Path) -> None:
+        super().__init__(sentence)
+        self.step = step
+        self.log_file = log_file
+
+
+@dataclass
+class StepState:
+    """What is known of one step of a run."""
+
+    name: str
+    status: Status = "waiting"
+    message: str = ""
+    done: int | None = None
+    total: int | None = None
+    seconds: float = 0.0
+    """Wall-clock seconds from the end of the step before; 0 where cached."""
+    expected: bool = False
+    """Whether a failure was told as a sentence by genreflow itself."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A pipeline run that went well."""
+
+    settings: "RunSettings"
+    steps: tuple[StepState, ...]
+    seconds: float
+    corpus_folder: Path
+    evaluation_folder: Path
+    corpus: CorpusDocument
+    evaluation: "EvaluationDocument"
+    run_id: str
+    version: str
+    aliases: tuple[str, ...]
+    decision: dict[str, Any]
+    log_file: Path
+
+    @property
+    def report(self) -> Path:
+        return self.evaluation_folder / "report.html"
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON object that `--summary` writes."""
+        return {
+            "run_id": self.run_id,
+            "model_version": self.version,
+            "aliases": list(self.aliases),
+            "decision": self.decision,
+            "metrics": {
+                "accuracy": self.evaluation.accuracy,
+                "accuracy_ci95": list(self.evaluation.accuracy_ci95),
+                "macro_f1": self.evaluation.macro_f1,
+                "per_genre": {
+                    genre: scores.model_dump(mode="json")
+                    for genre, scores in self.evaluation.per_genre.items()
+                },
+            },
+            "corpus": {
+                "fingerprint": self.corpus.fingerprint,
+                "protocol": self.corpus.protocol,
+                "counts": self.corpus.counts,
+                "quarantined": self.corpus.quarantined,
+            },
+            "steps": [
+                {"name": step.name, "seconds": round(step.seconds, 2), "cached": step.status == "cached"}
+                for step in self.steps
+            ],
+        }
+
+
+@dataclass
+class Follower:
+    """Follows a run through its progress file. A step not heard of before a later one is cached."""
+
+    path: Path
+    show: Callable[[Sequence[StepState]], None]
+    steps: list[StepState] = field(default_factory=lambda: [StepState(name) for name in STEPS])
+
+    def __post_init__(self) -> None:
+        self._offset = 0
+        self._last_end = time.time()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
+
+    def __enter__(self) -> "Follower":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.look()
+
+    def finish(self) -> None:
+        """The pipeline went well: what was not heard of came from the cache."""
+        self.look()
+        for step in self.steps:
+            if step.status == "waiting":
+                step.status = "cached"
+        self.show(self.steps)
+
+    def look(self) -> None:
+        """Read what was written since the last look."""
+        if self.path.is_file():
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._offset += len(line)
+                    self._take(json.loads(line))
+        self.show(self.steps)
+
+    def _follow(self) -> None:
+        while not self._ended.wait(SECONDS_BETWEEN_LOOKS):
+            self.look()
+
+    def _take(self, event: dict[str, Any]) -> None:
+        found = [index for index, step in enumerate(self.steps) if step.name == event["step"]]
+        if not found:
+            return
+        step, kind = self.steps[found[0]], event.get("event")
+        if kind == "started":
+            for earlier in self.steps[: found[0]]:
+                if earlier.status == "waiting":
+                    earlier.status = "cached"
+            step.status, step.message, step.done, step.total = "running", "", None, None
+        elif kind == "finished":
+            step.status, step.seconds = "done", event["time"] - self._last_end
+            self._last_end = event["time"]
+        elif kind in ("failed", "interrupted"):
+            step.status, step.message = "failed", event["message"]
+            step.expected = bool(event.get("expected"))
+        else:
+            step.message, step.done, step.total = event["message"], event.get("done"), event.get("total")
+
+    def failure(self, log_file: Path) -> StepFailed:
+        """The failed step's own sentence, or what can be said of one that ended without a word."""
+        self.look()
+        for step in self.steps:
+            if step.status == "failed":
+                sentence = step.message
+                if not step.expected:
+                    sentence = f"Step {step.name} failed unexpectedly ({_one_line(sentence)})."
+                return StepFailed(step.name, sentence, log_file)
+        running = [step for step in self.steps if step.status == "running"]
+        if running:
+            running[0].status = "failed"
+            name = running[0].name
+            sentence = f"Step {name} ended without a word: killed, perhaps for lack of memory."
+            return StepFailed(name, sentence, log_file)
+        waiting = [step.name for step in self.steps if step.status == "waiting"]
+        name = waiting[0] if waiting else STEPS[-1]
+        return StepFailed(name, f"Step {name} did not start.", log_file)
+
+
+def run(
+    settings: "RunSettings",
+    show: Callable[[Sequence[StepState]], None],
+    runner: str = "subprocess",
+) -> FinishedRun:
+    """Run the training pipeline here, every step in a process or container of its own.
+
+    Args:
+        settings: complete and checked.
+        show: called with all steps, several times a second, from another thread.
+        runner: `subprocess` or `docker`.
+
+    Raises:
+        StepFailed: with the step's sentence and the log's place.
+        KeyboardInterrupt: the person or the system stopped the run; its steps are stopped, too.
+    """
+    stamp = f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    logs = home.home() / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    log_file, progress_file = logs / f"{stamp}.log", logs / f"{stamp}.progress.jsonl"
+    began = time.monotonic()
+    with (
+        log_file.open("w", buffering=1) as log_stream,
+        _quiet(log_stream),
+        _variables({PROGRESS_VARIABLE: str(progress_file), "GENREFLOW_HOME": str(home.home())}),
+        _stopping_its_steps(),
+        Follower(progress_file, show) as follower,
+    ):
+        from pipelines.training import training_pipeline
+
+        _initialise(settings, runner, progress_file)
+        pipeline = training_pipeline(settings, local=True)
+        try:
+            outputs = pipeline().outputs
+        except RuntimeError as error:
+            raise follower.failure(log_file) from error
+        follower.finish()
+    from genreflow.evaluation.document import EvaluationDocument
+
+    corpus_folder, evaluation_folder = Path(outputs["corpus"].path), Path(outputs["evaluation"].path)
+    return FinishedRun(
+        settings=settings,
+        steps=tuple(follower.steps),
+        seconds=time.monotonic() - began,
+        corpus_folder=corpus_folder,
+        evaluation_folder=evaluation_folder,
+        corpus=CorpusDocument.read(corpus_folder),
+        evaluation=EvaluationDocument.read(evaluation_folder),
+        run_id=outputs["run_id"],
+        version=outputs["version"],
+        aliases=tuple(outputs["aliases"]),
+        decision=json.loads(outputs["decision"]),
+        log_file=log_file,
+    )
+
+
+def drop_stale_cache_entries(cache: Path) -> int:
+    """Forget cached steps whose artifacts were deleted or emptied since; how many were forgotten."""
+    dropped = 0
+    for entry in sorted(cache.glob("*.json")):
+        try:
+            outputs = json.loads(entry.read_text())
+            values = [value for value in outputs.values() if isinstance(value, dict) and "uri" in value]
+            stale = any(not _has_content(Path(value["uri"])) for value in values)
+        except (OSError, ValueError, AttributeError):
+            stale = True
+        if stale:
+            entry.unlink(missing_ok=True)
+            dropped += 1
+    return dropped
+
+
+def _has_content(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.is_file()
+
+
+def _initialise(settings: "RunSettings", runner: str, progress_file: Path) -> None:
+    from kfp import local
+
+    dropped = drop_stale_cache_entries(home.cache_folder())
+    if dropped:
+        log.info("%d cached steps were forgotten: their artifacts are gone", dropped)
+    chosen = (
+        local.SubprocessRunner(use_venv=False)
+        if runner == "subprocess"
+        else _docker_runner(settings, progress_file)
+    )
+    local.init(
+        chosen,
+        pipeline_root=str(home.pipeline_root()),
+        enable_caching=True,
+        cache_root=str(home.cache_folder()),
+    )
+
+
+def _docker_runner(settings: "RunSettings", progress_file: Path) -> Any:
+    """Containers that see the state folder, the source and the backbone under their own paths."""
+    from components.image import IMAGE
+
+    try:
+        import docker
+
+        client = docker.from_env()
+        client.ping()
+    except Exception as error:
+        raise SettingsError(
+            "--runner docker needs a Docker engine, and none answers here; take --runner subprocess."
+        ) from error
+    if not client.images.list(name=IMAGE):
+        raise SettingsError(
+            f"There is no image {IMAGE} here: build it with docker build -t {IMAGE} "
+            "-f infra/images/pipeline.Dockerfile ."
+        )
+    from kfp import local
+
+    folders = {str(home.home()): False}
+    folders |= {name: True for name in (settings.source, settings.backbone or "") if Path(name).is_absolute()}
+    mounts = [
+        docker.types.Mount(target=name, source=name, type="bind", read_only=read_only)
+        for name, read_only in folders.items()
+    ]
+    variables = {
+        PROGRESS_VARIABLE: str(progress_file),
+        "GENREFLOW_HOME": str(home.home()),
+        "MLFLOW_TRACKING_URI": home.tracking_uri(),
+    }
+    return local.DockerRunner(environment=variables, mounts=mounts)
+
+
+@contextlib.contextmanager
+def _quiet(stream: Any) -> Iterator[None]:
+    """What kfp prints and logs in this process goes to the run's log."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(stream), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+@contextlib.contextmanager
+def _variables(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _stopping_its_steps() -> Iterator[None]:
+    """Ctrl-C and a termination signal stop the running step, which closes its MLflow run, first."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt) if in_main_thread else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        _stop_children()
+        raise
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _stop_children() -> None:
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.send_signal(signal.SIGINT)
+    _, alive = psutil.wait_procs(children, timeout=SECONDS_TO_STOP)
+    for child in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def _one_line(text: str, longest: int = 300) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[:longest]}…"

@@ -1,0 +1,307 @@
+"""What a run is made of: profile, options and `--set` merged into one frozen, checked `RunSettings`."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import Field, ValidationError
+
+from genreflow.artifacts import Frozen
+from genreflow.corpus.settings import CorpusSettings
+from genreflow.errors import SettingsError
+from genreflow.families import FAMILIES, family
+from genreflow.gate import GatePolicy
+from genreflow.training import TrainingSettings, training_settings
+
+SECTIONS = ("corpus", "model", "training", "gate", "resources")
+"""The sections that `--set section.key=value` reaches."""
+SCALARS = ("source", "family", "backbone", "experiment")
+"""The settings that stand outside a section."""
+
+
+class Resources(Frozen):
+    """What a step gets: in pods as limits; on this machine only device and batch count."""
+
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`: where features are extracted and, unless training says, trained on."""
+    batch: int = 8
+    """Windows computed at once in extraction."""
+    cpu: str = "2"
+    memory: str = "4G"
+    """Limits of the steps that compute; the steps that only ask and tell get less."""
+    gpus: int = 0
+    """Accelerators for the steps that run the model; 0 asks for none."""
+    accelerator: str = "nvidia.com/gpu"
+    shared_memory: str = "2Gi"
+    """Size of /dev/shm where an accelerator is asked for: PyTorch's loaders die without."""
+    retries: int = 2
+    """How often a pod that died is tried again; on this machine a failure is told at once."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Variables of every pod, such as MLFLOW_TRACKING_URI."""
+
+
+class RunSettings(Frozen):
+    """One run of the training pipeline, complete: every default is filled in."""
+
+    profile: str
+    source: str
+    """A source that `genreflow.corpus.sources` opens; folders as absolute paths."""
+    family: str
+    backbone: str | None
+    """A hub id or an absolute folder; None where the model is trained from scratch."""
+    experiment: str
+    """The MLflow experiment."""
+    corpus: CorpusSettings
+    model: dict[str, Any]
+    """The family's settings, complete and checked."""
+    training: dict[str, Any]
+    """The training settings, complete and checked."""
+    gate: GatePolicy
+    resources: Resources
+
+
+def profiles() -> tuple[str, ...]:
+    """The names of the profiles that come with genreflow."""
+    folder = resources.files("pipelines") / "profiles"
+    return tuple(sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+
+
+def read_profile(name: str) -> dict[str, Any]:
+    """A profile as it is written: a built-in one by name, or a YAML file by path.
+
+    Raises:
+        SettingsError: there is no such profile, or it is not a mapping of known keys.
+    """
+    path = Path(name)
+    if name in profiles():
+        text = (resources.files("pipelines") / "profiles" / f"{name}.yaml").read_text()
+    elif path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise SettingsError(f"There is no profile file {name}.")
+        text = path.read_text()
+    else:
+        raise SettingsError(
+            f"There is no profile {name!r}{nearest(name, profiles())} There are {', '.join(profiles())}; "
+            "a YAML file of your own also does."
+        )
+    try:
+        profile = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise SettingsError(f"Profile {name} is not readable YAML: {_one_line(str(error))}") from error
+    if not isinstance(profile, dict):
+        raise SettingsError(f"Profile {name} is not a mapping of settings.")
+    for key in profile:
+        known = (*SCALARS, "corpus", "gate", "resources", "variants")
+        if key not in known:
+            raise SettingsError(f"Profile {name} has an unknown key {key!r}{nearest(str(key), known)}")
+    return profile
+
+
+def settings(
+    profile: str = "quickstart",
+    source: str | None = None,
+    family_name: str | None = None,
+    backbone: str | None = None,
+    protocol: str | None = None,
+    assignments: Sequence[str] = (),
+) -> RunSettings:
+    """Merge defaults < profile < options < `--set key=value` and check the whole.
+
+    Raises:
+        SettingsError: a key that does not exist (the nearest is named), a value that does not fit, or parts
+            that do not go together.
+    """
+    chosen = read_profile(profile)
+    changes = parse_assignments(assignments)
+    if "model.backbone" in changes:
+        changes["backbone"] = changes.pop("model.backbone")
+    scalars: dict[str, Any] = {
+        "source": None,
+        "family": "encoder",
+        "backbone": None,
+        "experiment": "genreflow",
+    }
+    scalars |= {key: chosen[key] for key in SCALARS if key in chosen}
+    options = {"source": source, "family": family_name, "backbone": backbone}
+    if family_name is not None and family_name != scalars["family"]:
+        scalars["backbone"] = None  # the profile's backbone belongs to the profile's family
+    scalars |= {key: value for key, value in options.items() if value is not None}
+    for key in SCALARS:
+        if key in changes:
+            scalars[key] = changes.pop(key)
+    for key in ("source", "family", "experiment"):
+        if not isinstance(scalars[key], str):
+            raise SettingsError(
+                f"Profile {profile} needs a source: --source FOLDER, with one folder of clips per genre."
+                if key == "source" and scalars[key] is None
+                else f"{key} is a text, not {scalars[key]!r}."
+            )
+    name = scalars["family"]
+    if name not in FAMILIES:
+        raise SettingsError(
+            f"There is no family {name!r}{nearest(name, FAMILIES)} There are {', '.join(FAMILIES)}."
+        )
+    kind = family(name)
+    sections = _sections(chosen, name, scalars["backbone"])
+    _check_keys(changes, kind.settings_type)
+    for dotted, value in changes.items():
+        section, key = dotted.split(".", 1)
+        _place(sections[section], key.split("."), value)
+    if protocol is not None:
+        sections["corpus"]["protocol"] = protocol
+    if "backbone" in kind.settings_type.model_fields:
+        if scalars["backbone"] is not None:
+            sections["model"]["backbone"] = _located(str(scalars["backbone"]))
+    elif scalars["backbone"] is not None:
+        raise SettingsError(
+            f"The family {name} has no backbone; leave --backbone away, or take --family encoder."
+        )
+    model = checked("model", kind.settings_type, sections["model"])
+    sections["training"].setdefault("device", sections["resources"].get("device", "auto"))
+    checked("training", TrainingSettings, sections["training"])
+    training = training_settings(kind, model, sections["training"])
+    return RunSettings(
+        profile=profile,
+        source=_located_source(scalars["source"]),
+        family=name,
+        backbone=kind.pretrained(model),
+        experiment=scalars["experiment"],
+        corpus=checked("corpus", CorpusSettings, sections["corpus"]),
+        model=model.model_dump(mode="json"),
+        training=training.model_dump(mode="json"),
+        gate=checked("gate", GatePolicy, sections["gate"]),
+        resources=checked("resources", Resources, sections["resources"]),
+    )
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`key=value` strings, dotted keys to values read as YAML.
+
+    Raises:
+        SettingsError: a string without `=`, or a value that is not YAML.
+    """
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise SettingsError(
+                f"--set wants key=value, such as training.epochs=3; {assignment!r} is not that."
+            )
+        try:
+            changes[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"--set {assignment}: the value is not readable YAML.") from error
+    return changes
+
+
+def checked(section: str, kind: type[Frozen], values: Mapping[str, Any]) -> Any:
+    """`values` as a `kind`.
+
+    Raises:
+        SettingsError: names the section, the key and what is wrong with its value.
+    """
+    unknown = [key for key in values if key not in kind.model_fields]
+    if unknown:
+        known = [f"{section}.{key}" for key in kind.model_fields]
+        raise SettingsError(
+            f"There is no setting {section}.{unknown[0]}{nearest(f'{section}.{unknown[0]}', known)}"
+        )
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise SettingsError(_sentence(section, error)) from error
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown word: `; did you mean …?` or just a full stop."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else "."
+
+
+def section_types(model_type: type[Frozen]) -> dict[str, type[Frozen]]:
+    """What each section is made of, given the family's settings."""
+    return {
+        "corpus": CorpusSettings,
+        "model": model_type,
+        "training": TrainingSettings,
+        "gate": GatePolicy,
+        "resources": Resources,
+    }
+
+
+def known_keys(model_type: type[Frozen]) -> list[str]:
+    """Every dotted key that `--set` takes, given the family's settings."""
+    keys = (
+        f"{section}.{key}" for section, kind in section_types(model_type).items() for key in kind.model_fields
+    )
+    return [*SCALARS, *keys]
+
+
+def _check_keys(changes: Mapping[str, Any], model_type: type[Frozen]) -> None:
+    known = known_keys(model_type)
+    for key in changes:
+        reachable = key in known or any(
+            key.startswith(f"{entry}.") and _is_mapping(entry, model_type) for entry in known
+        )
+        if not reachable:
+            leaf = [entry for entry in known if entry.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+            hint = f"; did you mean {leaf[0]}?" if leaf else nearest(key, known)
+            raise SettingsError(f"There is no setting {key}{hint}")
+
+
+def _is_mapping(dotted: str, model_type: type[Frozen]) -> bool:
+    """Whether the setting holds keys of its own, which `--set` may then reach one by one."""
+    section, _, key = dotted.partition(".")
+    kind = section_types(model_type).get(section)
+    if kind is None or key not in kind.model_fields:
+        return False
+    annotation = kind.model_fields[key].annotation
+    return any(get_origin(entry) is dict for entry in (annotation, *get_args(annotation)))
+
+
+def _place(section: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        inner = section.get(part)
+        section[part] = dict(inner) if isinstance(inner, dict) else {}
+        section = section[part]
+    section[path[-1]] = value
+
+
+def _sections(profile: Mapping[str, Any], name: str, backbone: str | None) -> dict[str, dict[str, Any]]:
+    """The profile's sections for this family; a given backbone takes the variant `pretrained`."""
+    variants = profile.get("variants") or {}
+    chosen = f"pretrained_{name}" if backbone is not None and f"pretrained_{name}" in variants else name
+    variant = variants.get(chosen) or {}
+    sections = {section: profile.get(section) or {} for section in ("corpus", "gate", "resources")}
+    sections |= {"model": variant.get("model") or {}, "training": variant.get("training") or {}}
+    return {section: dict(values) for section, values in sections.items()}
+
+
+def _located(backbone: str) -> str:
+    """A backbone that is a folder here as an absolute path; anything else (a hub id) as it is."""
+    path = Path(backbone).expanduser()
+    looks_like_a_path = backbone.startswith((".", "/", "~")) or backbone.count("/") > 1
+    return str(path.resolve()) if path.exists() or looks_like_a_path else backbone
+
+
+def _located_source(source: str) -> str:
+    if source.partition("?")[0] == "synthetic" or re.match(r"^\w+://", source):
+        return source
+    return str(Path(source).expanduser().resolve())
+
+
+def _sentence(section: str, error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join([section, *(str(part) for part in first["loc"])])
+    given = first.get("input")
+    shown = "" if isinstance(given, dict) else f", not {given!r}"
+    message = _one_line(first["msg"]).removeprefix("Value error, ")
+    return f"Setting {where}: {message}{shown}."
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
