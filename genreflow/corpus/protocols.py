@@ -239,9 +239,12 @@ def _target(totals: np.ndarray, split: str, share: float) -> np.ndarray:
 
 
 def _artist_keys(manifest: pd.DataFrame) -> pd.Series:
-    """Artists as they compare: without case and spacing; null where unknown."""
-    plain = manifest["artist"].astype("str").str.casefold().str.split().str.join(" ")
-    return plain.where(manifest["artist"].notna() & (plain != ""), None)
+    """Artists as they compare: without case and spacing; None where unknown."""
+    plain = [
+        None if pd.isna(artist) else " ".join(artist.casefold().split()) or None
+        for artist in manifest["artist"]
+    ]
+    return pd.Series(plain, manifest.index, dtype="object")
 
 
 def _joined(manifest: pd.DataFrame, *keys: Iterable[Hashable]) -> pd.Series:
