@@ -1,0 +1,187 @@
+"""What a version says of itself in the registry: a description in Markdown, and tags."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from genreflow.artifacts import CorpusDocument, PackagedDocument, RuntimeReport
+from genreflow.evaluation.document import EvaluationDocument
+from genreflow.registry.runs import dataset_name
+
+DESCRIPTION_CHARACTERS = 5000
+"""MLflow's database ends descriptions here."""
+DECISION = "### Is it champion?"
+WHAT = "### What it is"
+
+MODEL_DESCRIPTION = """\
+Answers the genre of a piece of music. Every version is one trained model with its packaged runtimes and the \
+proof of how good it is.
+
+- **@champion** is what `genreflow classify`, `genreflow serve` and `genreflow.load("champion")` answer \
+with. It moves only when a candidate passes the gate (both models on the same clips, none of them seen in \
+training), or by hand with `genreflow promote`, back with `genreflow rollback`.
+- **@challenger** is the latest version that the gate compared and did not promote.
+
+The tag `decision_reason` of each version says why it is, or is not, champion. Figures of versions with \
+`leaky = true` flatter; versions with `synthetic = true` were trained on generated music and say \
+nothing about real music.
+"""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Where a version came from, within MLflow."""
+
+    experiment_id: str
+    run_id: str
+
+
+def tags(packaged: PackagedDocument, evaluation: EvaluationDocument) -> dict[str, str]:
+    """The tags of a version, all of them set when it is created."""
+    model = packaged.model
+    low, high = evaluation.accuracy_ci95
+    return {
+        "digest": packaged.digest,
+        "accuracy": f"{evaluation.accuracy:.4f}",
+        "accuracy_ci95": json.dumps([round(low, 4), round(high, 4)]),
+        "macro_f1": f"{evaluation.macro_f1:.4f}",
+        "test_clips": str(evaluation.clips),
+        "corpus_fingerprint": model.corpus_fingerprint,
+        "protocol": model.protocol,
+        "synthetic": str(model.synthetic).lower(),
+        "leaky": str(model.leaky or evaluation.leaky).lower(),
+        "family": model.family,
+        "backbone": model.pretrained or "none (from scratch)",
+        "code_version": packaged.code_version,
+        "decision": "none yet",
+        "decision_reason": "The gate has not compared it yet.",
+    }
+
+
+def describe(
+    packaged: PackagedDocument, evaluation: EvaluationDocument, corpus: CorpusDocument, trace: Trace
+) -> str:
+    """A version's description: how good, whether champion, what it is, per genre, where it came from."""
+    low, high = evaluation.accuracy_ci95
+    head = (
+        f"**Right on {evaluation.accuracy:.1%} of {evaluation.clips} test clips** (95 % interval {low:.1%} "
+        f"to {high:.1%}), macro F1 {evaluation.macro_f1:.3f}."
+    )
+    parts = [head, *_warnings(packaged, evaluation), DECISION, "Not yet: the gate has not compared it.", WHAT]
+    parts.append(_what(packaged, corpus, evaluation))
+    ending = _lineage(packaged, corpus, trace)
+    table = _per_genre(evaluation)
+    if len("\n\n".join([*parts, table, ending])) > DESCRIPTION_CHARACTERS - 1200:
+        table = "(The table per genre is too long for this page: it is in the report.)"
+    return "\n\n".join([*parts, "### Per genre", table, "### Where it came from", ending])
+
+
+def with_decision(description: str, decision: str) -> str:
+    """The description with another answer to whether it is champion, shortened where MLflow has no room."""
+    before, _, rest = description.partition(DECISION)
+    _, _, after = rest.partition(WHAT)
+    room = DESCRIPTION_CHARACTERS - len(before) - len(DECISION) - len(WHAT) - len(after) - 4
+    if len(decision) > room:
+        decision = decision[: max(room - 1, 0)] + "…"
+    return f"{before}{DECISION}\n\n{decision}\n\n{WHAT}{after}"
+
+
+def decision_of(description: str) -> str:
+    """The part that `with_decision` writes."""
+    return description.partition(DECISION)[2].partition(WHAT)[0].strip()
+
+
+def _warnings(packaged: PackagedDocument, evaluation: EvaluationDocument) -> list[str]:
+    model = packaged.model
+    warnings = []
+    if model.synthetic:
+        warnings.append(
+            "> **Synthetic.** Trained and tested on generated music: it shows that the pipeline works and "
+            "says nothing about real music. It can never displace a champion trained on real music."
+        )
+    if model.leaky or evaluation.leaky:
+        reason = evaluation.leak_reason or model.leak_reason or f"the {model.protocol} split is leaky"
+        warnings.append(f"> **Leaky.** The figures flatter: {reason.rstrip('.')}.")
+    if evaluation.seen_clips:
+        warnings.append(f"> **{evaluation.seen_clips} of the test clips were met in training or selection.**")
+    if model.pretrained is None:
+        warnings.append("> **From scratch.** No pretrained weights.")
+    return warnings
+
+
+def _what(packaged: PackagedDocument, corpus: CorpusDocument, evaluation: EvaluationDocument) -> str:
+    model = packaged.model
+    origin = f"`{model.pretrained}`, fine-tuned" if model.pretrained else "trained from scratch"
+    counts = corpus.counts
+    rows = [
+        ("Model", f"family `{model.family}`, {origin}"),
+        (
+            "Hears",
+            f"windows of {model.hearing.window_seconds:g} s at {model.hearing.sample_rate / 1000:g} kHz; a "
+            "clip's answer is the mean over its windows",
+        ),
+        (
+            "Data",
+            f"{dataset_name(corpus)}: {len(model.train_clips)} clips to train on, "
+            f"{len(model.validation_clips)} for selection, {evaluation.clips} to test on "
+            f"({corpus.quarantined} refused)",
+        ),
+        ("Split", f"{model.protocol}{_fold(model.fold)}, {'leaky' if model.leaky else 'honest'}"),
+        ("Genres", ", ".join(model.genres[:30]) + (" …" if len(model.genres) > 30 else "")),
+    ]
+    unused = counts.get("unused", 0)
+    if unused:
+        rows.append(("Left out", f"{unused} clips that this split does not use"))
+    fastest = _fastest(packaged)
+    if fastest is not None:
+        rows.append(
+            (
+                "Speed",
+                f"{fastest.latency_ms_p50:.0f} ms a window in {fastest.name} {fastest.precision} "
+                f"({packaged.processor})",
+            )
+        )
+    refused = [f"{runtime.name} {runtime.precision}" for runtime in packaged.runtimes if not runtime.usable]
+    if refused:
+        rows.append(("Not served in", ", ".join(refused) + " (failed parity)"))
+    return _table(("", ""), rows)
+
+
+def _per_genre(evaluation: EvaluationDocument) -> str:
+    rows = []
+    for genre, scores in evaluation.per_genre.items():
+        recall = "–"
+        if scores.recall is not None:
+            recall = f"{scores.recall:.0%}"
+            if scores.recall_ci95 is not None:
+                recall += f" ({scores.recall_ci95[0]:.0%}–{scores.recall_ci95[1]:.0%})"
+        precision = "–" if scores.precision is None else f"{scores.precision:.0%}"
+        f1 = "–" if scores.f1 is None else f"{scores.f1:.2f}"
+        rows.append((genre, str(scores.support), recall, precision, f1))
+    return _table(("genre", "test clips", "found (95 % interval)", "right when said", "F1"), rows)
+
+
+def _lineage(packaged: PackagedDocument, corpus: CorpusDocument, trace: Trace) -> str:
+    run = f"#/experiments/{trace.experiment_id}/runs/{trace.run_id}"
+    return "\n".join(
+        [
+            f"- [training run]({run}) with parameters, curves and environment",
+            f"- [report]({run}/artifacts/evaluation/report.html): worst clips, confusions, calibration",
+            f"- corpus `{corpus.fingerprint}` from {corpus.source}",
+            f"- digest `{packaged.digest}`, code {packaged.code_version}",
+        ]
+    )
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _fold(fold: int | None) -> str:
+    return "" if fold is None else f", fold {fold}"
+
+
+def _fastest(packaged: PackagedDocument) -> RuntimeReport | None:
+    usable = [runtime for runtime in packaged.runtimes if runtime.usable]
+    return min(usable, key=lambda runtime: runtime.latency_ms_p50, default=None)

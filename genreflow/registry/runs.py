@@ -1,0 +1,310 @@
+"""Training runs: opened or joined, parameters, environment, live curves that outlast an outage, lineage."""
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from genreflow.artifacts import CorpusDocument, code_version
+from genreflow.errors import RegistryError
+from genreflow.registry.store import asking, connect, experiment_id
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+PARAMETER_CHARACTERS = 500
+BATCH_ENTRIES = 100
+"""MLflow's limit of parameters or tags in one request."""
+BATCH_METRICS = 500
+DIGEST_CHARACTERS = 32
+"""MLflow's dataset digests end at 36 characters."""
+SECONDS_BETWEEN_FLUSHES = 2.0
+MAX_SECONDS_BETWEEN_FLUSHES = 60.0
+LAST_ATTEMPTS = 3
+PACKAGES = ("torch", "transformers", "openvino", "mlflow", "numpy", "datasets", "kfp")
+"""Packages whose versions are tags of every run; the whole environment is an artifact."""
+
+log = logging.getLogger("genreflow")
+
+
+def open_run(
+    experiment: str,
+    parameters: Mapping[str, Any],
+    tags: Mapping[str, str] | None = None,
+    dataset: CorpusDocument | None = None,
+    name: str | None = None,
+) -> str:
+    """Open a run, or join the one that `MLFLOW_RUN_ID` names (KFP injects it), and log how it was set up.
+
+    A joined run that already has other parameters (the fits of a comparison share one pipeline run) gets a
+    child run.
+
+    Args:
+        experiment: name of the experiment of a new run.
+        parameters: possibly nested; flattened with dots.
+        dataset: logged as the training input; `register` logs it again, completely.
+        name: of a new run; where None, the family's where `parameters` has it.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        RegistryError: the store cannot be reached or refuses.
+    """
+    client = connect()
+    flat = flatten(parameters)
+    given = {**environment_tags(), **(tags or {})}
+    joined = os.environ.get("MLFLOW_RUN_ID")
+    if joined:
+        run = _joined(client, joined)
+        if any(run.data.params.get(key, value) != value for key, value in flat.items()):
+            given["mlflow.parentRunId"] = joined
+            run_id = _create(client, run.info.experiment_id, given, name or flat.get("family"))
+        else:
+            run_id = joined
+    else:
+        place = os.environ.get("MLFLOW_EXPERIMENT_ID") or experiment_id(client, experiment)
+        run_id = _create(client, place, given, name or flat.get("family"))
+    with asking("log the parameters of the run"):
+        _log_parameters(client, run_id, flat)
+        _log_tags(client, run_id, given)
+        client.log_text(run_id, requirements(), "environment/requirements.txt")
+        if dataset is not None:
+            log_dataset(client, run_id, dataset, ("training",))
+    return run_id
+
+
+def close_run(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+    """End a run that was opened here; a joined one is left to the platform that opened it.
+
+    A store that has gone away is reported, not raised: it must not cost the trained model.
+    """
+    if run_id == os.environ.get("MLFLOW_RUN_ID"):
+        return
+    try:
+        client = connect()
+        with asking("close the run"):
+            client.set_terminated(run_id, status)
+    except RegistryError as error:
+        log.warning("Run %s stays open: %s", run_id, error)
+
+
+def log_curves(run_id: str, seconds_between_flushes: float = SECONDS_BETWEEN_FLUSHES) -> "Curves":
+    """A callback for training that shows its curves in MLflow while they grow; for a `with` statement."""
+    return Curves(run_id, seconds_between_flushes)
+
+
+class Curves:
+    """Metrics on their way to a run, sent in batches by a thread: training never waits for the network.
+
+    While the store cannot be reached the points are kept, tried again ever more rarely, and a last few times
+    at the end; what could not be sent then is counted in `lost` and reported.
+    """
+
+    def __init__(self, run_id: str, seconds_between_flushes: float = SECONDS_BETWEEN_FLUSHES) -> None:
+        self.run_id = run_id
+        self.lost = 0
+        self._pause = seconds_between_flushes
+        self._waiting: list[Metric] = []
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._ended = threading.Event()
+        self._client: MlflowClient | None = None
+        self._thread = threading.Thread(target=self._send_until_ended, name="curves", daemon=True)
+        self._thread.start()
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take the values of one step; returns at once."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        points = [Metric(metric_name(key), float(value), now, step) for key, value in metrics.items()]
+        with self._lock:
+            self._waiting += points
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> int:
+        """Send what waits and end; the number of points that could not be sent."""
+        if self._ended.is_set():
+            return self.lost
+        self._ended.set()
+        self._thread.join(timeout=MAX_SECONDS_BETWEEN_FLUSHES)
+        for attempt in range(LAST_ATTEMPTS):
+            if self._flush():
+                break
+            if attempt < LAST_ATTEMPTS - 1:
+                time.sleep(min(self._pause * 2**attempt, 5.0))
+        with self._lock:
+            self.lost = len(self._waiting)
+        if self.lost:
+            log.warning(
+                "MLflow could not be reached: %d points of the curves of run %s are lost. The model is not "
+                "touched by it.", self.lost, self.run_id,
+            )  # fmt: skip
+        return self.lost
+
+    def _send_until_ended(self) -> None:
+        pause = self._pause
+        while not self._ended.wait(pause):
+            pause = self._pause if self._flush() else min(pause * 2, MAX_SECONDS_BETWEEN_FLUSHES)
+
+    def _flush(self) -> bool:
+        """Send what waits; False where the store could not take it."""
+        with self._sending:
+            try:
+                while True:
+                    with self._lock:
+                        batch = self._waiting[:BATCH_METRICS]
+                    if not batch:
+                        return True
+                    if self._client is None:
+                        self._client = connect()
+                    with asking("log the curves"):
+                        self._client.log_batch(self.run_id, metrics=batch)
+                    with self._lock:
+                        del self._waiting[: len(batch)]
+            except RegistryError as error:
+                log.info("The curves wait: %s", error)
+                self._client = None
+                return False
+
+
+def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as MLflow parameters: dotted names that MLflow takes, values of bounded length."""
+    flat: dict[str, str] = {}
+    for key, value in parameters.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            if len(text) > PARAMETER_CHARACTERS:
+                text = text[: PARAMETER_CHARACTERS - 1] + "…"
+            flat[metric_name(name)] = text
+    return flat
+
+
+def metric_name(name: str) -> str:
+    """A name with what MLflow refuses in keys replaced, at most 250 characters."""
+    return "".join(letter if letter.isalnum() or letter in "_-./: " else "_" for letter in name)[:250]
+
+
+def environment_tags() -> dict[str, str]:
+    """The code's version, Python's, and those of the packages that decide what a model answers."""
+    tags = {"genreflow.code_version": code_version(), "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            tags[f"version.{package}"] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return tags
+
+
+def requirements() -> str:
+    """Every installed distribution with its version, as a requirements file."""
+    found = {
+        distribution.metadata["Name"]: distribution.version
+        for distribution in importlib.metadata.distributions()
+    }
+    return "".join(f"{name}=={number}\n" for name, number in sorted(found.items()) if name)
+
+
+def log_dataset(
+    client: "MlflowClient",
+    run_id: str,
+    corpus: CorpusDocument,
+    contexts: Sequence[Literal["training", "evaluation"]],
+) -> None:
+    """Name the corpus as the run's input: MLflow's dataset lineage."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    columns = [{"type": "binary", "name": "audio", "required": True}, {"type": "string", "name": "genre"}]
+    digest = corpus.fingerprint[:DIGEST_CHARACTERS]
+    if corpus.synthetic:
+        kind = "code"
+        source: dict[str, Any] = {"tags": {"mlflow.source.name": corpus.source}}
+    else:
+        kind, source = "local", {"uri": corpus.source}
+    profile = {
+        "clips": corpus.counts,
+        "genres": list(corpus.genres),
+        "protocol": corpus.protocol,
+        "fold": corpus.fold,
+        "quarantined": corpus.quarantined,
+        "duplicate_clusters": corpus.duplicate_clusters,
+        "fingerprint": corpus.fingerprint,
+        "source_fingerprint": corpus.source_fingerprint,
+    }
+    dataset = Dataset(
+        name=dataset_name(corpus),
+        digest=digest,
+        source_type=kind,
+        source=json.dumps(source),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps(profile),
+    )
+    logged = client.get_run(run_id).inputs
+    known = {
+        (tag.value, entry.dataset.digest)
+        for entry in (logged.dataset_inputs if logged else ())
+        for tag in entry.tags
+        if tag.key == "mlflow.data.context"
+    }
+    inputs = [
+        DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+        for context in contexts
+        if (context, digest) not in known
+    ]
+    if inputs:
+        client.log_inputs(run_id, inputs)
+
+
+def dataset_name(corpus: CorpusDocument) -> str:
+    """What a reader calls the corpus: `synthetic music`, or the last part of where it came from."""
+    if corpus.synthetic:
+        return "synthetic music"
+    return (Path(corpus.source.rstrip("/")).name or corpus.source)[:100]
+
+
+def _joined(client: "MlflowClient", run_id: str) -> "Run":
+    try:
+        with asking("find the run to join"):
+            return client.get_run(run_id)
+    except RegistryError as error:
+        raise RegistryError(f"MLFLOW_RUN_ID names the run {run_id}, but {error}") from error
+
+
+def _create(client: "MlflowClient", experiment: str, tags: Mapping[str, str], name: str | None) -> str:
+    with asking("open a run"):
+        run = client.create_run(experiment, tags=dict(tags), run_name=name)
+    return str(run.info.run_id)
+
+
+def _log_parameters(client: "MlflowClient", run_id: str, flat: Mapping[str, str]) -> None:
+    from mlflow.entities import Param
+
+    known = client.get_run(run_id).data.params
+    params = [Param(key, value) for key, value in flat.items() if key not in known]
+    for start in range(0, len(params), BATCH_ENTRIES):
+        client.log_batch(run_id, params=params[start : start + BATCH_ENTRIES])
+
+
+def _log_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:
+    from mlflow.entities import RunTag
+
+    client.log_batch(run_id, tags=[RunTag(key, value[:PARAMETER_CHARACTERS]) for key, value in tags.items()])
