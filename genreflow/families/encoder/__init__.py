@@ -1,0 +1,264 @@
+"""Pretrained encoders (HuBERT, wav2vec2, WavLM, Whisper, AST) fine-tuned or probed."""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genreflow import progress
+from genreflow.artifacts import Hearing
+from genreflow.errors import ModelError, SettingsError
+from genreflow.families.base import Family, FrozenPart
+from genreflow.families.encoder import backbone as checkpoints
+from genreflow.families.encoder.settings import EncoderSettings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from genreflow.families.encoder.module import EncoderClassifier
+
+__all__ = ["Encoder", "EncoderSettings"]
+
+WEIGHTS = "model.safetensors"
+PREPROCESSOR = "preprocessor_config.json"
+WINDOWS_AT_A_TIME = 2
+"""On a processor: the first convolution of ten seconds holds 65 MB a window, and more does not run faster."""
+
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+
+
+class Encoder(Family):
+    """A pretrained encoder with a classification head."""
+
+    name: ClassVar[str] = "encoder"
+    settings_type: ClassVar[type[EncoderSettings]] = EncoderSettings
+
+    def hearing(self, settings: EncoderSettings) -> Hearing:
+        """How the backbone hears, from its configuration files.
+
+        Raises:
+            ModelError: it is not a backbone.
+            SettingsError: window, layers or head do not fit it.
+        """
+        described = checkpoints.describe(settings)
+        self._check(described, settings)
+        return checkpoints.hearing(described, settings)
+
+    def training_defaults(self, settings: EncoderSettings) -> dict[str, Any]:
+        """The Hugging Face audio course's rate for fine-tuning; what suits a linear head for a probe."""
+        if settings.method == "probe":
+            return {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3, "patience": 20}
+        if settings.from_scratch is not None:
+            return {"epochs": 20, "batch_size": 16, "learning_rate": 5e-4}
+        defaults: dict[str, Any] = {"epochs": 10, "batch_size": 8, "learning_rate": 5e-5}
+        if settings.method == "probe_then_fine_tune":
+            defaults |= {"probe_epochs": 5, "head_learning_rate": 1e-3}
+        return defaults
+
+    def frozen_part(self, settings: EncoderSettings, device: str) -> FrozenPart | None:
+        """The whole encoder for a probe, the convolutional front end where it is frozen, else storage in half."""
+        described = checkpoints.describe(settings)
+        waveform = described.architecture.representation == "waveform"
+        if settings.method == "probe":
+            return self._pooled(settings, device)
+        if waveform and settings.freeze_front_end:
+            return self._front_end(settings, device)
+        if waveform:
+            progress.report(
+                "extract_features", "the front end is trained, too: windows stay waveforms, nothing is cached"
+            )
+            return None
+        if settings.cache_precision == "float32":
+            return None
+        return FrozenPart("inputs", "float16", lambda rows: rows.astype(np.float16))
+
+    def build(
+        self, settings: EncoderSettings, genres: tuple[str, ...], stage: str, seed: int
+    ) -> "EncoderClassifier":
+        """The backbone's encoder with a new head."""
+        import torch
+
+        from genreflow.families.encoder.module import EncoderClassifier, Head
+
+        described = checkpoints.describe(settings)
+        self._check(described, settings)
+        encoder = checkpoints.load_encoder(described, settings, genres, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = Head(encoder.config, described.architecture, settings, len(genres))
+        if settings.method == "probe":
+            encoder.requires_grad_(False)
+        if settings.freeze_front_end and hasattr(encoder, "feature_extractor"):
+            encoder.feature_extractor._freeze_parameters()
+        if settings.frozen_layers:
+            for name, parameter in encoder.named_parameters():
+                if _depth(name, encoder.config) <= settings.frozen_layers:
+                    parameter.requires_grad_(False)
+        return EncoderClassifier(encoder, head, described.architecture, described.extractor, stage)
+
+    def parameter_groups(
+        self, module: "nn.Module", settings: EncoderSettings, training: Any
+    ) -> list[dict[str, Any]]:
+        """Groups by learning rate and decay.
+
+        Each layer down from the top multiplies the rate by `training.layer_decay`; the head has its own rate
+        where one is set; biases, norms and other vectors have no weight decay.
+        """
+        head_rate = training.head_learning_rate or training.learning_rate
+        decay = 1.0 if training.layer_decay is None else training.layer_decay
+        config = module.encoder.config
+        top = config.num_hidden_layers
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if name.startswith("head."):
+                rate = head_rate
+            else:
+                rate = training.learning_rate * decay ** (top - _depth(name.removeprefix("encoder."), config))
+            weight_decay = training.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((rate, weight_decay), []).append(parameter)
+        return [
+            {"params": parameters, "lr": rate, "weight_decay": weight_decay}
+            for (rate, weight_decay), parameters in groups.items()
+        ]
+
+    def save(self, module: "nn.Module", folder: Path) -> None:
+        """Hugging Face layout: config.json, preprocessor_config.json, model.safetensors.
+
+        Where the head is transformers' own (`layers` last or weighted, unnormalised, mean pooling and projection),
+        `AutoModelForAudioClassification.from_pretrained` loads it as it is.
+        """
+        from safetensors.torch import save_file
+        from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        prefix = module.architecture.prefix
+        state = {f"{prefix}.{name}": value for name, value in module.encoder.state_dict().items()}
+        state |= module.head.state_dict()
+        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        config = module.encoder.config
+        config.architectures = [MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES[config.model_type]]
+        config.save_pretrained(folder)
+        (folder / PREPROCESSOR).write_text(json.dumps(module.extractor, indent=2, sort_keys=True) + "\n")
+
+    def load(self, folder: Path, settings: EncoderSettings, genres: tuple[str, ...]) -> "EncoderClassifier":
+        """The whole model from `save`'s files."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from genreflow.families.encoder.module import EncoderClassifier, Head
+
+        folder = Path(folder)
+        described = checkpoints.describe_checkpoint(folder)
+        if described.config.num_labels != len(genres):
+            raise ModelError(
+                f"{folder} distinguishes {described.config.num_labels} genres, not the {len(genres)} asked for."
+            )
+        encoder = checkpoints.new_encoder(described, described.config, seed=0)
+        head = Head(encoder.config, described.architecture, settings, len(genres))
+        prefix = f"{described.architecture.prefix}."
+        try:
+            state = load_file(folder / WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{folder / WEIGHTS} cannot be read: {error}.") from error
+        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        rest = {name: value for name, value in state.items() if not name.startswith(prefix)}
+        try:
+            encoder.load_state_dict(own)
+            head.load_state_dict(rest)
+        except RuntimeError as error:
+            raise ModelError(f"The weights in {folder} do not fit its settings: {error}") from error
+        module = EncoderClassifier(encoder, head, described.architecture, described.extractor, "inputs")
+        return module.eval()
+
+    def whole(self, module: "nn.Module", settings: EncoderSettings) -> "nn.Module":
+        """The trained module on raw representations, in eval mode; it shares the weights."""
+        return module.whole()
+
+    def pretrained(self, settings: EncoderSettings) -> str | None:
+        """The backbone as the settings name it; None from scratch."""
+        return None if settings.from_scratch is not None else settings.backbone
+
+    def _check(self, described: checkpoints.Backbone, settings: EncoderSettings) -> None:
+        layers = described.config.num_hidden_layers
+        title = described.architecture.title
+        if settings.frozen_layers > layers:
+            raise SettingsError(
+                f"This {title} has {layers} layers; {settings.frozen_layers} cannot be frozen."
+            )
+        if isinstance(settings.layers, tuple):
+            wrong = [number for number in settings.layers if not 0 <= number <= layers]
+            if wrong or not settings.layers or len(set(settings.layers)) != len(settings.layers):
+                raise SettingsError(
+                    f"This {title} has the hidden states 0 to {layers}; layers is {list(settings.layers)}."
+                )
+
+    def _pooled(self, settings: EncoderSettings, device: str) -> FrozenPart:
+        import torch
+
+        module = self.build(settings, ("any",), "inputs", seed=0)
+        place = _device(device)
+        module = module.to(place).eval()
+
+        def compute(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+            with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=place.type == "cuda"):
+                pooled = [
+                    module.head.pool([state.float() for state in module.states(part.to(place))]).cpu()
+                    for part in _parts(rows, place)
+                ]
+            return torch.cat(pooled).numpy()
+
+        return FrozenPart("pooled", "float32", compute)
+
+    def _front_end(self, settings: EncoderSettings, device: str) -> FrozenPart:
+        import torch
+
+        described = checkpoints.describe(settings)
+        encoder = checkpoints.load_encoder(described, settings, ("any",), seed=0)
+        place = _device(device)
+        front_end = encoder.feature_extractor.to(place).eval()
+        half = settings.cache_precision == "half"
+
+        def compute(rows: NDArray[np.float32]) -> NDArray[Any]:
+            with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=place.type == "cuda"):
+                frames = [front_end(part.to(place)).transpose(1, 2).cpu() for part in _parts(rows, place)]
+                frames_all = torch.cat(frames)
+            if half:
+                return frames_all.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view(np.uint16)
+            return frames_all.float().contiguous().numpy()
+
+        return FrozenPart("front_end", "bfloat16" if half else "float32", compute)
+
+
+def _device(device: str) -> "torch.device":
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def _parts(rows: NDArray[np.float32], device: "torch.device") -> "tuple[torch.Tensor, ...]":
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(rows))
+    return torch.split(tensor, WINDOWS_AT_A_TIME if device.type == "cpu" else len(tensor))
+
+
+def _depth(name: str, config: Any) -> int:
+    """How high a parameter of the encoder lies: 0 below the transformer, n in and above its n-th layer."""
+    if match := _LAYER.search(name):
+        return int(match.group(1)) + 1
+    above = (
+        "encoder.layer_norm."
+        if getattr(config, "do_stable_layer_norm", False)
+        else ("layer_norm.", "layernorm.")
+    )
+    return config.num_hidden_layers if name.startswith(above) else 0

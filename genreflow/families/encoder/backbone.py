@@ -1,0 +1,401 @@
+"""Pretrained checkpoints: what they are, how they hear, and their encoder's weights, checked to be all there."""
+
+import contextlib
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genreflow.artifacts import Hearing
+from genreflow.errors import ModelError, SettingsError
+from genreflow.families.encoder.settings import EncoderSettings
+from genreflow.features import fbank, log_mel
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+WAVEFORM_WINDOW_SECONDS = 10.0
+SAMPLE_RATE = 16_000
+"""From scratch; a checkpoint says its own."""
+WHISPER_STRIDE = 2
+"""Log-mel frames to one position of Whisper's encoder."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the family has to know about a `model_type`."""
+
+    title: str
+    prefix: str
+    """Attribute and weight prefix of the encoder inside transformers' audio classification model."""
+    representation: str
+    summary_tokens: int = 0
+    """Tokens before the frames that sum the window up."""
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "hubert": Architecture("HuBERT", "hubert", "waveform"),
+    "wav2vec2": Architecture("wav2vec2", "wav2vec2", "waveform"),
+    "wavlm": Architecture("WavLM", "wavlm", "waveform"),
+    "whisper": Architecture("Whisper", "encoder", "whisper_log_mel"),
+    "audio-spectrogram-transformer": Architecture("AST", "audio_spectrogram_transformer", "ast_fbank", 2),
+}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A checkpoint's description, without its weights."""
+
+    source: str | None
+    """Hub id or folder; None from scratch."""
+    architecture: Architecture
+    config: "PreTrainedConfig"
+    extractor: dict[str, Any]
+    """The content of `preprocessor_config.json`."""
+
+
+def describe(settings: EncoderSettings) -> Backbone:
+    """The backbone that the settings name.
+
+    Raises:
+        ModelError: it is not there, cannot be reached, or is not an audio encoder of a known kind.
+    """
+    if settings.from_scratch is not None:
+        return _from_scratch(settings)
+    backbone = describe_checkpoint(settings.backbone)
+    if backbone.architecture.representation == "waveform" and settings.normalise is not None:
+        backbone.extractor["do_normalize"] = settings.normalise
+    return backbone
+
+
+def describe_checkpoint(source: str | Path) -> Backbone:
+    """What lies in a folder or on the hub, by its `config.json` and `preprocessor_config.json`.
+
+    Raises:
+        ModelError: it is not there, cannot be reached, or is not an audio encoder of a known kind.
+    """
+    from transformers import AutoConfig
+    from transformers.feature_extraction_utils import FeatureExtractionMixin
+
+    source = _place(source)
+    with quiet():
+        try:
+            config = AutoConfig.from_pretrained(source)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(_unusable(source, error)) from error
+        model_type = getattr(config, "model_type", None)
+        if model_type not in ARCHITECTURES:
+            raise ModelError(
+                f"{source} is a {model_type} model; a backbone is one of "
+                f"{', '.join(architecture.title for architecture in ARCHITECTURES.values())}."
+            )
+        try:
+            extractor, _ = FeatureExtractionMixin.get_feature_extractor_dict(source)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"{source} has no readable preprocessor_config.json, so how it wants to hear (sampling_rate, "
+                "do_normalize, …) is unknown. Put the one its authors publish beside its config.json."
+            ) from error
+    return Backbone(source, ARCHITECTURES[model_type], config, dict(extractor))
+
+
+def hearing(backbone: Backbone, settings: EncoderSettings) -> Hearing:
+    """How this backbone hears under these settings.
+
+    Raises:
+        ModelError: the checkpoint's own files contradict each other.
+        SettingsError: the window does not fit the architecture.
+    """
+    by_representation = {"waveform": _waveform, "whisper_log_mel": _log_mel, "ast_fbank": _fbank}
+    return by_representation[backbone.architecture.representation](backbone, settings)
+
+
+def configure(backbone: Backbone, settings: EncoderSettings, genres: tuple[str, ...]) -> "PreTrainedConfig":
+    """The configuration to build with: the checkpoint's, with labels, masking and head as set."""
+    config = deepcopy(backbone.config)
+    config.num_labels = len(genres)
+    config.id2label = dict(enumerate(genres))
+    config.label2id = {genre: index for index, genre in enumerate(genres)}
+    config.dtype = "float32"
+    masking = {
+        name: value
+        for name in _MASKING
+        if (value := getattr(settings, name)) is not None and hasattr(config, name)
+    }
+    for name, value in masking.items():
+        setattr(config, name, value)
+    if masking and hasattr(config, "apply_spec_augment"):
+        config.apply_spec_augment = True
+    if settings.layers != "last":
+        # transformers leaves dropped layers out of the hidden states, and their numbers would shift
+        for name in ("layerdrop", "encoder_layerdrop"):
+            if hasattr(config, name):
+                setattr(config, name, 0.0)
+    if hasattr(config, "use_weighted_layer_sum"):
+        config.use_weighted_layer_sum = settings.layers == "weighted"
+    if hasattr(config, "classifier_proj_size") and isinstance(settings.projection, int):
+        config.classifier_proj_size = settings.projection
+    return config
+
+
+def load_encoder(
+    backbone: Backbone, settings: EncoderSettings, genres: tuple[str, ...], seed: int
+) -> "PreTrainedModel":
+    """The encoder in float32, pretrained or, from scratch, by `seed` (a frozen front end always by 0).
+
+    Raises:
+        ModelError: weights are missing, or do not fit the configuration.
+    """
+    config = configure(backbone, settings, genres)
+    if backbone.source is None:
+        encoder = new_encoder(backbone, config, seed)
+        if hasattr(encoder, "feature_extractor"):
+            if settings.freeze_front_end:  # extraction and training must agree on it
+                encoder.feature_extractor = new_encoder(backbone, config, 0).feature_extractor
+            if settings.mel_front_end:
+                from genreflow.families.encoder.scratch import begin_as_mel_filterbank
+
+                begin_as_mel_filterbank(encoder, int(backbone.extractor["sampling_rate"]))
+        return encoder
+    encoder = _pretrained_encoder(backbone, config)
+    positions = getattr(config, "max_source_positions", None)
+    if backbone.architecture.prefix == "encoder" and positions is not None:
+        window = hearing(backbone, settings)
+        _shorten_positions(encoder, window.window_samples // (log_mel.HOP * WHISPER_STRIDE))
+    return encoder
+
+
+def new_encoder(backbone: Backbone, config: "PreTrainedConfig", seed: int) -> "PreTrainedModel":
+    """An encoder of that configuration with random weights."""
+    import torch
+    from transformers import AutoModelForAudioClassification
+
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForAudioClassification.from_config(config, dtype=torch.float32)
+    return getattr(model, backbone.architecture.prefix)
+
+
+_MASKING = ("mask_time_prob", "mask_time_length", "mask_feature_prob", "mask_feature_length")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and loading reports: what matters in them is checked here."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _place(source: str | Path) -> str:
+    """A folder as it stands, or a hub id; paths that lead nowhere are refused before the hub is asked."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{source} is not a model: the folder has no config.json.")
+        if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+            raise ModelError(f"{source} has no weights: there is no model.safetensors in the folder.")
+        return str(path)
+    if path.exists():
+        raise ModelError(
+            f"{source} is a file; a backbone is a folder with config.json and model.safetensors."
+        )
+    name = str(source)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise ModelError(f"There is no folder {source}.")
+    return name
+
+
+def _unusable(source: str, error: Exception) -> str:
+    if Path(source).is_dir():
+        reason = str(error).strip().splitlines()[0]
+        return f"{source} is not a model that can be read: {reason}"
+    return (
+        f"There is no folder {source}, and the Hugging Face hub did not give a model of that name "
+        f"({type(error).__name__}). Where there is no network, give a folder with config.json, "
+        "preprocessor_config.json and model.safetensors."
+    )
+
+
+def _from_scratch(settings: EncoderSettings) -> Backbone:
+    from transformers import AutoConfig
+
+    assert settings.from_scratch is not None
+    if settings.method == "probe":
+        raise SettingsError("A probe on random weights learns little: from_scratch wants method fine_tune.")
+    given = {"model_type": "hubert"} | settings.from_scratch
+    rate = int(given.pop("sampling_rate", SAMPLE_RATE))
+    model_type = given.pop("model_type")
+    if model_type not in ARCHITECTURES:
+        raise SettingsError(
+            f"from_scratch.model_type is {model_type!r}; it can be {', '.join(ARCHITECTURES)}."
+        )
+    config = AutoConfig.for_model(model_type, **given)
+    architecture = ARCHITECTURES[model_type]
+    if architecture.representation == "waveform":
+        extractor: dict[str, Any] = {
+            "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+            "do_normalize": True if settings.normalise is None else settings.normalise,
+            "feature_size": 1,
+            "padding_value": 0.0,
+            "return_attention_mask": False,
+            "sampling_rate": rate,
+        }
+    elif architecture.representation == "whisper_log_mel":
+        extractor = {
+            "feature_extractor_type": "WhisperFeatureExtractor",
+            "chunk_length": config.max_source_positions * WHISPER_STRIDE * log_mel.HOP // rate,
+            "feature_size": config.num_mel_bins,
+            "hop_length": log_mel.HOP,
+            "n_fft": log_mel.N_FFT,
+            "sampling_rate": rate,
+        }
+    else:
+        extractor = {
+            "feature_extractor_type": "ASTFeatureExtractor",
+            "num_mel_bins": config.num_mel_bins,
+            "max_length": config.max_length,
+            "mean": fbank.AUDIOSET_MEAN,
+            "std": fbank.AUDIOSET_STD,
+            "do_normalize": True,
+            "sampling_rate": rate,
+        }
+    return Backbone(None, architecture, config, extractor)
+
+
+def _waveform(backbone: Backbone, settings: EncoderSettings) -> Hearing:
+    rate = int(backbone.extractor.get("sampling_rate", SAMPLE_RATE))
+    seconds = settings.window_seconds or WAVEFORM_WINDOW_SECONDS
+    frames = frames_of(backbone.config, round(seconds * rate))
+    longest_mask = settings.mask_time_length or backbone.config.mask_time_length
+    if frames < max(longest_mask, 1):
+        raise SettingsError(
+            f"A window of {seconds} s gives {frames} frames, fewer than a mask of {longest_mask}: "
+            "lengthen window_seconds or shorten mask_time_length."
+        )
+    return Hearing(
+        sample_rate=rate,
+        window_seconds=seconds,
+        hop_seconds=settings.hop_seconds or seconds,
+        extend="repeat",
+        representation="waveform",
+        parameters={"normalise": bool(backbone.extractor.get("do_normalize", True))},
+    )
+
+
+def frames_of(config: "PreTrainedConfig", samples: int) -> int:
+    """Frames that the convolutional front end gives for so many samples."""
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        samples = (samples - kernel) // stride + 1
+    return max(samples, 0)
+
+
+def _log_mel(backbone: Backbone, settings: EncoderSettings) -> Hearing:
+    config, extractor = backbone.config, backbone.extractor
+    rate = int(extractor.get("sampling_rate", SAMPLE_RATE))
+    n_mels = int(extractor.get("feature_size", log_mel.MELS))
+    frame = (int(extractor.get("n_fft", log_mel.N_FFT)), int(extractor.get("hop_length", log_mel.HOP)))
+    if frame != (log_mel.N_FFT, log_mel.HOP) or n_mels != config.num_mel_bins:
+        raise ModelError(
+            f"{backbone.source} wants log-mel frames of {frame[0]} samples every {frame[1]} with {n_mels} bands; its "
+            f"encoder takes {config.num_mel_bins} bands, and Whisper's frames are 400 samples every 160."
+        )
+    position = log_mel.HOP * WHISPER_STRIDE / rate
+    longest = config.max_source_positions * position
+    seconds = settings.window_seconds or longest
+    if seconds > longest or abs(seconds / position - round(seconds / position)) > 1e-6:
+        raise SettingsError(
+            f"Whisper takes windows of up to {longest:g} s in steps of {position:g} s, not {seconds:g} s."
+        )
+    return Hearing(
+        sample_rate=rate,
+        window_seconds=seconds,
+        hop_seconds=settings.hop_seconds or seconds,
+        extend="silence",
+        representation="whisper_log_mel",
+        parameters={"n_mels": n_mels},
+    )
+
+
+def _fbank(backbone: Backbone, settings: EncoderSettings) -> Hearing:
+    config, extractor = backbone.config, backbone.extractor
+    rate = int(extractor.get("sampling_rate", SAMPLE_RATE))
+    n_mels = int(extractor.get("num_mel_bins", fbank.MELS))
+    frames = int(extractor.get("max_length", fbank.FRAMES))
+    if (n_mels, frames) != (config.num_mel_bins, config.max_length):
+        raise ModelError(
+            f"{backbone.source} contradicts itself: its extractor gives {frames} frames of {n_mels} bands, its "
+            f"encoder takes {config.max_length} of {config.num_mel_bins}."
+        )
+    longest = frames * fbank.HOP / rate
+    seconds = settings.window_seconds or longest
+    if not fbank.FRAME / rate <= seconds <= longest:
+        raise SettingsError(f"This AST takes windows of up to {longest:g} s, not {seconds:g} s.")
+    return Hearing(
+        sample_rate=rate,
+        window_seconds=seconds,
+        hop_seconds=settings.hop_seconds or seconds,
+        extend="repeat",
+        representation="ast_fbank",
+        parameters={
+            "n_mels": n_mels,
+            "max_length": frames,
+            "mean": float(extractor.get("mean", fbank.AUDIOSET_MEAN)),
+            "std": float(extractor.get("std", fbank.AUDIOSET_STD)),
+            "normalise": bool(extractor.get("do_normalize", True)),
+        },
+    )
+
+
+def _pretrained_encoder(backbone: Backbone, config: "PreTrainedConfig") -> "PreTrainedModel":
+    import torch
+    from transformers import AutoModelForAudioClassification
+
+    assert backbone.source is not None
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # decides only what a checkpoint leaves open, the mask's vector
+        try:
+            model, report = AutoModelForAudioClassification.from_pretrained(
+                backbone.source,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # heads of other labels; the encoder's are refused below
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise ModelError(_unusable(backbone.source, error)) from error
+    prefix = f"{backbone.architecture.prefix}."
+    missing = sorted(key for key in report["missing_keys"] if key.startswith(prefix))
+    missing = [key for key in missing if not key.endswith("masked_spec_embed")]
+    if missing:
+        raise ModelError(
+            f"{backbone.source} lacks {len(missing)} weights of a {backbone.architecture.title} encoder, "
+            f"{missing[0]} among them. It is no checkpoint of the model that its config.json describes."
+        )
+    mismatched = sorted(str(key[0]) for key in report["mismatched_keys"] if str(key[0]).startswith(prefix))
+    if mismatched:
+        raise ModelError(
+            f"{backbone.source} has weights of another shape than its config.json says, {mismatched[0]} among them."
+        )
+    return getattr(model, backbone.architecture.prefix)
+
+
+def _shorten_positions(encoder: "PreTrainedModel", positions: int) -> None:
+    """Let Whisper's encoder take a shorter window than it was trained on, with the first of its positions."""
+    from torch import nn
+
+    table: "torch.Tensor" = encoder.embed_positions.weight
+    if positions == len(table):
+        return
+    encoder.embed_positions = nn.Embedding.from_pretrained(table.detach()[:positions].clone(), freeze=True)
+    encoder.max_source_positions = encoder.config.max_source_positions = positions

@@ -1,0 +1,227 @@
+"""The network: a pretrained encoder, transformers' own code, and the head that turns its states into logits."""
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from genreflow.families.base import cross_entropy
+from genreflow.families.encoder.settings import EncoderSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from genreflow.families.encoder.backbone import Architecture
+
+VARIANCE_FLOOR = 1e-8
+MASK_LENGTH = 10
+
+
+class CachedFrontEnd(nn.Module):
+    """Stands where the convolutions were: keeps their weights under their names, hands their output on."""
+
+    def __init__(self, front_end: nn.Module) -> None:
+        super().__init__()
+        self.conv_layers = front_end.conv_layers
+        self.computing = (front_end,)  # in a tuple, so that its weights are not registered twice
+
+    def forward(self, cached: torch.Tensor) -> torch.Tensor:
+        """(batch, frames, channels) as cached, to (batch, channels, frames) as the convolutions give it."""
+        return cached.transpose(1, 2)
+
+
+class Standardise(nn.BatchNorm1d):
+    """Zero mean, unit variance by running statistics; a batch of one row does not change them."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features, affine=False)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        if self.training and len(rows) == 1:
+            return functional.batch_norm(rows, self.running_mean, self.running_var, eps=self.eps)
+        return super().forward(rows)
+
+
+class Head(nn.Module):
+    """From hidden states to logits: choose or weight layers, pool over time, project, classify."""
+
+    def __init__(
+        self,
+        config: "PreTrainedConfig",
+        architecture: "Architecture",
+        settings: EncoderSettings,
+        genres: int,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.summary_tokens = architecture.summary_tokens
+        width = config.hidden_size * (2 if settings.pooling == "mean_std" else 1)
+        states = len(chosen_layers(settings, config.num_hidden_layers))
+        self.layer_weights = nn.Parameter(torch.full((states,), 1 / states)) if states > 1 else None
+        self.standard = Standardise(states * width) if settings.standardise else None
+        projection = settings.projection
+        if projection == "auto":
+            projection = getattr(config, "classifier_proj_size", None)
+        self.projector = nn.Linear(width, projection) if projection else None
+        self.dropout = nn.Dropout(settings.dropout)
+        self.classifier: nn.Module
+        if own_ast_head(architecture, settings):
+            from transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogram_transformer import (
+                ASTMLPHead,
+            )
+
+            self.classifier = ASTMLPHead(config)
+        else:
+            self.classifier = nn.Linear(projection or width, genres)
+        deviation = getattr(config, "initializer_range", None) or getattr(config, "init_std", 0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=deviation)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
+        """Chosen hidden states, each (batch, frames, width), to logits (batch, genres)."""
+        if self.settings.pooling == "mean" and self.standard is None and not self.summary_tokens:
+            # transformers' order of operations, so that losses equal its classifiers' to the last bit
+            hidden = states[0]
+            if self.layer_weights is not None:
+                weights = functional.softmax(self.layer_weights, dim=-1)
+                hidden = (torch.stack(states, dim=1) * weights.view(-1, 1, 1)).sum(dim=1)
+            if self.projector is not None:
+                hidden = self.projector(hidden)
+            return self.classifier(self.dropout(hidden.mean(dim=1)))
+        return self.classify(self.pool(states))
+
+    def pool(self, states: list[torch.Tensor]) -> torch.Tensor:
+        """Chosen hidden states, each (batch, frames, width), to (batch, states, pooled width)."""
+        rows = []
+        for state in states:
+            if self.settings.pooling == "mean":
+                rows.append((state[:, : self.summary_tokens] if self.summary_tokens else state).mean(dim=1))
+            else:
+                deviation = (state.var(dim=1, unbiased=False) + VARIANCE_FLOOR).sqrt()
+                rows.append(torch.cat((state.mean(dim=1), deviation), dim=-1))
+        return torch.stack(rows, dim=1)
+
+    def classify(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Pooled states (batch, states, pooled width) to logits (batch, genres)."""
+        if self.standard is not None:
+            pooled = self.standard(pooled.flatten(1)).view(pooled.shape)
+        if self.layer_weights is None:
+            hidden = pooled[:, 0]
+        else:
+            hidden = (pooled * functional.softmax(self.layer_weights, dim=-1).view(-1, 1)).sum(dim=1)
+        if self.projector is not None:
+            hidden = self.projector(hidden)
+        return self.classifier(self.dropout(hidden))
+
+
+class EncoderClassifier(nn.Module):
+    """An encoder with a head, on rows of one stage.
+
+    Stages: `inputs` are raw representations, `front_end` the output of the frozen convolutions (batch, frames,
+    channels), `pooled` the head's own input (batch, states, pooled width), for which the encoder is kept aside:
+    neither moved, trained nor part of the state.
+    """
+
+    encoder: "PreTrainedModel"
+
+    def __init__(
+        self,
+        encoder: "PreTrainedModel",
+        head: Head,
+        architecture: "Architecture",
+        extractor: dict[str, Any],
+        stage: str,
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.architecture = architecture
+        self.extractor = extractor
+        self.stage = stage
+        self.settings = head.settings
+        if stage == "pooled":
+            object.__setattr__(self, "encoder", encoder.requires_grad_(False).eval())
+        else:
+            self.encoder = encoder
+        if stage == "front_end":
+            encoder.feature_extractor = CachedFrontEnd(encoder.feature_extractor)
+
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        class_weights: torch.Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        inputs = inputs.to(self.head_dtype)
+        logits = self.head.classify(inputs) if self.stage == "pooled" else self.head(self.states(inputs))
+        return SequenceClassifierOutput(loss=cross_entropy(logits, labels, class_weights), logits=logits)
+
+    @property
+    def head_dtype(self) -> torch.dtype:
+        return next(self.head.parameters()).dtype
+
+    def states(self, inputs: torch.Tensor) -> list[torch.Tensor]:
+        """The hidden states that the head hears, each (batch, frames, width)."""
+        if self.training and self.architecture.representation != "waveform":
+            inputs = self._mask(inputs)
+        last = self.settings.layers == "last"
+        outputs = self.encoder(inputs, output_hidden_states=not last)
+        if last:
+            states = [outputs.last_hidden_state]
+        else:
+            numbers = chosen_layers(self.settings, len(outputs.hidden_states) - 1)
+            states = [outputs.hidden_states[number] for number in numbers]
+        if self.settings.normalise_layers:
+            states = [functional.layer_norm(state, state.shape[-1:]) for state in states]
+        return states
+
+    def whole(self) -> "EncoderClassifier":
+        """The same weights, in eval mode, on raw representations."""
+        encoder = self.encoder
+        if self.stage == "front_end":
+            encoder = copy.copy(encoder)
+            encoder._modules = dict(encoder._modules)  # the copy's own, its parts stay shared
+            encoder.feature_extractor = encoder.feature_extractor.computing[0]
+        device = next(self.head.parameters()).device
+        module = EncoderClassifier(encoder, self.head, self.architecture, self.extractor, "inputs")
+        return module.to(device).eval()
+
+    def _mask(self, spectrogram: torch.Tensor) -> torch.Tensor:
+        """SpecAugment on a spectrogram, for the architectures whose encoder does not do it itself."""
+        from transformers.models.whisper.modeling_whisper import _compute_mask_indices
+
+        config, settings = self.encoder.config, self.settings
+        masks = bool(getattr(config, "apply_spec_augment", False))
+        time_axis, band_axis = (2, 1) if self.architecture.representation == "whisper_log_mel" else (1, 2)
+        for axis, name in ((time_axis, "mask_time"), (band_axis, "mask_feature")):
+            given = getattr(settings, f"{name}_prob")
+            share = given if given is not None else (getattr(config, f"{name}_prob", 0.0) if masks else 0.0)
+            if share <= 0:
+                continue
+            steps = spectrogram.shape[axis]
+            length = getattr(settings, f"{name}_length") or getattr(config, f"{name}_length", MASK_LENGTH)
+            spans = _compute_mask_indices((len(spectrogram), steps), share, min(length, steps))
+            mask = torch.from_numpy(spans).to(spectrogram.device)
+            spectrogram = spectrogram.masked_fill(mask[:, None, :] if axis == 2 else mask[:, :, None], 0.0)
+        return spectrogram
+
+
+def chosen_layers(settings: EncoderSettings, layers: int) -> list[int]:
+    """Numbers of the hidden states that the head hears, of an encoder with so many transformer layers."""
+    if settings.layers == "last":
+        return [layers]
+    return list(range(layers + 1)) if settings.layers == "weighted" else list(settings.layers)
+
+
+def own_ast_head(architecture: "Architecture", settings: EncoderSettings) -> bool:
+    """Whether the head is the layer norm and dense layer of transformers' `ASTForAudioClassification`."""
+    return (
+        bool(architecture.summary_tokens)
+        and settings.layers == "last"
+        and settings.pooling == "mean"
+        and not isinstance(settings.projection, int)
+    )
