@@ -1,4 +1,4 @@
-"""Corpus to features: windows as one family trains on them, the frozen part computed once, written as a stream."""
+"""Corpus to features: windows as a family trains on them, its frozen part computed once, as a stream."""
 
 import hashlib
 import os
@@ -30,7 +30,11 @@ WINDOWS = "windows.npy"
 INDEX = "index.parquet"
 BATCH = 8
 
-_STORED = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(np.uint16)}
+_STORED: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(np.uint16),
+}
 
 
 def extract(
@@ -38,8 +42,8 @@ def extract(
 ) -> FeaturesDocument:
     """Make the features of a corpus for one family, in memory that does not grow with the corpus.
 
-    Clips of train, validation and test are resampled, cut into windows and represented in threads; the family's
-    frozen part takes them in batches. Train clips are followed by `settings.views` augmented copies.
+    Clips of train, validation and test are resampled, cut into windows and represented in threads; the
+    family's frozen part takes them in batches. Train clips are followed by `settings.views` augmented copies.
 
     Args:
         corpus: a corpus folder.
@@ -81,14 +85,15 @@ def extract(
     complete = chosen.model_dump(mode="json")
     document = FeaturesDocument(
         fingerprint=text_digest(
-            [
+            (
                 clips.document.fingerprint,
                 family,
                 chosen.model_dump_json(),
                 hearing.model_dump_json(),
                 part.stage,
-            ]
-            + [part.dtype, content]
+                part.dtype,
+                content,
+            )
         ),
         corpus_fingerprint=clips.document.fingerprint,
         family=family,
@@ -262,8 +267,8 @@ class _WindowsFile:
             self._header()
             self._file.seek(0, os.SEEK_END)
         data = np.ascontiguousarray(rows, dtype=self._dtype)
-        self._digest.update(data)
-        self._file.write(data)
+        self._digest.update(data.data)
+        self._file.write(data.data)
         self._count += len(data)
 
     def digest(self) -> str:

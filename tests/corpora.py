@@ -8,7 +8,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genreflow.artifacts import CorpusDocument, text_digest
-from genreflow.corpus.store import MANIFEST, MANIFEST_TYPES, QUARANTINE, QUARANTINE_COLUMNS, ClipWriter, quantise
+from genreflow.corpus.store import (
+    MANIFEST,
+    MANIFEST_TYPES,
+    QUARANTINE,
+    QUARANTINE_COLUMNS,
+    ClipWriter,
+    quantise,
+)
 
 Clip = tuple[str, str, NDArray[np.float32], int]
 """Genre, split, samples (n,) and their rate in hertz."""
@@ -62,7 +69,9 @@ def write_corpus(folder: Path, clips: Sequence[Clip], genres: tuple[str, ...]) -
     return folder
 
 
-def tones(genres: tuple[str, ...], per_genre: int = 4, seconds: float = 2.5, rate: int = 16_000) -> list[Clip]:
+def tones(
+    genres: tuple[str, ...], per_genre: int = 4, seconds: float = 2.5, rate: int = 16_000
+) -> list[Clip]:
     """Clips that differ in pitch by genre: of four, two to train, one to validate, one to test."""
     rng = np.random.default_rng(0)
     splits = ("train", "validation", "test", "train")

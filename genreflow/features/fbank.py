@@ -61,7 +61,7 @@ def ast_fbank(
 def kaldi_filters(sample_rate: int, n_mels: int = MELS) -> NDArray[np.float32]:
     """Triangles of equal height on Kaldi's mel scale, from 20 Hz to half the rate: (1 + 512 // 2, n_mels)."""
     edges = np.linspace(_hz_to_mel(np.array(LOW_HERTZ)), _hz_to_mel(np.array(sample_rate // 2)), n_mels + 2)
-    bins = _hz_to_mel(np.fft.rfftfreq(N_FFT, 1 / sample_rate))
+    bins = _hz_to_mel(np.fft.rfftfreq(N_FFT, 1 / sample_rate).astype(np.float64))
     widths = np.diff(edges)
     ramps = edges[None, :] - bins[:, None]
     weights = np.maximum(0, np.minimum(-ramps[:, :-2] / widths[:-1], ramps[:, 2:] / widths[1:]))

@@ -17,7 +17,6 @@ from genreflow.families.encoder.settings import EncoderSettings
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from genreflow.families.encoder.module import EncoderClassifier
 
@@ -60,7 +59,7 @@ class Encoder(Family):
         return defaults
 
     def frozen_part(self, settings: EncoderSettings, device: str) -> FrozenPart | None:
-        """The whole encoder for a probe, the convolutional front end where it is frozen, else storage in half."""
+        """The whole encoder for a probe, the front end where it is frozen; else rows are stored in half."""
         described = checkpoints.describe(settings)
         waveform = described.architecture.representation == "waveform"
         if settings.method == "probe":
@@ -100,9 +99,7 @@ class Encoder(Family):
                     parameter.requires_grad_(False)
         return EncoderClassifier(encoder, head, described.architecture, described.extractor, stage)
 
-    def parameter_groups(
-        self, module: "nn.Module", settings: EncoderSettings, training: Any
-    ) -> list[dict[str, Any]]:
+    def parameter_groups(self, module: Any, settings: EncoderSettings, training: Any) -> list[dict[str, Any]]:
         """Groups by learning rate and decay.
 
         Each layer down from the top multiplies the rate by `training.layer_decay`; the head has its own rate
@@ -127,11 +124,11 @@ class Encoder(Family):
             for (rate, weight_decay), parameters in groups.items()
         ]
 
-    def save(self, module: "nn.Module", folder: Path) -> None:
+    def save(self, module: Any, folder: Path) -> None:
         """Hugging Face layout: config.json, preprocessor_config.json, model.safetensors.
 
-        Where the head is transformers' own (`layers` last or weighted, unnormalised, mean pooling and projection),
-        `AutoModelForAudioClassification.from_pretrained` loads it as it is.
+        Where the head is transformers' own (`layers` last or weighted, unnormalised, mean pooling, a
+        projection), `AutoModelForAudioClassification.from_pretrained` loads it as it is.
         """
         from safetensors.torch import save_file
         from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
@@ -159,7 +156,7 @@ class Encoder(Family):
         described = checkpoints.describe_checkpoint(folder)
         if described.config.num_labels != len(genres):
             raise ModelError(
-                f"{folder} distinguishes {described.config.num_labels} genres, not the {len(genres)} asked for."
+                f"{folder} tells {described.config.num_labels} genres apart, not the {len(genres)} asked for."
             )
         encoder = checkpoints.new_encoder(described, described.config, seed=0)
         head = Head(encoder.config, described.architecture, settings, len(genres))
@@ -178,7 +175,7 @@ class Encoder(Family):
         module = EncoderClassifier(encoder, head, described.architecture, described.extractor, "inputs")
         return module.eval()
 
-    def whole(self, module: "nn.Module", settings: EncoderSettings) -> "nn.Module":
+    def whole(self, module: Any, settings: EncoderSettings) -> "EncoderClassifier":
         """The trained module on raw representations, in eval mode; it shares the weights."""
         return module.whole()
 

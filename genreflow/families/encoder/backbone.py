@@ -1,4 +1,4 @@
-"""Pretrained checkpoints: what they are, how they hear, and their encoder's weights, checked to be all there."""
+"""Pretrained checkpoints: what they are, how they hear, their encoder's weights, checked to be all there."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from genreflow.features import fbank, log_mel
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig
 
 WAVEFORM_WINDOW_SECONDS = 10.0
 SAMPLE_RATE = 16_000
@@ -140,9 +140,7 @@ def configure(backbone: Backbone, settings: EncoderSettings, genres: tuple[str, 
     return config
 
 
-def load_encoder(
-    backbone: Backbone, settings: EncoderSettings, genres: tuple[str, ...], seed: int
-) -> "PreTrainedModel":
+def load_encoder(backbone: Backbone, settings: EncoderSettings, genres: tuple[str, ...], seed: int) -> Any:
     """The encoder in float32, pretrained or, from scratch, by `seed` (a frozen front end always by 0).
 
     Raises:
@@ -167,7 +165,7 @@ def load_encoder(
     return encoder
 
 
-def new_encoder(backbone: Backbone, config: "PreTrainedConfig", seed: int) -> "PreTrainedModel":
+def new_encoder(backbone: Backbone, config: "PreTrainedConfig", seed: int) -> Any:
     """An encoder of that configuration with random weights."""
     import torch
     from transformers import AutoModelForAudioClassification
@@ -307,8 +305,8 @@ def _log_mel(backbone: Backbone, settings: EncoderSettings) -> Hearing:
     frame = (int(extractor.get("n_fft", log_mel.N_FFT)), int(extractor.get("hop_length", log_mel.HOP)))
     if frame != (log_mel.N_FFT, log_mel.HOP) or n_mels != config.num_mel_bins:
         raise ModelError(
-            f"{backbone.source} wants log-mel frames of {frame[0]} samples every {frame[1]} with {n_mels} bands; its "
-            f"encoder takes {config.num_mel_bins} bands, and Whisper's frames are 400 samples every 160."
+            f"{backbone.source} wants log-mel frames of {frame[0]} samples every {frame[1]}, {n_mels} bands; "
+            f"its encoder takes {config.num_mel_bins} bands, and Whisper's frames are 400 samples every 160."
         )
     position = log_mel.HOP * WHISPER_STRIDE / rate
     longest = config.max_source_positions * position
@@ -334,8 +332,8 @@ def _fbank(backbone: Backbone, settings: EncoderSettings) -> Hearing:
     frames = int(extractor.get("max_length", fbank.FRAMES))
     if (n_mels, frames) != (config.num_mel_bins, config.max_length):
         raise ModelError(
-            f"{backbone.source} contradicts itself: its extractor gives {frames} frames of {n_mels} bands, its "
-            f"encoder takes {config.max_length} of {config.num_mel_bins}."
+            f"{backbone.source} contradicts itself: its extractor gives {frames} frames of {n_mels} bands, "
+            f"its encoder takes {config.max_length} of {config.num_mel_bins}."
         )
     longest = frames * fbank.HOP / rate
     seconds = settings.window_seconds or longest
@@ -357,7 +355,7 @@ def _fbank(backbone: Backbone, settings: EncoderSettings) -> Hearing:
     )
 
 
-def _pretrained_encoder(backbone: Backbone, config: "PreTrainedConfig") -> "PreTrainedModel":
+def _pretrained_encoder(backbone: Backbone, config: "PreTrainedConfig") -> Any:
     import torch
     from transformers import AutoModelForAudioClassification
 
@@ -385,16 +383,16 @@ def _pretrained_encoder(backbone: Backbone, config: "PreTrainedConfig") -> "PreT
     mismatched = sorted(str(key[0]) for key in report["mismatched_keys"] if str(key[0]).startswith(prefix))
     if mismatched:
         raise ModelError(
-            f"{backbone.source} has weights of another shape than its config.json says, {mismatched[0]} among them."
+            f"{backbone.source} has weights of another shape than its config.json says: {mismatched[0]}."
         )
     return getattr(model, backbone.architecture.prefix)
 
 
-def _shorten_positions(encoder: "PreTrainedModel", positions: int) -> None:
+def _shorten_positions(encoder: Any, positions: int) -> None:
     """Let Whisper's encoder take a shorter window than it was trained on, with the first of its positions."""
     from torch import nn
 
-    table: "torch.Tensor" = encoder.embed_positions.weight
+    table: torch.Tensor = encoder.embed_positions.weight
     if positions == len(table):
         return
     encoder.embed_positions = nn.Embedding.from_pretrained(table.detach()[:positions].clone(), freeze=True)

@@ -1,4 +1,4 @@
-"""The network: a pretrained encoder, transformers' own code, and the head that turns its states into logits."""
+"""The network: an encoder in transformers' own code, and the head that makes logits of its states."""
 
 import copy
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from genreflow.families.base import cross_entropy
 from genreflow.families.encoder.settings import EncoderSettings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig
 
     from genreflow.families.encoder.backbone import Architecture
 
@@ -45,6 +45,18 @@ class Standardise(nn.BatchNorm1d):
         return super().forward(rows)
 
 
+class AstHead(nn.Module):
+    """Layer norm and a dense layer: the head of transformers' `ASTForAudioClassification`."""
+
+    def __init__(self, width: int, genres: int, eps: float) -> None:
+        super().__init__()
+        self.layernorm = nn.LayerNorm(width, eps=eps)
+        self.dense = nn.Linear(width, genres)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        return self.dense(self.layernorm(pooled))
+
+
 class Head(nn.Module):
     """From hidden states to logits: choose or weight layers, pool over time, project, classify."""
 
@@ -69,14 +81,10 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier: nn.Module
         if own_ast_head(architecture, settings):
-            from transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogram_transformer import (
-                ASTMLPHead,
-            )
-
-            self.classifier = ASTMLPHead(config)
+            self.classifier = AstHead(config.hidden_size, genres, config.layer_norm_eps)
         else:
             self.classifier = nn.Linear(projection or width, genres)
-        deviation = getattr(config, "initializer_range", None) or getattr(config, "init_std", 0.02)
+        deviation = float(getattr(config, "initializer_range", 0) or getattr(config, "init_std", 0) or 0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=deviation)
@@ -122,16 +130,17 @@ class Head(nn.Module):
 class EncoderClassifier(nn.Module):
     """An encoder with a head, on rows of one stage.
 
-    Stages: `inputs` are raw representations, `front_end` the output of the frozen convolutions (batch, frames,
-    channels), `pooled` the head's own input (batch, states, pooled width), for which the encoder is kept aside:
-    neither moved, trained nor part of the state.
+    Stages: `inputs` are raw representations, `front_end` the output of the frozen convolutions (batch,
+    frames, channels), `pooled` the head's own input (batch, states, pooled width), for which the encoder is
+    kept aside: neither moved, trained nor part of the state.
     """
 
-    encoder: "PreTrainedModel"
+    encoder: Any
+    """A transformers `PreTrainedModel`."""
 
     def __init__(
         self,
-        encoder: "PreTrainedModel",
+        encoder: Any,
         head: Head,
         architecture: "Architecture",
         extractor: dict[str, Any],
@@ -218,7 +227,7 @@ def chosen_layers(settings: EncoderSettings, layers: int) -> list[int]:
 
 
 def own_ast_head(architecture: "Architecture", settings: EncoderSettings) -> bool:
-    """Whether the head is the layer norm and dense layer of transformers' `ASTForAudioClassification`."""
+    """Whether the head is that of transformers' `ASTForAudioClassification`."""
     return (
         bool(architecture.summary_tokens)
         and settings.layers == "last"

@@ -20,9 +20,9 @@ class EncoderSettings(FamilySettings):
     backbone: str = "ntu-spml/distilhubert"
     """A Hugging Face hub id or a folder of that layout: HuBERT, wav2vec2, WavLM, Whisper or AST."""
     from_scratch: dict[str, Any] | None = None
-    """A configuration to train from scratch instead of a backbone, with its `model_type` (by default hubert)."""
+    """A configuration to train from scratch, in place of a backbone; `model_type` is hubert by default."""
     mel_front_end: bool = False
-    """From scratch: the first convolution begins as a filterbank of windowed tones, spaced on the mel scale."""
+    """From scratch: the first convolution begins as a bank of windowed tones, spaced on the mel scale."""
     normalise: bool | None = None
     """Zero mean, unit variance for every window of waveform; None does as the backbone's extractor says."""
     window_seconds: Annotated[float, Field(gt=0.0)] | None = None
@@ -33,14 +33,14 @@ class EncoderSettings(FamilySettings):
     method: Literal["probe", "fine_tune", "probe_then_fine_tune"] = "fine_tune"
     """`probe` trains only the head, on hidden states that extraction computes and pools once."""
     freeze_front_end: bool = True
-    """The convolutions before the transformer of HuBERT, wav2vec2 and WavLM stay as they are; extraction computes
-    their output once."""
+    """The convolutions before the transformer of HuBERT, wav2vec2 and WavLM stay as they are; extraction
+    computes their output once."""
     frozen_layers: Annotated[int, Field(ge=0)] = 0
     """So many of the lowest transformer layers, with what lies below them, stay as they are."""
 
     layers: Literal["last", "weighted"] | tuple[int, ...] = "last"
-    """The hidden states that the head hears: the last, all in a learned weighting, or those of these numbers (0 is
-    the input of the first transformer layer), several in a learned weighting."""
+    """The hidden states that the head hears: the last, all in a learned weighting, or those of these numbers
+    (0 is the input of the first transformer layer), several in a learned weighting."""
     normalise_layers: bool = False
     """Layer norm, without parameters, of every hidden state before weighting: they differ in scale."""
     pooling: Literal["mean", "mean_std"] = "mean"
@@ -53,7 +53,7 @@ class EncoderSettings(FamilySettings):
     """Before the classifier."""
 
     mask_time_prob: Probability | None = None
-    """SpecAugment in training: share of frames in masked spans; None does as the backbone's configuration says."""
+    """SpecAugment in training: share of frames in masked spans; None does as the backbone's own says."""
     mask_time_length: Steps | None = None
     mask_feature_prob: Probability | None = None
     mask_feature_length: Steps | None = None
