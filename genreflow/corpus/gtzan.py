@@ -10,6 +10,8 @@ from importlib import resources
 
 KNOWN_SHARE = 0.9
 """Clips are taken for GTZAN's where at least this share of their ids are GTZAN's."""
+SHORTEST, LONGEST = 29.0, 31.0
+"""Seconds that a clip of GTZAN lasts, converted copies included: other music may be named alike."""
 FOLDS = 3
 
 _LISTS = {"train": "train_filtered.txt", "validation": "valid_filtered.txt", "test": "test_filtered.txt"}
@@ -40,10 +42,13 @@ def artist_folds() -> Mapping[str, tuple[int, str]]:
     return {row["clip_id"]: (int(row["fold"]) - 1, row["artist_id"]) for row in _rows("artist_folds.csv")}
 
 
-def is_gtzan(clip_ids: Iterable[str]) -> bool:
-    """Whether nearly all of these ids are GTZAN's."""
-    ids = list(clip_ids)
-    return bool(ids) and sum(clip_id in md5s() for clip_id in ids) >= KNOWN_SHARE * len(ids)
+def is_gtzan(clip_ids: Iterable[str], seconds: Iterable[float]) -> bool:
+    """Whether nearly all of these clips have the ids and the length of GTZAN's."""
+    alike = [
+        clip_id in md5s() and SHORTEST <= length <= LONGEST
+        for clip_id, length in zip(clip_ids, seconds, strict=True)
+    ]
+    return bool(alike) and sum(alike) >= KNOWN_SHARE * len(alike)
 
 
 def _text(name: str) -> str:

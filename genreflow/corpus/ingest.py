@@ -50,8 +50,6 @@ class _Taken:
     row: dict[str, Any]
     pcm: NDArray[np.int16]
     gain: float
-    md5: str | None
-    """Only of clips whose id is GTZAN's."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,6 @@ def ingest(
         raise CorpusError(f"{source} has changed since it was listed. Run again.")
     items = sorted(opened.items(), key=lambda item: item.name)
     ids = clip_ids([(item.name, item.genre) for item in items])
-    known = not opened.synthetic and gtzan.is_gtzan(ids)
 
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
@@ -105,12 +102,14 @@ def ingest(
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-partial-", dir=out.parent))
     try:
-        taken, refused, notes = _store(items, ids, settings, known, partial, workers or os.cpu_count() or 1)
+        taken, refused, notes = _store(items, ids, settings, partial, workers or os.cpu_count() or 1)
         _check_left(taken, refused, settings, source)
         manifest = pd.DataFrame(taken)
-        made = assign(
-            manifest, settings.protocol, settings.fold, settings.seed, settings.genres, opened.synthetic
-        )
+        known = not opened.synthetic and gtzan.is_gtzan(manifest["clip_id"], manifest["seconds"])
+        if known:
+            manifest, told = _with_published_facts(manifest)
+            notes += told
+        made = assign(manifest, settings.protocol, settings.fold, settings.seed, settings.genres, known)
         counts = Counter(made.manifest["split"])
         document = CorpusDocument(
             fingerprint=fingerprint(made.manifest, settings.genres),
@@ -155,15 +154,14 @@ def fingerprint(manifest: pd.DataFrame, genres: tuple[str, ...]) -> str:
 
 
 def _store(
-    items: list[SourceItem], ids: list[str], settings: CorpusSettings, known: bool, folder: Path, workers: int
+    items: list[SourceItem], ids: list[str], settings: CorpusSettings, folder: Path, workers: int
 ) -> tuple[list[dict[str, Any]], list[_Refused], list[str]]:
     """Decode in parallel, write in order: rows of the manifest, what was refused, and notes."""
     taken: list[dict[str, Any]] = []
     refused: list[_Refused] = []
     scaled: list[str] = []
-    strangers: list[str] = []
     with ClipWriter(folder) as writer:
-        results = _decoded(items, ids, settings, known, workers)
+        results = _decoded(items, ids, settings, workers)
         for result in track(STEP, results, len(items), "clips decoded and checked"):
             if isinstance(result, _Refused):
                 refused.append(result)
@@ -176,8 +174,6 @@ def _store(
             taken.append(result.row)
             if result.gain < 1:
                 scaled.append(clip_id)
-            if result.md5 is not None and result.md5 != gtzan.md5s()[clip_id]:
-                strangers.append(clip_id)
     notes = []
     if refused:
         reasons = Counter(each.reason for each in refused)
@@ -188,16 +184,30 @@ def _store(
             f"{len(scaled)} clips exceed full scale and were scaled down to it ({_some(scaled)}): "
             "float files are written so, and decoders of lossy formats overshoot."
         )
-    if strangers:
-        notes.append(
-            f"{len(strangers)} clips have GTZAN's names and not its bytes ({_some(strangers)}): "
-            "converted copies, or other audio; lists and artists were applied by name."
-        )
     return taken, refused, notes
 
 
+def _with_published_facts(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """GTZAN's artists and titles by clip id, and a note where the bytes are not those of the original."""
+    facts = [gtzan.artists().get(clip_id, (None, None)) for clip_id in manifest["clip_id"]]
+    originals = gtzan.md5s()
+    strangers = [
+        clip_id
+        for clip_id, md5 in zip(manifest["clip_id"], manifest["md5"], strict=True)
+        if md5 != originals.get(clip_id)
+    ]
+    notes = []
+    if strangers:
+        notes.append(
+            f"{len(strangers)} clips have not the bytes of GTZAN's originals ({_some(strangers)}): "
+            "converted copies, or other audio; lists and artists were applied by name."
+        )
+    artists, titles = zip(*facts, strict=True)
+    return manifest.assign(artist=artists, title=titles), notes
+
+
 def _decoded(
-    items: list[SourceItem], ids: list[str], settings: CorpusSettings, known: bool, workers: int
+    items: list[SourceItem], ids: list[str], settings: CorpusSettings, workers: int
 ) -> Iterator[_Taken | _Refused]:
     """Results in the order of items, at most `CLIPS_AHEAD` a worker waiting."""
     with ThreadPoolExecutor(workers) as pool:
@@ -206,7 +216,7 @@ def _decoded(
             for item, clip_id in zip(items, ids, strict=True):
                 if len(waiting) >= workers * CLIPS_AHEAD:
                     yield waiting.popleft().result()
-                waiting.append(pool.submit(_take, item, clip_id, settings, known))
+                waiting.append(pool.submit(_take, item, clip_id, settings))
             while waiting:
                 yield waiting.popleft().result()
         finally:
@@ -214,7 +224,7 @@ def _decoded(
                 future.cancel()
 
 
-def _take(item: SourceItem, clip_id: str, settings: CorpusSettings, known: bool) -> _Taken | _Refused:
+def _take(item: SourceItem, clip_id: str, settings: CorpusSettings) -> _Taken | _Refused:
     """Decode and check one file."""
     try:
         path = item.open()
@@ -223,14 +233,14 @@ def _take(item: SourceItem, clip_id: str, settings: CorpusSettings, known: bool)
         rms, peak = levels(audio)
         pcm, gain = quantise(audio.samples)
         sha256 = file_digest(path)
-        original = known and clip_id in gtzan.md5s()
-        md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if original else None
+        md5 = None
+        if clip_id in gtzan.md5s() and audio.seconds <= gtzan.LONGEST:
+            md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     except AudioError as error:
         return _Refused(item.name, item.genre, error.reason, str(error))
     except OSError as error:
         detail = f"{item.name} cannot be read: {error.strerror or error}."
         return _Refused(item.name, item.genre, "unreadable", detail)
-    artist, title = gtzan.artists().get(clip_id, (None, None)) if known else (audio.artist, audio.title)
     row = {
         "clip_id": clip_id,
         "genre": item.genre,
@@ -240,13 +250,14 @@ def _take(item: SourceItem, clip_id: str, settings: CorpusSettings, known: bool)
         "sample_rate": audio.sample_rate,
         "channels": audio.channels,
         "format": audio.format,
-        "artist": artist,
-        "title": title,
+        "artist": audio.artist,
+        "title": audio.title,
         "duplicate_cluster": cluster_id(pcm, audio.sample_rate),
         "rms_dbfs": rms,
         "peak_dbfs": peak,
+        "md5": md5,  # only of clips named like GTZAN's; not kept
     }
-    return _Taken(row, pcm, gain, md5)
+    return _Taken(row, pcm, gain)
 
 
 def _check_left(

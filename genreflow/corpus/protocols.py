@@ -47,23 +47,25 @@ def assign(
     fold: int = 0,
     seed: int = 42,
     genres: tuple[str, ...] = GENRES,
-    synthetic: bool = False,
+    known: bool | None = None,
 ) -> Assignment:
     """Give every clip a split (train, validation, test, unused).
 
     Args:
-        manifest: a row a clip with at least `clip_id`, `genre`, `artist` (may be null), `duplicate_cluster`.
+        manifest: a row a clip with at least `clip_id`, `genre`, `seconds`, `artist` (may be null) and
+            `duplicate_cluster`.
         protocol: `auto`, `fault-filtered`, `artist`, `random`, `grouped` or `all`.
         fold: which fold is the test split, from 0; only `artist` has folds.
         seed: of the splits made here; published lists have none.
-        synthetic: procedural clips have GTZAN's ids and are none of its clips.
+        known: whether the clips are GTZAN's; judged by their ids and lengths if None.
 
     Raises:
         CorpusError: the protocol does not fit these clips.
         SettingsError: there is no such protocol or fold.
     """
     notes = []
-    known = not synthetic and gtzan.is_gtzan(manifest["clip_id"])
+    if known is None:
+        known = gtzan.is_gtzan(manifest["clip_id"], manifest["seconds"])
     if protocol == "auto":
         protocol, note = _choose(manifest, genres, known)
         notes += [note] if note else []
@@ -107,18 +109,15 @@ def _artist(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...
     if not 0 <= fold < gtzan.FOLDS:
         raise SettingsError(f"The artist protocol has folds 0 to {gtzan.FOLDS - 1}, not {fold}.")
     listed = gtzan.artist_folds()
-    folds = (
-        manifest["clip_id"].map({clip_id: number for clip_id, (number, _) in listed.items()}).astype("Int32")
-    )
-    split = pd.Series(
-        np.where(folds.isna(), UNUSED, np.where(folds == fold, "test", "train")), manifest.index
-    )
+    folds = [listed[name][0] if name in listed else None for name in manifest["clip_id"]]
+    splits = [UNUSED if each is None else "test" if each == fold else "train" for each in folds]
+    split = pd.Series(splits, manifest.index)
     others = manifest[split == "train"]
-    artist = others["clip_id"].map({clip_id: f"{number}/{who}" for clip_id, (number, who) in listed.items()})
+    artist = [listed[name][1] for name in others["clip_id"]]
     groups = _joined(others, artist, others["duplicate_cluster"])
     shares = {"train": 1 - ARTIST_VALIDATION_SHARE, "validation": ARTIST_VALIDATION_SHARE}
     split.loc[others.index] = _allocate(others, groups, shares, seed)
-    return replace(_assignment(manifest.assign(fold=folds), split, "artist"), fold=fold)
+    return replace(_assignment(manifest.assign(fold=pd.array(folds, "Int32")), split, "artist"), fold=fold)
 
 
 def _random(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...]) -> Assignment:
@@ -209,15 +208,16 @@ def _allocate(manifest: pd.DataFrame, groups: pd.Series, shares: dict[str, float
     Ties between groups of one size are drawn by `seed`; the order of rows does not matter.
     """
     labels = sorted(manifest["genre"].unique())
-    order = manifest["clip_id"].rank().astype(int)
-    members = pd.DataFrame({"group": groups, "genre": manifest["genre"], "order": order})
-    counts = pd.crosstab(members["group"], members["genre"]).reindex(columns=labels)
-    first = members.groupby("group")["order"].min().loc[counts.index]
-    counts = counts.loc[first.sort_values().index]
-    lot = np.random.default_rng(seed).permutation(len(counts))
-    counts = counts.iloc[np.lexsort((lot, -counts.to_numpy().sum(axis=1)))]
+    ordered = manifest.assign(group=groups).sort_values("clip_id")
+    counts: dict[Hashable, np.ndarray] = {}
+    for group, genre in zip(ordered["group"], ordered["genre"], strict=True):
+        counts.setdefault(group, np.zeros(len(labels), int))[labels.index(genre)] += 1
+    order = np.random.default_rng(seed).permutation(len(counts))
+    pairs = list(counts.items())
+    lots = [pairs[place] for place in order]
+    lots.sort(key=lambda lot: -lot[1].sum())
 
-    totals = counts.sum().to_numpy()
+    totals = np.sum(list(counts.values()), axis=0)
     target = {split: _target(totals, split, share) for split, share in shares.items() if split != "train"}
     target["train"] = totals - sum(target.values())
     # on a tie training first, then test
@@ -225,7 +225,7 @@ def _allocate(manifest: pd.DataFrame, groups: pd.Series, shares: dict[str, float
     wanted = np.stack([target[split] for split in names]).astype(float)
     filled = np.zeros_like(wanted)
     chosen = {}
-    for group, row in zip(counts.index, counts.to_numpy(), strict=True):
+    for group, row in lots:
         best = int(np.argmin((row * (2 * (filled - wanted) + row)).sum(axis=1)))
         filled[best] += row
         chosen[group] = names[best]

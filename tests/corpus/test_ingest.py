@@ -1,0 +1,325 @@
+"""Ingest: what lies in a corpus, what goes to quarantine, what is refused; nothing is left half-written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from sounds import genre_folder, tone, write, write_silent_film
+
+from genreflow.artifacts import CorpusDocument, file_digest
+from genreflow.corpus.ingest import fingerprint, ingest, resolve
+from genreflow.corpus.settings import CorpusSettings
+from genreflow.corpus.store import MANIFEST_TYPES, Corpus
+from genreflow.corpus.validation import REASONS
+from genreflow.errors import CorpusError
+from genreflow.progress import PROGRESS_VARIABLE
+
+TWO = CorpusSettings(genres=("jazz", "rock"))
+
+
+def take_in(source: Path, out: Path, settings: CorpusSettings = TWO, workers: int = 2) -> CorpusDocument:
+    return ingest(str(source), resolve(str(source), settings.genres), settings, out, workers)
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    return genre_folder(tmp_path / "music")
+
+
+def test_a_corpus_holds_every_clip_its_manifest_and_its_document(music: Path, tmp_path: Path) -> None:
+    document = take_in(music, tmp_path / "corpus")
+    corpus = Corpus.open(tmp_path / "corpus")
+    assert corpus.document == document
+    assert list(corpus.manifest) == list(MANIFEST_TYPES)
+    assert corpus.manifest["clip_id"].is_unique
+    assert document.counts == {"train": 8, "validation": 2, "test": 2, "unused": 0}
+    assert (document.quarantined, document.duplicate_clusters, document.synthetic) == (0, 0, False)
+    assert document.fingerprint == fingerprint(corpus.manifest, document.genres)
+    assert document.code_version
+    for row in range(len(corpus)):
+        source = music / corpus.manifest["source"][row]
+        samples, rate = soundfile.read(source, dtype="float32")
+        np.testing.assert_allclose(corpus.samples(row), samples, atol=1 / 32_000)
+        assert corpus.sample_rate(row) == rate == corpus.manifest["sample_rate"][row]
+        assert corpus.manifest["sha256"][row] == file_digest(source)
+        assert corpus.manifest["seconds"][row] == pytest.approx(1.2)
+
+
+def test_levels_are_in_the_manifest(tmp_path: Path) -> None:
+    take_in(genre_folder(tmp_path / "music"), tmp_path / "corpus")
+    manifest = Corpus.open(tmp_path / "corpus").manifest
+    np.testing.assert_allclose(manifest["rms_dbfs"], 20 * np.log10(0.3 / np.sqrt(2)), atol=0.1)
+    assert (manifest["peak_dbfs"] > manifest["rms_dbfs"]).all()
+
+
+def test_the_corpus_does_not_depend_on_the_number_of_workers(music: Path, tmp_path: Path) -> None:
+    (music / "rock" / "bad.wav").write_text("<html>")
+    one, many = (take_in(music, tmp_path / f"{workers}", workers=workers) for workers in (1, 7))
+    assert one == many
+    for name in ("clips/data-00000-of-00001.arrow", "corpus.json", "manifest.parquet", "quarantine.parquet"):
+        assert file_digest(tmp_path / "1" / name) == file_digest(tmp_path / "7" / name), name
+
+
+def test_unusable_files_go_to_quarantine_each_with_its_reason_and_the_work_goes_on(
+    music: Path, tmp_path: Path
+) -> None:
+    rock = music / "rock"
+    (rock / "zero.wav").touch()
+    (rock / "page.wav").write_text("<!DOCTYPE html><html>404</html>")
+    (rock / "cover.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(200))
+    whole = write(rock / "cut.wav", tone(4)).read_bytes()
+    (rock / "cut.wav").write_bytes(whole[: len(whole) // 3])
+    write(rock / "silence.wav", np.zeros(40_000, np.float32))
+    write(rock / "offset.wav", np.full(40_000, 0.5, np.float32))
+    samples = tone()
+    samples[7] = np.nan
+    write(rock / "nan.wav", samples, subtype="FLOAT")
+    write(rock / "short.wav", tone(0.2))
+    write_silent_film(rock / "film.mp4")
+    (rock / "dangling.wav").symlink_to(tmp_path / "nowhere.wav")
+
+    document = take_in(music, tmp_path / "corpus")
+    refused = Corpus.open(tmp_path / "corpus").quarantine().set_index("source")
+    assert dict(refused["reason"]) == {
+        "rock/zero.wav": "empty",
+        "rock/page.wav": "not-audio",
+        "rock/cover.jpg": "not-audio",
+        "rock/cut.wav": "truncated",
+        "rock/silence.wav": "silent",
+        "rock/offset.wav": "silent",
+        "rock/nan.wav": "not-finite",
+        "rock/short.wav": "too-short",
+        "rock/film.mp4": "no-sound",
+        "rock/dangling.wav": "unreadable",
+    }
+    assert set(refused["reason"]) <= set(REASONS)
+    assert all(
+        detail.startswith(source) and detail.endswith(".") for source, detail in refused["detail"].items()
+    )
+    assert document.quarantined == 10
+    assert sum(document.counts.values()) == 12
+    assert "10 of 22 files are in quarantine" in document.notes[0]
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (192_000, 2), (44_100, 6)])
+def test_unusual_rates_and_channels_are_kept_at_their_rate_as_mono(
+    music: Path, tmp_path: Path, rate: int, channels: int
+) -> None:
+    write(music / "rock" / "odd.wav", np.stack([tone(1.5, rate)] * channels, axis=1), rate)
+    take_in(music, tmp_path / "corpus")
+    corpus = Corpus.open(tmp_path / "corpus")
+    row = corpus.manifest["clip_id"].tolist().index("rock.odd")
+    assert corpus.manifest["channels"][row] == channels
+    assert corpus.sample_rate(row) == rate
+    np.testing.assert_allclose(corpus.samples(row), tone(1.5, rate), atol=1e-4)
+
+
+def test_every_format_becomes_a_clip(music: Path, tmp_path: Path) -> None:
+    formats = ["wav", "au", "flac", "mp3", "ogg", "opus", "m4a", "webm"]
+    for kind in formats:
+        write(music / "rock" / f"song.{kind}", tone(rate=48_000), 48_000)
+    document = take_in(music, tmp_path / "corpus")
+    manifest = Corpus.open(tmp_path / "corpus").manifest
+    assert {f"rock.song.{kind}" for kind in formats} <= set(manifest["clip_id"])
+    assert document.quarantined == 0
+
+
+def test_audio_over_full_scale_is_scaled_down_and_said(music: Path, tmp_path: Path) -> None:
+    write(music / "rock" / "hot.wav", tone(level=4.0), subtype="FLOAT")
+    document = take_in(music, tmp_path / "corpus")
+    corpus = Corpus.open(tmp_path / "corpus")
+    heard = corpus.samples(corpus.manifest["clip_id"].tolist().index("rock.hot"))
+    expected = tone(level=4.0)
+    np.testing.assert_allclose(heard, expected / np.abs(expected).max(), atol=1e-4)
+    assert any("rock.hot" in note and "scaled down" in note for note in document.notes)
+
+
+def test_duplicates_by_file_and_by_decoded_audio_are_one_cluster_and_never_straddle(
+    music: Path, tmp_path: Path
+) -> None:
+    first = music / "rock" / "rock.00000.wav"
+    (music / "rock" / "copy.wav").write_bytes(first.read_bytes())
+    samples, rate = soundfile.read(first, dtype="int16")
+    soundfile.write(music / "rock" / "other.flac", samples, rate)
+    document = take_in(music, tmp_path / "corpus")
+    manifest = Corpus.open(tmp_path / "corpus").manifest.set_index("clip_id")
+    same = manifest.loc[["rock.00000", "rock.copy", "rock.other"]]
+    assert document.duplicate_clusters == 1
+    assert same["duplicate_cluster"].nunique() == 1
+    assert same["sha256"].nunique() == 2
+    assert same["split"].nunique() == 1
+    assert manifest["duplicate_cluster"].nunique() == 12
+
+
+def test_clips_tagged_with_one_artist_stay_on_one_side(tmp_path: Path) -> None:
+    for genre, pitch in (("jazz", 200), ("rock", 500)):
+        for clip in range(8):
+            with soundfile.SoundFile(
+                _made(tmp_path / "music" / genre / f"{clip}.flac"), "w", 8_000, 1
+            ) as file:
+                file.artist = f"{genre} band {clip // 2}"
+                file.write(tone(1.2, 8_000, pitch + clip))
+    take_in(tmp_path / "music", tmp_path / "corpus")
+    manifest = Corpus.open(tmp_path / "corpus").manifest
+    assert manifest["artist"].nunique() == 8
+    assert (manifest.groupby("artist")["split"].nunique() == 1).all()
+
+
+def test_the_fingerprint_of_a_corpus_follows_clips_split_and_labels(music: Path, tmp_path: Path) -> None:
+    prints = {
+        take_in(music, tmp_path / "a").fingerprint,
+        take_in(music, tmp_path / "b", CorpusSettings(genres=("rock", "jazz"))).fingerprint,
+        take_in(music, tmp_path / "c", CorpusSettings(genres=("jazz", "rock"), seed=1)).fingerprint,
+    }
+    write(music / "rock" / "rock.00000.wav", tone(1.2, 8_000, 999), 8_000)
+    prints.add(take_in(music, tmp_path / "d").fingerprint)
+    assert len(prints) == 4
+
+
+def test_a_touched_file_gives_the_same_corpus(music: Path, tmp_path: Path) -> None:
+    before, listed = take_in(music, tmp_path / "a"), resolve(str(music), TWO.genres)
+    (music / "rock" / "rock.00000.wav").touch()
+    assert resolve(str(music), TWO.genres) != listed
+    assert take_in(music, tmp_path / "b").fingerprint == before.fingerprint
+
+
+def test_a_genre_that_quarantine_emptied_is_named_with_an_example(music: Path, tmp_path: Path) -> None:
+    for path in (music / "rock").iterdir():
+        path.write_text("<html>404</html>")
+    with pytest.raises(
+        CorpusError, match=r"no usable clip of the genre rock.*6 files.*rock/rock\.0.*is text"
+    ):
+        take_in(music, tmp_path / "corpus")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["music"]
+
+
+def test_a_genre_with_one_usable_clip_is_refused(music: Path, tmp_path: Path) -> None:
+    for path in list((music / "rock").iterdir())[1:]:
+        path.write_bytes(b"")
+    with pytest.raises(CorpusError, match="only one usable clip of the genre rock"):
+        take_in(music, tmp_path / "corpus")
+
+
+def test_a_source_that_changed_since_it_was_listed_is_refused(music: Path, tmp_path: Path) -> None:
+    listed = resolve(str(music), TWO.genres)
+    write(music / "rock" / "new.wav", tone())
+    with pytest.raises(CorpusError, match="changed since"):
+        ingest(str(music), listed, TWO, tmp_path / "corpus")
+
+
+def test_a_folder_that_holds_something_is_not_overwritten(music: Path, tmp_path: Path) -> None:
+    write(tmp_path / "corpus" / "mine.wav", tone())
+    with pytest.raises(CorpusError, match="not empty"):
+        take_in(music, tmp_path / "corpus")
+    assert (tmp_path / "corpus" / "mine.wav").is_file()
+
+
+def test_an_interrupted_ingest_leaves_nothing(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("genreflow.corpus.ingest.fingerprint", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        take_in(music, tmp_path / "corpus")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["music"]
+
+
+def test_progress_is_told(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PROGRESS_VARIABLE, str(tmp_path / "events"))
+    take_in(music, tmp_path / "corpus")
+    events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+    assert {event["step"] for event in events} == {"ingest"}
+    assert events[-1]["done"] == events[-1]["total"] == 12
+
+
+def test_the_synthetic_corpus_is_tagged_and_has_no_artist(tmp_path: Path) -> None:
+    source = "synthetic?clips=2&seconds=1"
+    document = ingest(source, resolve(source), CorpusSettings(), tmp_path / "corpus")
+    assert document.synthetic
+    assert (document.protocol, document.leaky) == ("grouped", False)
+    assert sum(document.counts.values()) == 20
+    assert Corpus.open(tmp_path / "corpus").manifest["artist"].isna().all()
+
+
+def test_gtzan_mini_is_grouped_leaky_with_its_artists_known(shared: Path, tmp_path: Path) -> None:
+    settings = CorpusSettings()
+    document = take_in(shared / "gtzan-mini", tmp_path / "corpus", settings)
+    manifest = Corpus.open(tmp_path / "corpus").manifest
+    assert sum(document.counts.values()) == 100
+    assert (document.protocol, document.leaky) == ("grouped", True)
+    assert "4 of 10 genres are one artist each (blues, classical, reggae, rock)" in (
+        document.leak_reason or ""
+    )
+    assert manifest.set_index("clip_id")["artist"]["blues.00000"] == "John Lee Hooker"
+    assert not any("not the bytes" in note for note in document.notes)
+    assert (pd.crosstab(manifest["genre"], manifest["split"]) > 0).all(axis=None)
+
+
+def test_converted_gtzan_is_taken_by_name_and_said(shared: Path, tmp_path: Path) -> None:
+    for genre in ("blues", "rock"):
+        for path in sorted((shared / "gtzan-mini" / "genres" / genre).iterdir())[:3]:
+            samples, rate = soundfile.read(path, dtype="float32")
+            write(tmp_path / "music" / genre / f"{path.stem}.flac", samples, rate)
+    document = take_in(tmp_path / "music", tmp_path / "corpus", CorpusSettings(genres=("blues", "rock")))
+    assert any("6 clips have not the bytes of GTZAN's originals" in note for note in document.notes)
+
+
+@pytest.mark.parametrize("protocol", ["fault-filtered", "artist"])
+def test_gtzan_mini_has_no_published_split(shared: Path, tmp_path: Path, protocol: str) -> None:
+    settings = CorpusSettings.model_validate({"protocol": protocol})
+    with pytest.raises(CorpusError, match="leaves no training clip of"):
+        take_in(shared / "gtzan-mini", tmp_path / "corpus", settings)
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from genreflow.corpus.ingest import ingest, resolve
+from genreflow.corpus.settings import CorpusSettings
+
+def taken(source, out):
+    settings = CorpusSettings(genres=("jazz", "rock"))
+    ingest(source, resolve(source, settings.genres), settings, Path(out), workers=2)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+few, many, out = sys.argv[1:]
+print(taken(few, out + "/few"), taken(many, out + "/many"))
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, 22_050 * 20).astype(np.float32)
+    clip = write(tmp_path / "clip.wav", samples)
+    for name, clips in (("few", 20), ("many", 80)):  # 2 × 20 × 0.9 MB, and four times as much
+        for genre in ("jazz", "rock"):
+            folder = tmp_path / name / genre
+            folder.mkdir(parents=True)
+            for number in range(clips):
+                (folder / f"{number}.wav").symlink_to(clip)
+                if number < 3:  # some recordings of their own, so that there is something to split
+                    (folder / f"{number}.wav").unlink()
+                    write(
+                        folder / f"{number}.wav",
+                        np.roll(samples, 7 + number) * (0.9 if genre == "jazz" else 1),
+                    )
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path / "few"), str(tmp_path / "many"), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    few, many = map(int, done.stdout.split())
+    assert many - few < 30, f"{few} MiB for 40 clips, {many} MiB for 160"
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,228 @@
+"""Protocols: the published lists as published, splits made here without a straddler, and honest labels."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genreflow.corpus import gtzan
+from genreflow.corpus.protocols import Assignment, assign
+from genreflow.errors import CorpusError, SettingsError
+from genreflow.genres import GENRES
+
+
+def clips(rows: list[tuple[str, str, str | None, str]]) -> pd.DataFrame:
+    """(clip id, genre, artist, duplicate cluster) as a manifest."""
+    manifest = pd.DataFrame(rows, columns=["clip_id", "genre", "artist", "duplicate_cluster"])
+    return manifest.assign(seconds=30.0)
+
+
+def whole_gtzan() -> pd.DataFrame:
+    artists = gtzan.artists()
+    return clips([(name, name.split(".")[0], artists[name][0], f"own {name}") for name in gtzan.md5s()])
+
+
+def own(clips_each: int = 20, artists_each: int | None = None) -> pd.DataFrame:
+    """A corpus that is not GTZAN's; unknown artists without `artists_each`."""
+    return clips(
+        [
+            (
+                f"{genre}.song{i}",
+                genre,
+                None if artists_each is None else f"{genre} {i % artists_each}",
+                f"{genre}{i}",
+            )
+            for genre in ("jazz", "rock")
+            for i in range(clips_each)
+        ]
+    )
+
+
+def counts(made: Assignment) -> dict[str, int]:
+    return dict(Counter(made.manifest["split"]))
+
+
+def straddles(made: Assignment, column: str) -> bool:
+    known = made.manifest[made.manifest[column].notna() & (made.manifest["split"] != "unused")]
+    return bool((known.groupby(column)["split"].nunique() > 1).any())
+
+
+def test_the_reference_lists_are_whole() -> None:
+    assert len(gtzan.md5s()) == len(gtzan.artists()) == 1000
+    assert set(gtzan.md5s()) == set(gtzan.artists())
+    assert Counter(gtzan.fault_filtered().values()) == {"train": 443, "validation": 197, "test": 290}
+    assert len(gtzan.artist_folds()) == 948
+    assert set(gtzan.fault_filtered()) | set(gtzan.artist_folds()) <= set(gtzan.md5s())
+
+
+def test_auto_is_fault_filtered_for_whole_gtzan() -> None:
+    made = assign(whole_gtzan(), "auto")
+    assert made.protocol == "fault-filtered"
+    assert counts(made) == {"train": 443, "validation": 197, "test": 290, "unused": 70}
+    assert not made.leaky
+    assert made.leak_reason is None
+
+
+def test_auto_is_grouped_for_other_music() -> None:
+    made = assign(own(), "auto", genres=("jazz", "rock"))
+    assert (made.protocol, made.leaky) == ("grouped", False)
+
+
+def test_auto_is_grouped_with_a_reason_where_the_lists_keep_too_little() -> None:
+    few = whole_gtzan()
+    few = few[few["clip_id"].str[-5:].astype(int) < 10].reset_index(drop=True)
+    made = assign(few, "auto")
+    assert made.protocol == "grouped"
+    assert "fault-filtered lists keep" in made.notes[0]
+
+
+def test_clips_of_gtzan_s_names_and_another_length_are_not_taken_for_it() -> None:
+    named_alike = whole_gtzan().assign(artist=None, seconds=8.0)
+    made = assign(named_alike, "auto")
+    assert (made.protocol, made.leaky) == ("grouped", False)
+    with pytest.raises(CorpusError, match="not GTZAN"):
+        assign(named_alike, "fault-filtered")
+
+
+def test_the_caller_may_know_that_clips_are_not_gtzan_s() -> None:
+    assert assign(whole_gtzan(), "auto", known=False).protocol == "grouped"
+
+
+@pytest.mark.parametrize("protocol", ["fault-filtered", "artist"])
+def test_published_lists_are_refused_for_other_music(protocol: str) -> None:
+    with pytest.raises(CorpusError, match="grouped"):
+        assign(own(), protocol, genres=("jazz", "rock"))
+
+
+def test_a_duplicate_that_straddles_the_published_lists_is_reported_and_stays() -> None:
+    manifest = whole_gtzan()
+    lists = gtzan.fault_filtered()
+    train, test = (
+        next(n for n in lists if lists[n] == split and n < "blues.1") for split in ("train", "test")
+    )
+    manifest.loc[manifest["clip_id"].isin([train, test]), "duplicate_cluster"] = "same"
+    made = assign(manifest, "fault-filtered")
+    assert made.manifest.set_index("clip_id")["split"][[train, test]].tolist() == ["train", "test"]
+    assert any(train in note and test in note for note in made.notes)
+
+
+@pytest.mark.parametrize("fold", range(gtzan.FOLDS))
+def test_an_artist_fold_tests_on_its_fold_and_no_artist_straddles(fold: int) -> None:
+    made = assign(whole_gtzan(), "artist", fold=fold)
+    listed = {name: number for name, (number, _) in gtzan.artist_folds().items()}
+    artist = made.manifest["clip_id"].map({name: who for name, (_, who) in gtzan.artist_folds().items()})
+    made.manifest["artist_id"] = made.manifest["genre"] + artist
+    test = made.manifest[made.manifest["split"] == "test"]
+    assert set(test["clip_id"]) == {name for name, number in listed.items() if number == fold}
+    assert not straddles(made, "artist_id")
+    assert (made.fold, made.leaky) == (fold, False)
+    assert counts(made)["unused"] == 52
+    validation = made.manifest[made.manifest["split"] == "validation"]
+    assert 0.15 < len(validation) / (948 - len(test)) < 0.25
+    assert set(validation["genre"]) == set(GENRES)
+
+
+def test_there_are_three_artist_folds() -> None:
+    with pytest.raises(SettingsError, match="folds 0 to 2"):
+        assign(whole_gtzan(), "artist", fold=3)
+
+
+def test_random_is_stratified_81_9_10_and_labelled_leaky() -> None:
+    made = assign(whole_gtzan(), "random")
+    assert counts(made) == {"train": 810, "validation": 90, "test": 100}
+    assert (made.manifest.groupby(["genre", "split"]).size().unstack() == [10, 81, 9]).all(axis=None)
+    assert made.leaky
+    assert "known artists" in (made.leak_reason or "")
+
+
+def test_grouped_keeps_gtzan_s_artists_on_one_side_and_every_genre_in_every_split() -> None:
+    made = assign(whole_gtzan(), "grouped")
+    assert not straddles(made, "artist")
+    assert not made.leaky
+    table = made.manifest.groupby(["genre", "split"]).size().unstack()
+    assert (table["test"].between(10, 30)).all()
+    assert (table["train"] >= 50).all()
+
+
+def test_one_artist_genres_are_split_by_clip_and_said_to_be_leaky() -> None:
+    manifest = pd.concat([own(10, 1).query("genre == 'jazz'"), own(10, 5).query("genre == 'rock'")])
+    made = assign(manifest.reset_index(drop=True), "grouped", genres=("jazz", "rock"))
+    assert made.leaky
+    assert "1 of 2 genres are one artist each (jazz)" in (made.leak_reason or "")
+    assert (made.manifest.groupby(["genre", "split"]).size().unstack() > 0).all(axis=None)
+    rock = made.manifest[made.manifest["genre"] == "rock"]
+    assert (rock.groupby("artist")["split"].nunique() == 1).all()
+
+
+def test_all_trains_on_everything() -> None:
+    made = assign(own(), "all", genres=("jazz", "rock"))
+    assert counts(made) == {"train": 40}
+    assert "Every clip trains" in made.notes[0]
+
+
+def test_a_genre_that_is_one_recording_cannot_be_split() -> None:
+    manifest = own(5)
+    manifest.loc[manifest["genre"] == "jazz", "duplicate_cluster"] = "the same"
+    with pytest.raises(CorpusError, match="jazz"):
+        assign(manifest, "grouped", genres=("jazz", "rock"))
+
+
+def test_the_same_audio_under_two_genres_is_reported() -> None:
+    manifest = own(10)
+    manifest.loc[manifest["clip_id"].isin(["jazz.song0", "rock.song0"]), "duplicate_cluster"] = "both"
+    made = assign(manifest, "grouped", genres=("jazz", "rock"))
+    assert any("jazz.song0, rock.song0" in note for note in made.notes)
+    assert not straddles(made, "duplicate_cluster")
+
+
+def test_an_unknown_protocol_is_refused() -> None:
+    with pytest.raises(SettingsError, match="fault-filtered"):
+        assign(own(), "honest", genres=("jazz", "rock"))
+
+
+corpora = st.integers(2, 40).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.sampled_from([None, "a", "b", "c", "d", "e", " E"]), min_size=2 * n, max_size=2 * n),
+        st.lists(st.integers(0, 12), min_size=2 * n, max_size=2 * n),
+        st.integers(0, 5),
+    )
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(corpora)
+def test_in_grouped_splits_no_duplicate_straddles_nor_an_artist_unless_said(
+    corpus: tuple[list[str | None], list[int], int],
+) -> None:
+    artists, recordings, seed = corpus
+    n = len(artists)
+    manifest = clips(
+        [
+            (f"{genre}.{i}", genre, artists[i], f"r{recordings[i]}" if recordings[i] < 8 else f"own{i}")
+            for i in range(n)
+            for genre in (("jazz", "rock")[i % 2],)
+        ]
+    )
+    try:
+        made = assign(manifest, "grouped", seed=seed, genres=("jazz", "rock"))
+    except CorpusError:
+        return
+    assert not straddles(made, "duplicate_cluster")
+    made.manifest["artist"] = made.manifest["artist"].str.strip().str.casefold()
+    assert made.leaky or not straddles(made, "artist")
+    assert made.leaky == (made.leak_reason is not None)
+    assert (made.manifest.groupby("genre")["split"].agg(lambda s: {"train", "test"} <= set(s))).all()
+
+
+@pytest.mark.parametrize("protocol", ["grouped", "random", "artist"])
+def test_a_split_depends_on_the_seed_and_not_on_the_order_of_clips(protocol: str) -> None:
+    manifest = whole_gtzan()
+    shuffled = manifest.iloc[np.random.default_rng(1).permutation(len(manifest))].reset_index(drop=True)
+    split = assign(manifest, protocol).manifest.set_index("clip_id")["split"]
+    again = assign(shuffled, protocol).manifest.set_index("clip_id")["split"]
+    other = assign(manifest, protocol, seed=7).manifest.set_index("clip_id")["split"]
+    assert (split == again.loc[split.index]).all()
+    assert (split != other.loc[split.index]).any()
