@@ -160,7 +160,8 @@ def _descriptors(corpus: Corpus, genres: tuple[str, ...]) -> tuple[pd.DataFrame,
             middle = samples[start : start + round(DESCRIBED_SECONDS * rate)]
             found.append({"genre": genre, **quick_descriptors(middle, rate)})
     table = pd.DataFrame(found)
-    names = [name for name in table.columns if name != "genre"]
+    # Means over a clip's frames: their variances are too skewed for box plots.
+    names = [name for name in table.columns if name.endswith("_mean")]
     groups = table["genre"].to_numpy(str)
     shares = {name: between_share(table[name].to_numpy(float), groups) for name in names}
     best = sorted(names, key=lambda name: -shares[name])[:DESCRIPTORS_SHOWN]

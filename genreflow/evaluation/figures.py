@@ -1,6 +1,6 @@
 """The figures of a report, each a function from numbers to a matplotlib `Figure`, on a transparent ground.
 
-No pyplot: nothing global. Colours are Okabe and Ito's and cividis, which colour-blind readers can tell apart.
+No pyplot: nothing global. Colours are Okabe and Ito's and viridis, which colour-blind readers can tell apart.
 """
 
 import io
@@ -21,12 +21,14 @@ from genreflow.features.spectral import mel_decibels, power_spectrogram
 
 BLUE, ORANGE, GREEN, VERMILLION, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9"
 """Okabe and Ito, Color Universal Design (2008)."""
-COLOURS = "cividis"
+COLOURS = "viridis"
 PLOT_DPI = 140
 MEL_RATE = 16_000
 """Spectrograms of all clips are shown up to 8 kHz, whatever their rate, so that they compare."""
 MEL_BANDS = 64
 MEL_HOP = 1024
+UNITS = {"centroid": "Hz", "bandwidth": "Hz", "rolloff": "Hz"}
+"""Of descriptors whose names contain the word; the others are plain numbers."""
 SHOWN_DB = 70
 """Below the loudest cell."""
 
@@ -48,11 +50,14 @@ def confusion(found: Confusion) -> Figure:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = len(found.genres)
     figure, axes = _figure(1.9 + 0.52 * size, 1.5 + 0.46 * size)
-    image = axes.imshow(shares, cmap=COLOURS, vmin=0, vmax=1, aspect="auto")
+    colours = mpl.colormaps[COLOURS]
+    # Empty cells stay empty: what is confused stands out, on light and dark pages alike.
+    image = axes.imshow(np.ma.masked_equal(shares, 0), cmap=colours, vmin=0, vmax=1, aspect="auto")
     for row in range(size):
         for column in range(size):
             if counts[row, column]:
-                bright = shares[row, column] > 0.55
+                red, green, blue, _ = colours(shares[row, column])
+                bright = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.18
                 axes.text(
                     column,
                     row,
@@ -121,9 +126,7 @@ def calibration(found: Calibration) -> Figure:
     lower.set_xlabel("confidence (highest probability)")
     for axes in (upper, lower):
         _dress(axes, grid="both")
-    legend = upper.legend(loc="upper left", frameon=False, fontsize=9)
-    for text in legend.get_texts():
-        text.set_color(TEXT)
+    _legend(figure)
     return figure
 
 
@@ -165,9 +168,7 @@ def per_genre(scores: dict[str, GenreScores]) -> Figure:
     axes.set_ylim(-0.6, len(known) - 0.4)
     axes.set_xlabel("share of clips")
     _dress(axes, grid="x")
-    legend = figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
-    for text in legend.get_texts():
-        text.set_color(TEXT)
+    _legend(figure)
     return figure
 
 
@@ -188,7 +189,7 @@ def descriptors(explored: Exploration) -> Figure:
         figsize=(1.2 + 2.9 * columns, rows * (0.9 + 0.24 * len(explored.genres))), layout="constrained"
     )
     figure.patch.set_alpha(0)
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    grid = figure.subplots(rows, columns, squeeze=False)
     for place, axes in enumerate(grid.flat):
         if place >= len(names):
             axes.set_visible(False)
@@ -197,17 +198,24 @@ def descriptors(explored: Exploration) -> Figure:
         table = explored.descriptors
         values = [table.loc[table["genre"] == genre, name].to_numpy(float) for genre in explored.genres]
         _boxes(axes, values, explored.genres)
-        axes.set_title(plain(name.replace("_", " ")), color=TEXT, fontsize=10)
+        axes.set_xlabel(plain(_with_unit(name)), fontsize=10.5)
+        axes.tick_params(labelleft=place % columns == 0)
         axes.xaxis.get_major_locator().set_params(nbins=4)
     return figure
 
 
+def _with_unit(descriptor: str) -> str:
+    unit = next((unit for part, unit in UNITS.items() if part in descriptor), None)
+    words = descriptor.replace("_", " ")
+    return words if unit is None or descriptor.endswith("_var") else f"{words} in {unit}"
+
+
 def typical(clip: TypicalClip) -> Figure:
     """Waveform over mel spectrogram of one clip."""
-    figure = Figure(figsize=(4.6, 2.9))
+    figure = Figure(figsize=(3.9, 2.7))
     figure.patch.set_alpha(0)
     # Fixed margins: finding them costs as much as drawing, ten times over.
-    margins = {"left": 0.125, "right": 0.985, "bottom": 0.155, "top": 0.97, "hspace": 0.12}
+    margins = {"left": 0.14, "right": 0.96, "bottom": 0.17, "top": 0.97, "hspace": 0.16}
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2), gridspec_kw=margins)
     _waveform(upper, clip)
     _spectrogram(lower, clip)
@@ -281,6 +289,12 @@ def _dress(axes: Axes, grid: Literal["x", "y", "both"] | None = None) -> None:
         axes.set_axisbelow(True)
 
 
+def _legend(figure: Figure) -> None:
+    legend = figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9.5)
+    for text in legend.get_texts():
+        text.set_color(TEXT)
+
+
 def _boxes(axes: Axes, values: Sequence[Any], genres: Sequence[str]) -> None:
     line = {"color": MARK, "linewidth": 1.2}
     axes.boxplot(
@@ -304,7 +318,7 @@ def _waveform(axes: Axes, clip: TypicalClip) -> None:
     low = np.minimum.reduceat(clip.samples, edges)
     high = np.maximum.reduceat(clip.samples, edges)
     axes.fill_between(edges / clip.sample_rate, low, high, color=MARK, linewidth=0)
-    axes.set_ylim(-1.02, 1.02)
+    axes.set_ylim(-1.2, 1.2)
     axes.set_xlim(0, len(clip.samples) / clip.sample_rate)
     axes.set_yticks([-1, 0, 1])
     _dress(axes)

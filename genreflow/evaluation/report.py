@@ -22,8 +22,8 @@ FEW_CLIPS = 100
 ROWS_SHOWN = 200
 """Of quarantine and duplicates; the artifact has them all."""
 BARS = 5
-CURVE_WIDTH, CURVE_HEIGHT = 640, 190
-CURVE_LEFT, CURVE_RIGHT, CURVE_TOP, CURVE_BOTTOM = 44, 12, 10, 36
+CURVE_WIDTH, CURVE_HEIGHT = 640, 220
+CURVE_LEFT, CURVE_RIGHT, CURVE_TOP, CURVE_BOTTOM = 66, 18, 12, 54
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def verdict(document: EvaluationDocument) -> str:
     guess = 1 / len(document.genres)
     return (
         f"Right on {percent(document.accuracy)} of {document.clips} test clips "
-        f"(95 % interval {percent(low)} to {percent(high)}), split {protocol_words(document)}. "
+        f"(95 % interval {percent(low)} to {percent(high)}), under the {protocol_words(document)} protocol. "
         f"Guessing among {len(document.genres)} genres would be right on {percent(guess)}."
     )
 
@@ -198,7 +198,7 @@ def data_uri(data: bytes, kind: str) -> Markup:
 
 def percent(share: float | None) -> str:
     """A share as a percentage with one decimal, a dash where it is undefined."""
-    return "–" if share is None else f"{share * 100:.1f} %"
+    return "–" if share is None else f"{share * 100:.1f}\u00a0%"
 
 
 def bars(clip: WorstClip) -> list[tuple[str, float, str]]:
