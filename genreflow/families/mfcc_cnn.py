@@ -147,7 +147,8 @@ class MfccCnn(Family):
             total += values.sum(dim=(0, 3)).numpy()
             squares += values.square().sum(dim=(0, 3)).numpy()
         mean = total / count
-        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+        with np.errstate(invalid="ignore"):
+            deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
         # a row that never changes stays 0
         deviation[deviation < 1e-6] = 1
         module.mean.copy_(torch.from_numpy(mean)[..., None])

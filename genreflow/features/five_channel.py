@@ -86,7 +86,9 @@ def tempo_periods(onsets: NDArray[np.float32], frame_rate: float) -> NDArray[np.
     longest = min(frames - 1, int(np.ceil(60 * frame_rate / SLOWEST_BPM)))
     lags = np.arange(shortest, max(shortest, longest) + 1)
     spectrum = np.fft.rfft(onsets, n=2 * frames, axis=1)
-    correlation = np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, lags]
+    correlation = np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, lags[0] - 1 : lags[-1] + 2]
+    # a period between two whole numbers of frames spreads over both
+    correlation = correlation[:, 1:-1] + 0.5 * (correlation[:, :-2] + correlation[:, 2:])
     bpm = 60 * frame_rate / lags
     preference = np.exp(-0.5 * (np.log2(bpm / PREFERRED_BPM) / TEMPO_OCTAVES) ** 2)
     # fewer pairs overlap at longer lags

@@ -31,8 +31,8 @@ def fine_tune(
         features: a features artifact.
         out: folder for the family's native files and `genreflow.json`.
         training: what differs from the defaults of engine and family (see `TrainingSettings`).
-        on_log: called with the optimiser step and loss, learning_rate, grad_norm, epoch, seconds, or with
-            eval_loss, eval_accuracy (both clip-level), eval_window_loss, eval_window_accuracy, epoch, seconds.
+        on_log: called with the optimiser step and epoch, seconds, and loss, learning_rate, grad_norm or
+            eval_loss, eval_accuracy (both clip-level), eval_window_loss, eval_window_accuracy.
         run_id: the MLflow run that this training belongs to, kept in the document.
 
     Raises:

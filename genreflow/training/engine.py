@@ -1,8 +1,9 @@
 """Hugging Face Trainer over memory-mapped feature rows: one process of a training run."""
 
 import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,33 +64,13 @@ class Rows(torch.utils.data.Dataset[int]):
 
 
 class Collator:
-    """Rows to a batch: `inputs` (batch, *window shape), `labels` (batch,) ids or, softened, (batch, genres) shares."""
+    """Row numbers to a batch: `inputs` (batch, *window shape) in the stored dtype, `labels` (batch,) ids."""
 
-    def __init__(
-        self,
-        features: Features,
-        labels: NDArray[np.int64],
-        genres: int,
-        smoothing: float = 0.0,
-        mixup: float = 0.0,
-    ) -> None:
-        self.features, self.labels, self.genres = features, torch.from_numpy(labels), genres
-        self.smoothing, self.mixup = smoothing, mixup
+    def __init__(self, features: Features, labels: NDArray[np.int64]) -> None:
+        self.features, self.labels = features, torch.from_numpy(labels)
 
     def __call__(self, rows: list[int]) -> dict[str, torch.Tensor]:
-        inputs = torch.stack([self.features.tensor(row) for row in rows])
-        labels = self.labels[rows]
-        if not self.smoothing and not self.mixup:
-            return {"inputs": inputs, "labels": labels}
-        shares = torch.nn.functional.one_hot(labels, self.genres).float()
-        shares = shares * (1 - self.smoothing) + self.smoothing / self.genres
-        if self.mixup:
-            inputs = inputs.float()
-            share = torch.distributions.Beta(self.mixup, self.mixup).sample()
-            other = torch.randperm(len(rows))
-            inputs = inputs.lerp(inputs[other], 1 - share)
-            shares = shares.lerp(shares[other], 1 - share)
-        return {"inputs": inputs, "labels": shares}
+        return {"inputs": _stack(self.features, rows), "labels": self.labels[rows]}
 
 
 class ClipMetrics:
@@ -157,19 +138,20 @@ class ClipMetrics:
 
 
 class ClipTrainer(transformers.Trainer):
-    """Trainer with the family's parameter groups and class weights, and checkpoints without pickled arguments."""
+    """Trainer with the family's parameter groups and loss, and checkpoints without pickled arguments."""
 
     def __init__(
         self,
         *,
         groups: list[dict[str, Any]],
         settings: TrainingSettings,
+        genres: int,
         class_weights: torch.Tensor | None,
         best: Best,
         **others: Any,
     ) -> None:
         super().__init__(**others)
-        self.groups, self.settings, self.best = groups, settings, best
+        self.groups, self.settings, self.genres, self.best = groups, settings, genres, best
         self.class_weights = None if class_weights is None else class_weights.to(self.args.device)
         # the loss is a mean over the batch: Trainer divides it by the accumulation steps
         self.model_accepts_loss_kwargs = False
@@ -183,14 +165,29 @@ class ClipTrainer(transformers.Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        weights = self.class_weights if model.training else None
-        outputs = model(inputs["inputs"].float(), labels=inputs["labels"], class_weights=weights)
+        rows, labels, weights = inputs["inputs"].float(), inputs["labels"], None
+        if model.training:
+            weights = self.class_weights
+            if self.settings.label_smoothing or self.settings.mixup:
+                rows, labels = self._soften(rows, labels)
+        outputs = model(rows, labels=labels, class_weights=weights)
         # a family may return hidden states, too; evaluation gathers logits alone
         return (
             (outputs.loss, {"loss": outputs.loss, "logits": outputs.logits})
             if return_outputs
             else outputs.loss
         )
+
+    def _soften(self, rows: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Smoothed labels as shares (batch, genres), and rows and shares mixed in pairs."""
+        smoothing, mixup = self.settings.label_smoothing, self.settings.mixup
+        shares = torch.nn.functional.one_hot(labels, self.genres).float()
+        shares = shares * (1 - smoothing) + smoothing / self.genres
+        if mixup:
+            share = float(torch.distributions.Beta(mixup, mixup).sample())
+            other = torch.randperm(len(rows)).to(rows.device)
+            rows, shares = rows.lerp(rows[other], 1 - share), shares.lerp(shares[other], 1 - share)
+        return rows, shares
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not self.args.should_save:
@@ -234,9 +231,10 @@ class Course(TrainerCallback):
         found = {name: float(value) for name, value in (logs or {}).items() if name in CURVES}
         for name in ("loss", "eval_loss"):
             if not math.isfinite(found.get(name, 0.0)):
+                kind = "validation" if name == "eval_loss" else "training"
                 raise TrainingError(
-                    f"The {'validation' if name == 'eval_loss' else 'training'} loss became {found[name]} in epoch "
-                    f"{found.get('epoch', 0.0):.2f}. Lower training.learning_rate "
+                    f"The {kind} loss became {found[name]} in epoch {found.get('epoch', 0.0):.2f}. "
+                    "Lower training.learning_rate "
                     f"(now {self.settings.learning_rate:g}), or set training.precision=fp32."
                 )
         if not state.is_world_process_zero or not found.keys() - {"epoch"}:
@@ -316,19 +314,14 @@ class Run:
         trainer = ClipTrainer(
             groups=groups,
             settings=self.settings,
+            genres=len(self.features.document.genres),
             class_weights=self.class_weights,
             best=self.best,
             model=self.module,
             args=self.arguments(name, epochs, metrics is not None),
             train_dataset=Rows(self.train_rows),
             eval_dataset=None if metrics is None else Rows(self.validation_rows),
-            data_collator=Collator(
-                self.features,
-                self.labels,
-                len(self.features.document.genres),
-                self.settings.label_smoothing,
-                self.settings.mixup,
-            ),
+            data_collator=Collator(self.features, self.labels),
             compute_metrics=metrics,
             callbacks=[course],
         )
@@ -425,11 +418,12 @@ def fine_tune(
     train, validation = rows.index.iloc[train_rows], rows.index.iloc[validation_rows]
     _check_learnable(train)
     device = _device(settings)
-    state = accelerate.PartialState(cpu=device == "cpu", **({"backend": "gloo"} if device == "cpu" else {}))
+    backend = {"backend": "gloo"} if device == "cpu" and "WORLD_SIZE" in os.environ else {}
+    state = accelerate.PartialState(cpu=device == "cpu", **backend)
 
     transformers.set_seed(settings.seed)
     module = family.build(family_settings, document.genres, document.stage, settings.seed)
-    family.fit_inputs(module, (_stack(rows, some) for some in _chunks(train_rows)))
+    family.fit_inputs(module, (_stack(rows, some.tolist()) for some in _chunks(train_rows)))
     with ExitStack() as stack:
         folder = checkpoints.root(settings) / checkpoints.key(document, settings)
         if state.is_main_process:
@@ -443,7 +437,7 @@ def fine_tune(
             device=device,
             precision=_precision(settings, device),
             processes=state.num_processes,
-            labels=rows.index["label"].to_numpy(dtype=np.int64),
+            labels=rows.index["label"].to_numpy(dtype=np.int64, copy=True),
             train_rows=train_rows,
             validation_rows=validation_rows,
             metrics=ClipMetrics.of(validation) if len(validation) else None,
@@ -511,8 +505,8 @@ def _check_learnable(train: pandas.DataFrame) -> None:
     """Raise TrainingError where training could learn nothing."""
     if train.empty:
         raise TrainingError(
-            "There are no training windows in these features: every clip was left out or is in another split. "
-            "Look at the corpus's quarantine and protocol."
+            "There are no training windows in these features: every clip was left out or is in another "
+            "split. Look at the corpus's quarantine and protocol."
         )
     genres = sorted(train["genre"].unique())
     if len(genres) == 1:
@@ -549,8 +543,8 @@ def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         yield rows[first : first + ROWS_AT_A_TIME]
 
 
-def _stack(features: Features, rows: NDArray[np.int64]) -> torch.Tensor:
-    return torch.stack([features.tensor(int(row)) for row in rows])
+def _stack(features: Features, rows: Iterable[int]) -> torch.Tensor:
+    return torch.stack([features.tensor(row) for row in rows])
 
 
 def _class_weights(train: pandas.DataFrame, genres: int) -> torch.Tensor:

@@ -84,6 +84,7 @@ def fine_tune(
         if process.returncode:
             end = said.read_text()[-CHARACTERS_SHOWN:]
             raise errors.TrainingError(
-                f"Training in {processes} processes ended with status {process.returncode}. It said last:\n{end}"
+                f"Training in {processes} processes ended with status {process.returncode}. "
+                f"It said last:\n{end}"
             )
     return ModelDocument.read(out)
