@@ -1,20 +1,16 @@
 """MLflow: runs joined or opened, versions of the classifier, the champion's alias."""
 
+from genreflow.registry.champions import record_decision, rollback, set_challenger, set_champion
+from genreflow.registry.registration import Registered, register
 from genreflow.registry.runs import Curves, close_run, log_curves, open_run
 from genreflow.registry.store import MODEL_NAME, ui_address, ui_command
 from genreflow.registry.versions import (
     CHALLENGER,
     CHAMPION,
-    Registered,
     Version,
     challenger,
     champion,
     fetch,
-    record_decision,
-    register,
-    rollback,
-    set_challenger,
-    set_champion,
     version,
     versions,
 )

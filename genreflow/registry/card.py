@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from genreflow.artifacts import CorpusDocument, PackagedDocument, RuntimeReport
 from genreflow.evaluation.document import EvaluationDocument
-from genreflow.registry.runs import dataset_name
+from genreflow.registry.runs import corpus_name
 
 DESCRIPTION_CHARACTERS = 5000
 """MLflow's database ends descriptions here."""
@@ -122,7 +122,7 @@ def _what(packaged: PackagedDocument, corpus: CorpusDocument, evaluation: Evalua
         ),
         (
             "Data",
-            f"{dataset_name(corpus)}: {len(model.train_clips)} clips to train on, "
+            f"{corpus_name(corpus)}: {len(model.train_clips)} clips to train on, "
             f"{len(model.validation_clips)} for selection, {evaluation.clips} to test on "
             f"({corpus.quarantined} refused)",
         ),

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import platform
+import posixpath
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -201,7 +202,10 @@ def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def metric_name(name: str) -> str:
     """A name with what MLflow refuses in keys replaced, at most 250 characters."""
-    return "".join(letter if letter.isalnum() or letter in "_-./: " else "_" for letter in name)[:250]
+    taken = "".join(letter if letter.isalnum() or letter in "_-./: " else "_" for letter in name)[:249]
+    # MLflow takes names for paths and refuses those that lead elsewhere: `a/`, `../b`, `.`.
+    plain = posixpath.normpath(taken)
+    return taken if plain == taken and not plain.startswith((".", "/")) else "_" + taken.replace("/", "_")
 
 
 def environment_tags() -> dict[str, str]:
@@ -230,11 +234,10 @@ def log_dataset(
     corpus: CorpusDocument,
     contexts: Sequence[Literal["training", "evaluation"]],
 ) -> None:
-    """Name the corpus as the run's input: MLflow's dataset lineage."""
+    """Name the corpus' splits as the run's inputs: MLflow's dataset lineage."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     columns = [{"type": "binary", "name": "audio", "required": True}, {"type": "string", "name": "genre"}]
-    digest = corpus.fingerprint[:DIGEST_CHARACTERS]
     if corpus.synthetic:
         kind = "code"
         source: dict[str, Any] = {"tags": {"mlflow.source.name": corpus.source}}
@@ -250,35 +253,34 @@ def log_dataset(
         "fingerprint": corpus.fingerprint,
         "source_fingerprint": corpus.source_fingerprint,
     }
-    dataset = Dataset(
-        name=dataset_name(corpus),
-        digest=digest,
-        source_type=kind,
-        source=json.dumps(source),
-        schema=json.dumps({"mlflow_colspec": columns}),
-        profile=json.dumps(profile),
-    )
-    logged = client.get_run(run_id).inputs
-    known = {
-        (tag.value, entry.dataset.digest)
-        for entry in (logged.dataset_inputs if logged else ())
-        for tag in entry.tags
-        if tag.key == "mlflow.data.context"
-    }
+    # A run takes a dataset only once, whatever the context: each split is a dataset of its own name.
     inputs = [
-        DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+        DatasetInput(
+            Dataset(
+                name=dataset_name(corpus, context),
+                digest=corpus.fingerprint[:DIGEST_CHARACTERS],
+                source_type=kind,
+                source=json.dumps(source),
+                schema=json.dumps({"mlflow_colspec": columns}),
+                profile=json.dumps(profile),
+            ),
+            [InputTag("mlflow.data.context", context)],
+        )
         for context in contexts
-        if (context, digest) not in known
     ]
-    if inputs:
-        client.log_inputs(run_id, inputs)
+    client.log_inputs(run_id, inputs)
 
 
-def dataset_name(corpus: CorpusDocument) -> str:
+def corpus_name(corpus: CorpusDocument) -> str:
     """What a reader calls the corpus: `synthetic music`, or the last part of where it came from."""
     if corpus.synthetic:
         return "synthetic music"
     return (Path(corpus.source.rstrip("/")).name or corpus.source)[:100]
+
+
+def dataset_name(corpus: CorpusDocument, context: Literal["training", "evaluation"]) -> str:
+    """The name of what was trained on, or of what was tested on."""
+    return f"{corpus_name(corpus)}, {'training' if context == 'training' else 'test'} split"
 
 
 def _joined(client: "MlflowClient", run_id: str) -> "Run":

@@ -179,8 +179,9 @@ def _mlflow() -> Any:
         os.environ.setdefault(name, value)
     import mlflow
 
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    level = os.environ["MLFLOW_LOGGING_LEVEL"].upper()
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(level if level in logging.getLevelNamesMapping() else "WARNING")
     return mlflow
 
 

@@ -1,44 +1,14 @@
-"""A real MLflow store on SQLite, and small packaged models, evaluations and corpora to register in it."""
+"""A real MLflow store on SQLite for every test, and candidates to register in it."""
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import openvino
 import pytest
-from openvino import opset13 as ops
+from candidates import Candidate, Populated, write_corpus, write_evaluation, write_packaged
 
-from genreflow import home, runtime
-from genreflow.artifacts import CorpusDocument, Hearing, ModelDocument, PackagedDocument, RuntimeReport, file_digest
-from genreflow.evaluation.document import (
-    Calibration,
-    Confusion,
-    EvaluationDocument,
-    GenreScores,
-    ModelIdentity,
-)
-from genreflow.genres import GENRES
-
-SAMPLES = 2_000
-HEARING = Hearing(
-    sample_rate=8_000, window_seconds=0.25, hop_seconds=0.25, extend="repeat", representation="waveform"
-)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """The three folders that `register` takes."""
-
-    packaged: Path
-    evaluation: Path
-    corpus: Path
-
-    @property
-    def digest(self) -> str:
-        return PackagedDocument.read(self.packaged).digest
+from genreflow import home
 
 
 @pytest.fixture(scope="session")
@@ -83,135 +53,29 @@ def candidate(tmp_path: Path) -> Callable[..., Candidate]:
     return make
 
 
-def model_document(**fields: Any) -> ModelDocument:
-    given: dict[str, Any] = {
-        "family": "encoder",
-        "settings": {"backbone": "ntu-spml/distilhubert", "views": 2},
-        "genres": GENRES,
-        "hearing": HEARING,
-        "temperature": 1.2,
-        "training": {"epochs": 12, "learning_rate": 5e-5, "seed": 42},
-        "pretrained": "ntu-spml/distilhubert",
-        "synthetic": False,
-        "train_clips": {f"train {index}": f"cluster {index}" for index in range(443)},
-        "validation_clips": {f"validation {index}": f"cluster v{index}" for index in range(197)},
-        "corpus_fingerprint": "c0" * 32,
-        "features_fingerprint": "fe" * 32,
-        "protocol": "fault-filtered",
-        "fold": None,
-        "leaky": False,
-        "leak_reason": None,
-        "code_version": "0.1+abc",
-        "run_id": None,
-    }
-    return ModelDocument(**(given | fields))
+@pytest.fixture(scope="session")
+def three_versions(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Populated]:
+    """The state folder of such a store; its artifacts stay there, its database is copied to each test."""
+    from genreflow import registry
+
+    root = tmp_path_factory.mktemp("three")
+    (root / "home").mkdir()
+    shutil.copy(migrated, root / "home" / "mlflow.db")
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENREFLOW_HOME", str(root / "home"))
+        for seed in range(3):
+            folders = Candidate(*(root / f"{seed}" / part for part in ("packaged", "evaluation", "corpus")))
+            write_packaged(folders.packaged, seed, {"synthetic": seed == 0})
+            write_corpus(folders.corpus, {"synthetic": seed == 0})
+            write_evaluation(folders.evaluation, folders.packaged, 0.7 + seed / 10, {})
+            registry.register(folders.packaged, folders.evaluation, folders.corpus, None)
+            made.append(folders)
+    return root / "home", Populated(tuple(made))
 
 
-def write_packaged(folder: Path, seed: int, fields: dict[str, Any]) -> None:
-    """A linear model on the waveform: small, but a real OpenVINO model that really answers."""
-    document = model_document(**fields)
-    genres = len(document.genres)
-    weights = np.random.default_rng(seed).normal(size=(SAMPLES, genres)).astype(np.float32) / 40
-    (folder / "model").mkdir(parents=True)
-    (folder / "openvino").mkdir()
-    np.save(folder / "model" / "weights.npy", weights)
-    document.write(folder / "model")
-    inputs = ops.parameter([-1, SAMPLES], np.float32, name="inputs")
-    graph = openvino.Model([ops.matmul(inputs, ops.constant(weights), False, False)], [inputs], "linear")
-    openvino.save_model(graph, folder / "openvino" / "model.xml", compress_to_fp16=False)
-    windows = np.random.default_rng(1).normal(size=(4, SAMPLES)).astype(np.float32)
-    expected = runtime.softmax((windows @ weights) / document.temperature)
-    np.savez(folder / "reference.npz", inputs=windows, probabilities=expected)
-    files = {
-        path.relative_to(folder).as_posix(): file_digest(path) for path in folder.rglob("*") if path.is_file()
-    }
-    report = RuntimeReport(
-        name="openvino",
-        precision="f32",
-        usable=True,
-        max_probability_difference=1e-6,
-        decision_agreement=1.0,
-        latency_ms_p50=93.0,
-        latency_ms_p95=101.0,
-    )
-    PackagedDocument(
-        digest=runtime.model_digest(document, runtime.native_files(files)),
-        model=document,
-        files=files,
-        runtimes=(report,),
-        processor="a processor",
-        code_version="0.1+abc",
-    ).write(folder)
-
-
-def write_corpus(folder: Path, fields: dict[str, Any]) -> None:
-    given: dict[str, Any] = {
-        "fingerprint": "c0" * 32,
-        "source": "/music/gtzan",
-        "source_fingerprint": "50" * 32,
-        "synthetic": False,
-        "protocol": "fault-filtered",
-        "fold": None,
-        "seed": 42,
-        "leaky": False,
-        "leak_reason": None,
-        "genres": GENRES,
-        "counts": {"train": 443, "validation": 197, "test": 290, "unused": 70},
-        "quarantined": 1,
-        "duplicate_clusters": 3,
-        "code_version": "0.1+abc",
-    }
-    CorpusDocument(**(given | fields)).write(folder)
-
-
-def write_evaluation(folder: Path, packaged: Path, accuracy: float, fields: dict[str, Any]) -> None:
-    model = PackagedDocument.read(packaged).model
-    scores = GenreScores(
-        support=29,
-        predicted=30,
-        precision=0.79,
-        recall=accuracy,
-        recall_ci95=(max(0.0, accuracy - 0.14), min(1.0, accuracy + 0.12)),
-        f1=accuracy,
-        auc=0.95,
-    )
-    size = len(model.genres)
-    given: dict[str, Any] = {
-        "accuracy": accuracy,
-        "accuracy_ci95": (max(0.0, accuracy - 0.05), min(1.0, accuracy + 0.04)),
-        "macro_f1": accuracy - 0.01,
-        "macro_f1_ci95": (max(0.0, accuracy - 0.06), min(1.0, accuracy + 0.03)),
-        "vote_accuracy": accuracy - 0.02,
-        "window_accuracy": accuracy - 0.1,
-        "per_genre": {genre: scores for genre in model.genres},
-        "confusion": Confusion(genres=model.genres, matrix=((1,) * size,) * size),
-        "most_confused": (),
-        "calibration": Calibration(ece=0.04, brier=0.3, nll=0.6, mean_confidence=0.8, bins=()),
-        "clips": 290,
-        "windows": 870,
-        "genres": model.genres,
-        "model": ModelIdentity(
-            family=model.family,
-            pretrained=model.pretrained,
-            weights_digest="w",
-            features_fingerprint=model.features_fingerprint,
-            corpus_fingerprint=model.corpus_fingerprint,
-            code_version=model.code_version,
-            run_id=model.run_id,
-        ),
-        "corpus_fingerprint": "c0" * 32,
-        "source": "/music/gtzan",
-        "protocol": model.protocol,
-        "fold": model.fold,
-        "leaky": model.leaky,
-        "leak_reason": model.leak_reason,
-        "seen_clips": 0,
-        "synthetic": model.synthetic,
-        "pretrained": model.pretrained,
-        "seconds": 41.0,
-        "code_version": "0.1+abc",
-    }
-    EvaluationDocument(**(given | fields)).write(folder)
-    (folder / "report.html").write_text("<h1>Report</h1>")
-    (folder / "plots").mkdir()
-    (folder / "plots" / "confusion.png").write_bytes(b"\x89PNG")
+@pytest.fixture
+def populated(three_versions: tuple[Path, Populated], store: Path) -> Populated:
+    """This test's own store, with three versions."""
+    shutil.copy(three_versions[0] / "mlflow.db", store)
+    return three_versions[1]

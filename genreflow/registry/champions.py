@@ -1,0 +1,160 @@
+"""Which version is champion: the gate's decisions on record, the aliases, their history."""
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from genreflow.errors import RegistryError
+from genreflow.gate import Decision
+from genreflow.registry import card
+from genreflow.registry.store import MODEL_NAME, asking, connect
+from genreflow.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    Version,
+    alias_targets,
+    described,
+    entries,
+    find,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+HISTORY_TAG = "champion_history"
+HISTORY_LENGTH = 20
+HISTORY_REASON_CHARACTERS = 150
+
+
+def record_decision(version: str, decision: Decision, compared_with: str | None = None) -> None:
+    """Write on a version what the gate decided and why; an `identical` verdict changes nothing.
+
+    The alias is not touched: `set_champion` moves it last.
+
+    Args:
+        compared_with: the champion's version at the time.
+    """
+    if decision.verdict == "identical":
+        return
+    client = connect()
+    with asking("record the gate's decision"):
+        entry = find(client, version)
+        tags = {"decision": decision.verdict, "decision_reason": decision.reason}
+        if compared_with is not None:
+            tags["compared_with"] = compared_with
+        word = "**Promoted by the gate.**" if decision.promote else "**No.**"
+        _note(client, entry, tags, f"{word} {_sentence(decision.reason)}")
+        if entry.run_id:
+            client.log_dict(entry.run_id, decision.model_dump(mode="json"), "gate.json")
+
+
+def set_champion(version: str, reason: str) -> Version:
+    """Make a version champion, by the gate's decision recorded before or by hand; the alias moves last.
+
+    Raises:
+        RegistryError: there is no such version, no reason, or the store refuses.
+    """
+    if not reason.strip():
+        raise RegistryError("A promotion needs a reason: it is kept with the version.")
+    client = connect()
+    with asking("promote the version"):
+        entry = find(client, version)
+        number = str(entry.version)
+        before = alias_targets(client).get(CHAMPION)
+        if before != number:
+            if entry.tags.get("decision_reason") != reason:
+                tags = {"decision": "promoted by hand", "decision_reason": reason}
+                _note(client, entry, tags, f"**Promoted by hand.** {_sentence(reason)}")
+            _crown(client, number, _pushed(_history(client), before, number, reason))
+            if before is not None:
+                _note_displaced(client, before, number)
+        return described(client, find(client, number), alias_targets(client))
+
+
+def set_challenger(version: str) -> None:
+    """Point the challenger's alias at a version; the champion is never its own challenger."""
+    client = connect()
+    with asking("name the challenger"):
+        number = str(find(client, version).version)
+        if alias_targets(client).get(CHAMPION) != number:
+            client.set_registered_model_alias(MODEL_NAME, CHALLENGER, number)
+
+
+def rollback(reason: str) -> Version:
+    """Make the previous champion champion again.
+
+    Raises:
+        RegistryError: there is no champion, none before it, or no reason.
+    """
+    if not reason.strip():
+        raise RegistryError("A rollback needs a reason: it is kept with the version.")
+    client = connect()
+    with asking("roll back"):
+        current = alias_targets(client).get(CHAMPION)
+        if current is None:
+            raise RegistryError("There is no champion to roll back from.")
+        history = _history(client)
+        last = max((at for at, champion in enumerate(history) if champion["version"] == current), default=0)
+        existing = {str(entry.version) for entry in entries(client)}
+        earlier = [champion for champion in history[:last] if champion["version"] in existing - {current}]
+        if not earlier:
+            raise RegistryError(
+                f"There is no champion before version {current}: choose one with genreflow promote VERSION."
+            )
+        chosen = earlier[-1]["version"]
+        why = f"rolled back from version {current}: {reason}"
+        tags = {"decision": "champion again", "decision_reason": why}
+        _note(client, find(client, chosen), tags, f"**Champion again.** {_sentence(why)}")
+        _crown(client, chosen, earlier)
+        why = f"rolled back to version {chosen}: {reason}"
+        tags = {"decision": "rolled back", "decision_reason": why, "displaced_by": chosen}
+        _note(client, find(client, current), tags, f"**No longer.** {_sentence(why)}")
+        return described(client, find(client, chosen), alias_targets(client))
+
+
+def _note(client: "MlflowClient", entry: "ModelVersion", tags: dict[str, str], text: str) -> None:
+    """Tags on a version, and the answer in its description to whether it is champion."""
+    number = str(entry.version)
+    for key, value in tags.items():
+        client.set_model_version_tag(MODEL_NAME, number, key, value)
+    client.update_model_version(MODEL_NAME, number, card.with_decision(entry.description or "", text))
+
+
+def _note_displaced(client: "MlflowClient", before: str, after: str) -> None:
+    there = {str(entry.version): entry for entry in entries(client)}
+    if before not in there:
+        return
+    entry = there[before]
+    then = f"**No longer.** Champion until {datetime.now(UTC):%Y-%m-%d}, when version {after} took its place."
+    earlier = card.decision_of(entry.description or "")
+    _note(client, entry, {"displaced_by": after}, f"{then}\n\nBefore: {earlier}")
+
+
+def _history(client: "MlflowClient") -> list[dict[str, str]]:
+    """The champions one after another, the present one last."""
+    text = client.get_registered_model(MODEL_NAME).tags.get(HISTORY_TAG, "[]")
+    return list(json.loads(text))
+
+
+def _pushed(history: list[dict[str, str]], before: str | None, new: str, reason: str) -> list[dict[str, str]]:
+    """The history with a new champion; what a crash left behind the present champion is dropped."""
+    last = max((at for at, champion in enumerate(history) if champion["version"] == before), default=-1)
+    kept = history[: last + 1]
+    if before is not None and last < 0:
+        kept = [{"version": before, "since": "", "reason": "set outside genreflow"}]
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return [*kept, {"version": new, "since": since, "reason": reason[:HISTORY_REASON_CHARACTERS]}]
+
+
+def _crown(client: "MlflowClient", number: str, history: list[dict[str, str]]) -> None:
+    """Everything around a new champion, and its alias last."""
+    client.set_registered_model_tag(MODEL_NAME, HISTORY_TAG, json.dumps(history[-HISTORY_LENGTH:]))
+    if alias_targets(client).get(CHALLENGER) == number:
+        client.delete_registered_model_alias(MODEL_NAME, CHALLENGER)
+    client.set_registered_model_alias(MODEL_NAME, CHAMPION, number)
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -1,0 +1,246 @@
+"""Registering a packaged model: one MLflow version a content, with evaluation, signature and lineage."""
+
+import io
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import genreflow
+from genreflow.artifacts import CorpusDocument, PackagedDocument
+from genreflow.errors import ModelError, RegistryError
+from genreflow.evaluation.document import EvaluationDocument
+from genreflow.registry import card
+from genreflow.registry.runs import (
+    DIGEST_CHARACTERS,
+    dataset_name,
+    environment_tags,
+    flatten,
+    log_dataset,
+    metric_name,
+    open_run,
+)
+from genreflow.registry.store import MODEL_NAME, as_default_store, asking, connect
+from genreflow.registry.versions import LOGGED_MODEL, METRIC_PREFIX, PACKAGED, entries
+from genreflow.runtime import problems
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+EXPERIMENT = "genreflow"
+"""Where a run is opened for a model whose training run this store does not know."""
+SERVED_MODEL = Path(genreflow.__file__).parent / "served_model.py"
+SERVING_PACKAGES = ("mlflow", "numpy", "scipy", "pandas", "pydantic", "soundfile", "soxr", "av", "openvino")
+PYTORCH_PACKAGES = ("torch", "transformers", "safetensors")
+EXAMPLE_RATE = 8_000
+EXAMPLE_SECONDS = 0.5
+EXAMPLE_HERTZ = 440
+
+log = logging.getLogger("genreflow")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What `register` did."""
+
+    version: str
+    created: bool
+    """False where the same content was registered before."""
+    digest: str
+
+
+def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str | None) -> Registered:
+    """Register a packaged model with evaluation and lineage; the same content again finds the first.
+
+    The version comes into being in one call with everything on it: what fails before leaves none behind.
+
+    Args:
+        packaged: folder with `packaged.json`.
+        evaluation: folder with `evaluation.json` of that very model on that very corpus.
+        corpus: folder with `corpus.json`.
+        run_id: the run that trained it; where None or unknown to this store, a new one is opened.
+
+    Raises:
+        RegistryError: the three do not belong together, or the store refuses.
+        ModelError: the packaged model is damaged.
+    """
+    package, scores = PackagedDocument.read(packaged), EvaluationDocument.read(evaluation)
+    music = CorpusDocument.read(corpus)
+    _check_belonging(package, scores, music)
+    client = connect()
+    with asking("look for the model"):
+        found = [entry for entry in entries(client) if entry.tags.get("digest") == package.digest]
+    if found:
+        return Registered(str(found[-1].version), False, package.digest)
+    wrong = next(problems(packaged, package), None)
+    if wrong is not None:
+        raise ModelError(f"The packaged model in {packaged} cannot be registered: {wrong}. Package it anew.")
+    with asking("log the evaluation"):
+        run_id = _known_run(client, run_id, package)
+        client.log_artifacts(run_id, str(evaluation), "evaluation")
+        log_dataset(client, run_id, music, ("training", "evaluation"))
+        experiment = client.get_run(run_id).info.experiment_id
+    with (
+        asking("register the model"),
+        _logged_model(client, experiment, run_id, packaged, package) as model_id,
+        as_default_store(),
+    ):
+        _log_metrics(client, run_id, model_id, scores, music)
+        _ensure_registered_model(client)
+        created = client.create_model_version(
+            MODEL_NAME,
+            source=f"{LOGGED_MODEL}{model_id}",
+            run_id=run_id,
+            tags=card.tags(package, scores),
+            description=card.describe(package, scores, music, card.Trace(experiment, run_id)),
+            model_id=model_id,
+        )
+    return Registered(str(created.version), True, package.digest)
+
+
+def signature(genres: tuple[str, ...]) -> "ModelSignature":
+    """What goes in (`audio`, a whole file's bytes) and what comes out, as MLflow states it."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    probabilities = [ColSpec("double", f"p_{genre}") for genre in genres]
+    return ModelSignature(
+        inputs=Schema([ColSpec("binary", "audio")]),
+        outputs=Schema([ColSpec("string", "genre"), ColSpec("double", "confidence"), *probabilities]),
+    )
+
+
+def input_example() -> "pd.DataFrame":
+    """One row: half a second of a tone as the bytes of a wav file."""
+    import pandas as pd
+    import soundfile
+
+    times = np.arange(round(EXAMPLE_RATE * EXAMPLE_SECONDS)) / EXAMPLE_RATE
+    tone = 0.3 * np.sin(2 * np.pi * EXAMPLE_HERTZ * times)
+    file = io.BytesIO()
+    soundfile.write(file, tone, EXAMPLE_RATE, format="WAV", subtype="PCM_16")
+    return pd.DataFrame({"audio": [file.getvalue()]})
+
+
+def serving_requirements(package: PackagedDocument) -> list[str]:
+    """What a server of this version needs, pinned; PyTorch only where OpenVINO does not serve it."""
+    from importlib.metadata import version as installed
+
+    names = list(SERVING_PACKAGES)
+    if not any(runtime.usable and runtime.name == "openvino" for runtime in package.runtimes):
+        names += PYTORCH_PACKAGES
+    return [f"{name}=={installed(name).split('+')[0]}" for name in names]
+
+
+def _check_belonging(package: PackagedDocument, scores: EvaluationDocument, music: CorpusDocument) -> None:
+    of_this_model = scores.model.features_fingerprint == package.model.features_fingerprint
+    if not of_this_model or scores.genres != package.model.genres:
+        raise RegistryError("The evaluation is of another model than the packaged one: evaluate this model.")
+    if scores.corpus_fingerprint != music.fingerprint:
+        raise RegistryError("The evaluation was made on another corpus than the one given: name that corpus.")
+
+
+def _known_run(client: "MlflowClient", run_id: str | None, package: PackagedDocument) -> str:
+    """The training run, or a new one that says that the training lies elsewhere."""
+    from mlflow.exceptions import MlflowException
+
+    if run_id:
+        try:
+            if client.get_run(run_id).info.lifecycle_stage == "active":
+                return run_id
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            log.warning("This store does not know the training run %s: a new run is opened.", run_id)
+    model = package.model
+    parameters = {"family": model.family, "model": model.settings, "training": model.training}
+    new = open_run(EXPERIMENT, parameters, {"genreflow.trained_in_run": run_id or "unknown"})
+    client.set_terminated(new, "FINISHED")
+    return new
+
+
+@contextmanager
+def _logged_model(
+    client: "MlflowClient", experiment: str, run_id: str, packaged: Path, package: PackagedDocument
+) -> Iterator[str]:
+    """A logged model with all its files; deleted again where what follows fails."""
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+    from mlflow.pyfunc import save_model
+
+    model = client.create_logged_model(
+        experiment,
+        name=package.model.family,
+        source_run_id=run_id,
+        params=flatten({"family": package.model.family, "model": package.model.settings}),
+        tags={"digest": package.digest, **environment_tags()},
+        model_type="audio-classifier",
+    )
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "model"
+            save_model(
+                str(folder),
+                python_model=str(SERVED_MODEL),
+                artifacts={PACKAGED: str(packaged)},
+                code_paths=[str(SERVED_MODEL.parent)],
+                signature=signature(package.model.genres),
+                input_example=input_example(),
+                pip_requirements=serving_requirements(package),
+                mlflow_model=Model(
+                    artifact_path=model.artifact_location,
+                    run_id=run_id,
+                    model_uuid=model.model_id,
+                    model_id=model.model_id,
+                ),
+            )
+            client.log_model_artifacts(model.model_id, str(folder))
+        client.finalize_logged_model(model.model_id, "READY")
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        yield str(model.model_id)
+    except BaseException:
+        client.delete_logged_model(model.model_id)
+        raise
+
+
+def _log_metrics(
+    client: "MlflowClient", run_id: str, model_id: str, scores: EvaluationDocument, music: CorpusDocument
+) -> None:
+    """The evaluation's figures on the run and on the model, tied to the corpus they were measured on."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[
+            Metric(
+                METRIC_PREFIX + metric_name(name),
+                value,
+                now,
+                0,
+                model_id=model_id,
+                dataset_name=dataset_name(music, "evaluation"),
+                dataset_digest=music.fingerprint[:DIGEST_CHARACTERS],
+                run_id=run_id,
+            )
+            for name, value in scores.scalars().items()
+        ],
+    )
+
+
+def _ensure_registered_model(client: "MlflowClient") -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(MODEL_NAME, description=card.MODEL_DESCRIPTION)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

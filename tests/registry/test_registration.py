@@ -1,0 +1,209 @@
+"""Registering: everything on the version, once a content, and nothing half-registered."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from candidates import Candidate
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from genreflow import home, registry
+from genreflow.artifacts import PackagedDocument
+from genreflow.errors import ModelError, RegistryError
+
+Make = Callable[..., Candidate]
+
+
+def client() -> MlflowClient:
+    return MlflowClient(home.tracking_uri())
+
+
+def register(candidate: Candidate, run_id: str | None = None) -> registry.Registered:
+    return registry.register(candidate.packaged, candidate.evaluation, candidate.corpus, run_id)
+
+
+def wav(seconds: float = 1.0) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(
+        file, np.random.default_rng(0).normal(size=int(8_000 * seconds)) * 0.1, 8_000, format="WAV"
+    )
+    return file.getvalue()
+
+
+def test_a_version_says_what_it_is_how_good_and_on_what_data(candidate: Make) -> None:
+    made = candidate(accuracy=0.81)
+    run_id = registry.open_run("genreflow", {"family": "encoder"})
+    registered = register(made, run_id)
+    assert registered == registry.Registered("1", True, made.digest)
+
+    version = registry.version("1")
+    assert version.run_id == run_id
+    assert version.aliases == ()
+    assert version.metrics["accuracy"] == pytest.approx(0.81)
+    assert version.metrics["recall_jazz"] == pytest.approx(0.81)
+    expected = {
+        "digest": made.digest,
+        "accuracy": "0.8100",
+        "macro_f1": "0.8000",
+        "corpus_fingerprint": "c0" * 32,
+        "protocol": "fault-filtered",
+        "synthetic": "false",
+        "leaky": "false",
+        "family": "encoder",
+        "backbone": "ntu-spml/distilhubert",
+        "decision": "none yet",
+    }
+    assert expected.items() <= version.tags.items()
+    assert json.loads(version.tags["accuracy_ci95"]) == pytest.approx([0.76, 0.85])
+
+    description = client().get_model_version(registry.MODEL_NAME, "1").description
+    for words in (
+        "81.0% of 290 test clips",
+        "76.0% to 85.0%",
+        "443 clips to train on",
+        "| jazz | 29 |",
+        run_id,
+    ):
+        assert words in description
+
+
+def test_the_run_gets_report_lineage_and_figures(candidate: Make) -> None:
+    run_id = registry.open_run("genreflow", {"family": "encoder"})
+    register(candidate(), run_id)
+    run = client().get_run(run_id)
+    assert run.data.metrics["test/macro_f1"] == pytest.approx(0.79)
+    assert {"evaluation.json", "report.html", "plots"} <= {
+        Path(file.path).name for file in client().list_artifacts(run_id, "evaluation")
+    }
+    inputs = {
+        (entry.tags[0].value, entry.dataset.name, entry.dataset.digest) for entry in run.inputs.dataset_inputs
+    }
+    assert inputs == {
+        ("training", "gtzan, training split", "c0" * 16),
+        ("evaluation", "gtzan, test split", "c0" * 16),
+    }
+    assert run.outputs.model_outputs
+
+
+def test_the_same_content_is_registered_once(candidate: Make) -> None:
+    made = candidate()
+    assert register(made).created
+    assert register(made) == registry.Registered("1", False, made.digest)
+    assert len(registry.versions()) == 1
+
+
+def test_what_fails_leaves_nothing_behind_and_a_retry_finishes(
+    candidate: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, run_id = candidate(), registry.open_run("genreflow", {})
+
+    def broken(*_: object, **__: object) -> None:
+        raise MlflowException("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", broken)
+        with pytest.raises(RegistryError, match="could not register the model: the disk is full"):
+            register(made, run_id)
+    assert registry.versions() == []
+    experiment = client().get_run(run_id).info.experiment_id
+    assert client().search_logged_models([experiment]) == []
+    assert register(made, run_id).created
+
+
+def test_a_damaged_package_is_refused(candidate: Make) -> None:
+    made = candidate()
+    (made.packaged / "openvino" / "model.bin").write_bytes(b"other weights")
+    with pytest.raises(ModelError, match="altered"):
+        register(made)
+    assert registry.versions() == []
+
+
+def test_an_evaluation_of_another_model_or_corpus_is_refused(candidate: Make) -> None:
+    with pytest.raises(RegistryError, match="another model"):
+        register(
+            Candidate(
+                candidate(0).packaged,
+                candidate(1, model={"features_fingerprint": "x"}).evaluation,
+                candidate(2).corpus,
+            )
+        )
+    with pytest.raises(RegistryError, match="another corpus"):
+        register(candidate(3, corpus={"fingerprint": "d0" * 32}))
+    assert registry.versions() == []
+
+
+def test_a_training_run_that_this_store_does_not_know_gets_a_run_here(candidate: Make) -> None:
+    register(candidate(), "0123456789abcdef0123456789abcdef")
+    version = registry.version("1")
+    assert version.run_id
+    run = client().get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["genreflow.trained_in_run"] == "0123456789abcdef0123456789abcdef"
+    assert run.data.params["training.epochs"] == "12"
+
+
+def test_flattering_figures_carry_their_warnings(candidate: Make) -> None:
+    model = {
+        "synthetic": True,
+        "leaky": True,
+        "leak_reason": "clips of one artist lie on both sides.",
+        "pretrained": None,
+        "protocol": "random",
+    }
+    register(candidate(model=model, corpus={"synthetic": True}))
+    version = client().get_model_version(registry.MODEL_NAME, "1")
+    for words in (
+        "**Synthetic.**",
+        "says nothing about real music",
+        "**Leaky.**",
+        "clips of one artist",
+        "**From scratch.**",
+    ):
+        assert words in version.description
+    assert version.tags["synthetic"] == version.tags["leaky"] == "true"
+    assert version.tags["backbone"] == "none (from scratch)"
+
+
+def test_many_genres_still_fit_the_description(candidate: Make) -> None:
+    genres = tuple(f"a genre with quite a long name {index:03d}" for index in range(120))
+    register(candidate(model={"genres": genres}, corpus={"genres": genres}))
+    description = client().get_model_version(registry.MODEL_NAME, "1").description
+    assert len(description) <= 5000
+    assert "too long for this page" in description
+
+
+def test_the_registered_model_answers_audio_through_mlflow(candidate: Make) -> None:
+    import mlflow
+
+    made = candidate()
+    register(made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri())
+        served = mlflow.pyfunc.load_model(f"models:/{registry.MODEL_NAME}/1")
+        answers = served.predict(pd.DataFrame({"audio": [wav(), wav(0.1)]}))
+        with pytest.raises(MlflowException, match="Row 0"):
+            served.predict(pd.DataFrame({"audio": [b"<html>not audio</html>"]}))
+    genres = PackagedDocument.read(made.packaged).model.genres
+    assert list(answers.columns) == ["genre", "confidence", *(f"p_{genre}" for genre in genres)]
+    probabilities = answers.filter(like="p_").to_numpy()
+    assert probabilities.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
+    assert answers["genre"].tolist() == [genres[index] for index in probabilities.argmax(axis=1)]
+    assert answers["confidence"].to_numpy() == pytest.approx(probabilities.max(axis=1))
+
+
+def test_the_signature_names_the_column_and_every_genre(candidate: Make) -> None:
+    from mlflow.models import get_model_info
+
+    register(candidate())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri())
+        info = get_model_info(f"models:/{registry.MODEL_NAME}/1")
+    assert [(column.name, column.type.name) for column in info.signature.inputs] == [("audio", "binary")]
+    assert info.signature.outputs.input_names()[:3] == ["genre", "confidence", "p_blues"]
+    assert info.saved_input_example_info is not None

@@ -1,0 +1,168 @@
+"""The gate's decision on record, the aliases, and the way back."""
+
+import pytest
+from candidates import Populated
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from genreflow import home, registry
+from genreflow.errors import RegistryError
+from genreflow.gate import Decision
+
+PROMOTED = Decision(promote=True, verdict="promoted", reason="promoted: it is better", numbers={"n": 290})
+KEPT = Decision(promote=False, verdict="kept", reason="kept version 2: it is not better", numbers={})
+
+
+def description(version: str) -> str:
+    return str(MlflowClient(home.tracking_uri()).get_model_version(registry.MODEL_NAME, version).description)
+
+
+def champion() -> str | None:
+    found = registry.champion()
+    return found.version if found else None
+
+
+def test_a_promotion_is_written_down_before_the_alias_moves(
+    populated: Populated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.set_champion("2", "the first")
+    registry.record_decision("3", PROMOTED, "2")
+
+    def broken(*_: object, **__: object) -> None:
+        raise MlflowException("the power failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", broken)
+        with pytest.raises(RegistryError, match="the power failed"):
+            registry.set_champion("3", PROMOTED.reason)
+    assert champion() == "2"
+    assert registry.version("3").tags["decision"] == "promoted"
+
+    assert registry.set_champion("3", PROMOTED.reason).aliases == ("champion",)
+    assert registry.version("3").tags | {"compared_with": "2"} == registry.version("3").tags
+    assert "**Promoted by the gate.** Promoted: it is better." in description("3")
+    assert "version 3 took its place" in description("2")
+    assert registry.version("2").tags["displaced_by"] == "3"
+
+
+def test_the_gates_numbers_lie_in_the_run(populated: Populated) -> None:
+    registry.record_decision("3", PROMOTED)
+    client = MlflowClient(home.tracking_uri())
+    run_id = registry.version("3").run_id
+    assert run_id
+    assert "gate.json" in {file.path for file in client.list_artifacts(run_id)}
+
+
+def test_a_version_that_is_kept_out_says_why_and_becomes_challenger(populated: Populated) -> None:
+    registry.set_champion("2", "the first")
+    registry.record_decision("3", KEPT, "2")
+    registry.set_challenger("3")
+    version = registry.version("challenger")
+    assert (version.version, version.tags["decision"]) == ("3", "kept")
+    assert version.tags["decision_reason"] == KEPT.reason
+    assert "**No.** Kept version 2: it is not better." in description("3")
+    assert "### Per genre" in description("3")
+    assert champion() == "2"
+
+
+def test_a_promoted_challenger_is_challenger_no_more(populated: Populated) -> None:
+    registry.set_challenger("3")
+    assert registry.set_champion("3", "by ear").aliases == ("champion",)
+    assert registry.challenger() is None
+
+
+def test_the_champion_is_never_its_own_challenger(populated: Populated) -> None:
+    registry.set_champion("3", "by ear")
+    registry.set_challenger("3")
+    assert registry.challenger() is None
+
+
+def test_an_identical_verdict_changes_nothing(populated: Populated) -> None:
+    registry.record_decision("3", PROMOTED)
+    identical = Decision(promote=False, verdict="identical", reason="nothing new", numbers={})
+    registry.record_decision("3", identical)
+    assert registry.version("3").tags["decision"] == "promoted"
+
+
+def test_a_promotion_by_hand_keeps_its_reason(populated: Populated) -> None:
+    version = registry.set_champion("1", "the jury liked it")
+    assert version.tags["decision"] == "promoted by hand"
+    assert version.tags["decision_reason"] == "the jury liked it"
+    assert "**Promoted by hand.** The jury liked it." in description("1")
+
+
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_no_promotion_and_no_rollback_without_a_reason(populated: Populated, reason: str) -> None:
+    with pytest.raises(RegistryError, match="needs a reason"):
+        registry.set_champion("1", reason)
+    with pytest.raises(RegistryError, match="needs a reason"):
+        registry.rollback(reason)
+    assert champion() is None
+
+
+def test_promoting_the_champion_again_changes_nothing(populated: Populated) -> None:
+    registry.set_champion("2", "first")
+    assert registry.set_champion("2", "again").tags["decision_reason"] == "first"
+
+
+def test_an_unknown_version_cannot_be_promoted(populated: Populated) -> None:
+    with pytest.raises(RegistryError, match="no version or alias '9'"):
+        registry.set_champion("9", "because")
+
+
+def test_rolling_back_goes_through_the_champions_one_by_one(populated: Populated) -> None:
+    for version in ("1", "2", "3"):
+        registry.set_champion(version, f"turn of {version}")
+    assert registry.rollback("3 mistakes reggae for hiphop").version == "2"
+    gone = registry.version("3")
+    assert gone.aliases == ()
+    assert gone.tags["decision"] == "rolled back"
+    assert "reggae" in gone.tags["decision_reason"]
+    assert "**No longer.** Rolled back to version 2" in description("3")
+    assert "**Champion again.**" in description("2")
+    assert registry.rollback("2, too").version == "1"
+    with pytest.raises(RegistryError, match="no champion before version 1"):
+        registry.rollback("and 1")
+    assert champion() == "1"
+
+
+def test_rolling_back_passes_over_a_deleted_version(populated: Populated) -> None:
+    for version in ("1", "2", "3"):
+        registry.set_champion(version, f"turn of {version}")
+    MlflowClient(home.tracking_uri()).delete_model_version(registry.MODEL_NAME, "2")
+    assert registry.rollback("3 fails").version == "1"
+
+
+def test_a_promotion_that_broke_off_does_not_confuse_the_way_back(
+    populated: Populated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.set_champion("1", "first")
+    registry.set_champion("2", "second")
+
+    def broken(*_: object, **__: object) -> None:
+        raise MlflowException("the power failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", broken)
+        with pytest.raises(RegistryError):
+            registry.set_champion("3", "third")
+    assert registry.rollback("2 fails").version == "1"
+
+
+def test_there_is_nothing_to_roll_back_without_a_champion(populated: Populated) -> None:
+    with pytest.raises(RegistryError, match="no champion to roll back from"):
+        registry.rollback("why not")
+
+
+def test_a_champion_set_in_mlflow_itself_can_be_rolled_back_to(populated: Populated) -> None:
+    MlflowClient(home.tracking_uri()).set_registered_model_alias(registry.MODEL_NAME, "champion", "1")
+    registry.set_champion("3", "better")
+    assert registry.rollback("not better").version == "1"
+
+
+def test_a_long_reason_is_shortened_in_the_description_and_whole_in_the_tag(populated: Populated) -> None:
+    reason = "because " * 600
+    registry.set_champion("1", reason)
+    assert len(description("1")) <= 5000
+    assert "### Per genre" in description("1")
+    assert registry.version("1").tags["decision_reason"] == reason

@@ -1,0 +1,182 @@
+"""Runs: opened or joined, parameters of every shape, curves that outlast an outage."""
+
+import logging
+import time
+
+import pytest
+from candidates import Candidate  # noqa: F401 - the fixtures' types
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+
+from genreflow import home, registry
+from genreflow.artifacts import CorpusDocument
+from genreflow.errors import RegistryError
+from genreflow.registry import runs
+
+NOBODY = "http://127.0.0.1:9"
+"""The discard port: nothing listens there."""
+
+
+def client() -> MlflowClient:
+    return MlflowClient(home.tracking_uri())
+
+
+def test_a_run_keeps_parameters_tags_and_environment() -> None:
+    run_id = registry.open_run(
+        "an experiment",
+        {"family": "encoder", "training": {"learning_rate": 5e-5, "betas": [0.9, 0.98]}, "fold": None},
+        {"genreflow.protocol": "artist"},
+    )
+    run = client().get_run(run_id)
+    assert run.info.run_name == "encoder"
+    assert run.data.params == {
+        "family": "encoder",
+        "training.learning_rate": "5e-05",
+        "training.betas": "[0.9, 0.98]",
+        "fold": "null",
+    }
+    assert run.data.tags["genreflow.protocol"] == "artist"
+    assert {"genreflow.code_version", "python", "version.openvino"} <= set(run.data.tags)
+    assert client().list_artifacts(run_id, "environment")[0].path == "environment/requirements.txt"
+    assert client().get_experiment(run.info.experiment_id).artifact_location == home.artifact_root()
+    registry.close_run(run_id, "FAILED")
+    assert client().get_run(run_id).info.status == "FAILED"
+
+
+def test_more_parameters_than_one_request_takes_and_very_long_ones() -> None:
+    run_id = registry.open_run(
+        "genreflow", {"long": "x" * 9000, **{f"p{index}": index for index in range(250)}}
+    )
+    parameters = client().get_run(run_id).data.params
+    assert len(parameters) == 251
+    assert len(parameters["long"]) == runs.PARAMETER_CHARACTERS
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(
+        st.text(max_size=300),
+        st.one_of(st.none(), st.floats(), st.text(), st.dictionaries(st.text(), st.integers())),
+    )
+)
+def test_every_setting_becomes_a_parameter_that_mlflow_takes(parameters: dict[str, object]) -> None:
+    from mlflow.utils.validation import _validate_param
+
+    for key, value in runs.flatten({f"k{key}": value for key, value in parameters.items()}).items():
+        _validate_param(key, value)
+
+
+def test_the_run_that_the_platform_opened_is_joined_and_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = client().create_experiment("kfp")
+    platform = client().create_run(experiment).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", platform)
+    parameters = {"family": "encoder", "seed": 1}
+    assert registry.open_run("another", parameters) == platform
+    assert registry.open_run("another", parameters) == platform  # a retried step
+    registry.close_run(platform)
+    assert client().get_run(platform).info.status == "RUNNING"
+    assert client().get_experiment_by_name("another") is None
+
+
+def test_a_second_fit_in_a_joined_run_gets_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    platform = client().create_run(client().create_experiment("kfp")).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", platform)
+    registry.open_run("genreflow", {"family": "encoder"})
+    child = registry.open_run("genreflow", {"family": "mfcc_cnn"})
+    assert child != platform
+    assert client().get_run(child).data.tags["mlflow.parentRunId"] == platform
+    registry.close_run(child)
+    assert client().get_run(child).info.status == "FINISHED"
+
+
+def test_a_run_to_join_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0123456789abcdef0123456789abcdef")
+    with pytest.raises(RegistryError, match="MLFLOW_RUN_ID names the run 0123"):
+        registry.open_run("genreflow", {})
+
+
+def test_a_deleted_experiment_is_told() -> None:
+    client().delete_experiment(client().create_experiment("old"))
+    with pytest.raises(RegistryError, match="'old' was deleted: restore it"):
+        registry.open_run("old", {})
+
+
+def test_a_synthetic_corpus_is_named_as_generated_by_code() -> None:
+    corpus = CorpusDocument(
+        fingerprint="ab" * 32,
+        source="synthetic?clips=20",
+        source_fingerprint="s",
+        synthetic=True,
+        protocol="grouped",
+        fold=None,
+        seed=42,
+        leaky=False,
+        leak_reason=None,
+        genres=("a", "b"),
+        counts={"train": 10},
+        quarantined=0,
+        duplicate_clusters=0,
+        code_version="0",
+    )
+    run_id = registry.open_run("genreflow", {}, dataset=corpus)
+    [entry] = client().get_run(run_id).inputs.dataset_inputs
+    assert entry.dataset.name == "synthetic music, training split"
+    assert entry.dataset.source_type == "code"
+    assert "ab" * 32 in entry.dataset.profile
+
+
+def test_curves_are_seen_while_training_goes_on() -> None:
+    run_id = registry.open_run("genreflow", {})
+    with registry.log_curves(run_id, seconds_between_flushes=0.05) as curves:
+        curves(1, {"loss": 2.0, "eval/accuracy": 0.1})
+        deadline = time.monotonic() + 20
+        while not client().get_metric_history(run_id, "loss") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert client().get_metric_history(run_id, "loss")
+        curves(2, {"loss": 1.0})
+    history = client().get_metric_history(run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 2.0), (2, 1.0)]
+    assert curves.lost == 0
+
+
+def test_more_points_than_one_request_takes_all_arrive() -> None:
+    run_id = registry.open_run("genreflow", {})
+    with registry.log_curves(run_id) as curves:
+        for step in range(1200):
+            curves(step, {"loss": float(step)})
+    assert len(client().get_metric_history(run_id, "loss")) == 1200
+
+
+def test_curves_outlast_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = registry.open_run("genreflow", {})
+    curves = registry.log_curves(run_id, seconds_between_flushes=0.02)
+    with monkeypatch.context() as outage:
+        outage.setenv("MLFLOW_TRACKING_URI", NOBODY)
+        curves(1, {"loss": 2.0})
+        time.sleep(0.3)
+        curves(2, {"loss": 1.0})
+    assert curves.close() == 0
+    assert [point.step for point in client().get_metric_history(run_id, "loss")] == [1, 2]
+
+
+def test_what_an_outage_to_the_end_costs_is_reported_and_not_raised(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id = registry.open_run("genreflow", {})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    with caplog.at_level(logging.WARNING, "genreflow"):
+        with registry.log_curves(run_id, seconds_between_flushes=0.02) as curves:
+            curves(1, {"loss": 2.0, "accuracy": 0.5})
+        registry.close_run(run_id)
+    assert curves.lost == 2
+    assert "2 points of the curves" in caplog.text
+    assert "stays open" in caplog.text
+
+
+def test_values_that_are_not_numbers_do_not_stop_the_curves() -> None:
+    run_id = registry.open_run("genreflow", {})
+    with registry.log_curves(run_id) as curves:
+        curves(1, {"loss": float("nan"), "grad norm (max)": float("inf"), "ok": 1.0})
+    assert curves.lost == 0
+    assert client().get_run(run_id).data.metrics["ok"] == 1.0
