@@ -13,6 +13,7 @@ from genreflow.artifacts import Hearing
 from genreflow.errors import ModelError, SettingsError
 from genreflow.families.base import Family, FrozenPart
 from genreflow.families.encoder import backbone as checkpoints
+from genreflow.families.encoder.hearing import hearing_of
 from genreflow.families.encoder.settings import EncoderSettings
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Encoder(Family):
         """
         described = checkpoints.describe(settings)
         self._check(described, settings)
-        return checkpoints.hearing(described, settings)
+        return hearing_of(described, settings)
 
     def training_defaults(self, settings: EncoderSettings) -> dict[str, Any]:
         """The Hugging Face audio course's rate for fine-tuning; what suits a linear head for a probe."""

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from genreflow.artifacts import Hearing
 from genreflow.errors import ModelError, SettingsError
 from genreflow.families.encoder.settings import EncoderSettings
 from genreflow.features import fbank, log_mel
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig
 
-WAVEFORM_WINDOW_SECONDS = 10.0
 SAMPLE_RATE = 16_000
 """From scratch; a checkpoint says its own."""
+HUB_SECONDS = 5.0
+NO_NETWORK = (
+    "without a network, name a folder with config.json, preprocessor_config.json and model.safetensors"
+)
 WHISPER_STRIDE = 2
 """Log-mel frames to one position of Whisper's encoder."""
 
@@ -101,17 +104,6 @@ def describe_checkpoint(source: str | Path) -> Backbone:
     return Backbone(source, ARCHITECTURES[model_type], config, dict(extractor))
 
 
-def hearing(backbone: Backbone, settings: EncoderSettings) -> Hearing:
-    """How this backbone hears under these settings.
-
-    Raises:
-        ModelError: the checkpoint's own files contradict each other.
-        SettingsError: the window does not fit the architecture.
-    """
-    by_representation = {"waveform": _waveform, "whisper_log_mel": _log_mel, "ast_fbank": _fbank}
-    return by_representation[backbone.architecture.representation](backbone, settings)
-
-
 def configure(backbone: Backbone, settings: EncoderSettings, genres: tuple[str, ...]) -> "PreTrainedConfig":
     """The configuration to build with: the checkpoint's, with labels, masking and head as set."""
     config = deepcopy(backbone.config)
@@ -158,10 +150,9 @@ def load_encoder(backbone: Backbone, settings: EncoderSettings, genres: tuple[st
                 begin_as_mel_filterbank(encoder, int(backbone.extractor["sampling_rate"]))
         return encoder
     encoder = _pretrained_encoder(backbone, config)
-    positions = getattr(config, "max_source_positions", None)
-    if backbone.architecture.prefix == "encoder" and positions is not None:
-        window = hearing(backbone, settings)
-        _shorten_positions(encoder, window.window_samples // (log_mel.HOP * WHISPER_STRIDE))
+    if backbone.architecture.representation == "whisper_log_mel" and settings.window_seconds is not None:
+        samples = round(settings.window_seconds * int(backbone.extractor["sampling_rate"]))
+        _shorten_positions(encoder, samples // (log_mel.HOP * WHISPER_STRIDE))
     return encoder
 
 
@@ -211,18 +202,48 @@ def _place(source: str | Path) -> str:
     name = str(source)
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"There is no folder {source}.")
+    _ask_hub(name)
     return name
 
 
+def _ask_hub(name: str) -> None:
+    """One short question to the hub, unless its cache can answer: transformers would try for long."""
+    from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return
+        if constants.HF_HUB_OFFLINE:
+            raise ModelError(
+                f"{name} is no folder, and not in the hub's cache; {NO_NETWORK} (HF_HUB_OFFLINE is set)."
+            )
+        get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=HUB_SECONDS)
+    except errors.HFValidationError as error:
+        raise ModelError(
+            f"{name!r} is neither a folder nor a name that the Hugging Face hub could have."
+        ) from error
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"{name} is gated on the Hugging Face hub: accept its terms there, set HF_TOKEN."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"There is no folder {name}, and no such model on the Hugging Face hub (private ones need HF_TOKEN)."
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise ModelError(f"{name} on the Hugging Face hub is not a model: it has no config.json.") from error
+    except ModelError:
+        raise
+    except Exception as error:  # what a missing network raises is the transport's choice
+        raise ModelError(
+            f"{name} is no folder, and the Hugging Face hub cannot be reached ({type(error).__name__}); "
+            f"{NO_NETWORK}."
+        ) from error
+
+
 def _unusable(source: str, error: Exception) -> str:
-    if Path(source).is_dir():
-        reason = str(error).strip().splitlines()[0]
-        return f"{source} is not a model that can be read: {reason}"
-    return (
-        f"There is no folder {source}, and the Hugging Face hub did not give a model of that name "
-        f"({type(error).__name__}). Where there is no network, give a folder with config.json, "
-        "preprocessor_config.json and model.safetensors."
-    )
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{source} is not a model that can be read: {reason}"
 
 
 def _from_scratch(settings: EncoderSettings) -> Backbone:
@@ -271,92 +292,9 @@ def _from_scratch(settings: EncoderSettings) -> Backbone:
     return Backbone(None, architecture, config, extractor)
 
 
-def _waveform(backbone: Backbone, settings: EncoderSettings) -> Hearing:
-    rate = int(backbone.extractor.get("sampling_rate", SAMPLE_RATE))
-    seconds = settings.window_seconds or WAVEFORM_WINDOW_SECONDS
-    frames = frames_of(backbone.config, round(seconds * rate))
-    longest_mask = settings.mask_time_length or backbone.config.mask_time_length
-    if frames < max(longest_mask, 1):
-        raise SettingsError(
-            f"A window of {seconds} s gives {frames} frames, fewer than a mask of {longest_mask}: "
-            "lengthen window_seconds or shorten mask_time_length."
-        )
-    return Hearing(
-        sample_rate=rate,
-        window_seconds=seconds,
-        hop_seconds=settings.hop_seconds or seconds,
-        extend="repeat",
-        representation="waveform",
-        parameters={"normalise": bool(backbone.extractor.get("do_normalize", True))},
-    )
-
-
-def frames_of(config: "PreTrainedConfig", samples: int) -> int:
-    """Frames that the convolutional front end gives for so many samples."""
-    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        samples = (samples - kernel) // stride + 1
-    return max(samples, 0)
-
-
-def _log_mel(backbone: Backbone, settings: EncoderSettings) -> Hearing:
-    config, extractor = backbone.config, backbone.extractor
-    rate = int(extractor.get("sampling_rate", SAMPLE_RATE))
-    n_mels = int(extractor.get("feature_size", log_mel.MELS))
-    frame = (int(extractor.get("n_fft", log_mel.N_FFT)), int(extractor.get("hop_length", log_mel.HOP)))
-    if frame != (log_mel.N_FFT, log_mel.HOP) or n_mels != config.num_mel_bins:
-        raise ModelError(
-            f"{backbone.source} wants log-mel frames of {frame[0]} samples every {frame[1]}, {n_mels} bands; "
-            f"its encoder takes {config.num_mel_bins} bands, and Whisper's frames are 400 samples every 160."
-        )
-    position = log_mel.HOP * WHISPER_STRIDE / rate
-    longest = config.max_source_positions * position
-    seconds = settings.window_seconds or longest
-    if seconds > longest or abs(seconds / position - round(seconds / position)) > 1e-6:
-        raise SettingsError(
-            f"Whisper takes windows of up to {longest:g} s in steps of {position:g} s, not {seconds:g} s."
-        )
-    return Hearing(
-        sample_rate=rate,
-        window_seconds=seconds,
-        hop_seconds=settings.hop_seconds or seconds,
-        extend="silence",
-        representation="whisper_log_mel",
-        parameters={"n_mels": n_mels},
-    )
-
-
-def _fbank(backbone: Backbone, settings: EncoderSettings) -> Hearing:
-    config, extractor = backbone.config, backbone.extractor
-    rate = int(extractor.get("sampling_rate", SAMPLE_RATE))
-    n_mels = int(extractor.get("num_mel_bins", fbank.MELS))
-    frames = int(extractor.get("max_length", fbank.FRAMES))
-    if (n_mels, frames) != (config.num_mel_bins, config.max_length):
-        raise ModelError(
-            f"{backbone.source} contradicts itself: its extractor gives {frames} frames of {n_mels} bands, "
-            f"its encoder takes {config.max_length} of {config.num_mel_bins}."
-        )
-    longest = frames * fbank.HOP / rate
-    seconds = settings.window_seconds or longest
-    if not fbank.FRAME / rate <= seconds <= longest:
-        raise SettingsError(f"This AST takes windows of up to {longest:g} s, not {seconds:g} s.")
-    return Hearing(
-        sample_rate=rate,
-        window_seconds=seconds,
-        hop_seconds=settings.hop_seconds or seconds,
-        extend="repeat",
-        representation="ast_fbank",
-        parameters={
-            "n_mels": n_mels,
-            "max_length": frames,
-            "mean": float(extractor.get("mean", fbank.AUDIOSET_MEAN)),
-            "std": float(extractor.get("std", fbank.AUDIOSET_STD)),
-            "normalise": bool(extractor.get("do_normalize", True)),
-        },
-    )
-
-
 def _pretrained_encoder(backbone: Backbone, config: "PreTrainedConfig") -> Any:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForAudioClassification
 
     assert backbone.source is not None
@@ -370,7 +308,7 @@ def _pretrained_encoder(backbone: Backbone, config: "PreTrainedConfig") -> Any:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # heads of other labels; the encoder's are refused below
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UnpicklingError) as error:
             raise ModelError(_unusable(backbone.source, error)) from error
     prefix = f"{backbone.architecture.prefix}."
     missing = sorted(key for key in report["missing_keys"] if key.startswith(prefix))
