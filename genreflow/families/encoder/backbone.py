@@ -228,7 +228,7 @@ def _ask_hub(name: str) -> None:
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise ModelError(
-            f"There is no folder {name}, and no such model on the Hugging Face hub (private ones need HF_TOKEN)."
+            f"There is no folder {name}, and no such model on the Hugging Face hub (or set HF_TOKEN)."
         ) from error
     except errors.EntryNotFoundError as error:
         raise ModelError(f"{name} on the Hugging Face hub is not a model: it has no config.json.") from error
