@@ -134,7 +134,7 @@ def per_genre(scores: dict[str, GenreScores]) -> Figure:
     """Recall with its 95 % interval and precision of every genre, the best found first."""
     known = [(genre, entry) for genre, entry in scores.items() if entry.recall is not None]
     known.sort(key=lambda pair: (pair[1].recall or 0, pair[1].f1 or 0))
-    figure, axes = _figure(6.4, 1.3 + 0.34 * max(len(known), 1))
+    figure, axes = _figure(5.3, 1.3 + 0.34 * max(len(known), 1))
     for place, (_, entry) in enumerate(known):
         assert entry.recall is not None
         assert entry.recall_ci95 is not None
@@ -174,7 +174,7 @@ def per_genre(scores: dict[str, GenreScores]) -> Figure:
 
 def loudness(explored: Exploration) -> Figure:
     """Box plots of the clips' level per genre."""
-    figure, axes = _figure(6.4, 1.1 + 0.32 * len(explored.genres))
+    figure, axes = _figure(5.3, 1.1 + 0.32 * len(explored.genres))
     _boxes(axes, [explored.loudness[genre] for genre in explored.genres], explored.genres)
     axes.set_xlabel("level of a clip in dB of full scale (RMS)")
     return figure

@@ -22,7 +22,7 @@ FEW_CLIPS = 100
 ROWS_SHOWN = 200
 """Of quarantine and duplicates; the artifact has them all."""
 BARS = 5
-CURVE_WIDTH, CURVE_HEIGHT = 640, 220
+CURVE_WIDTH, CURVE_HEIGHT = 640, 250
 CURVE_LEFT, CURVE_RIGHT, CURVE_TOP, CURVE_BOTTOM = 66, 18, 12, 54
 
 

@@ -1,0 +1,254 @@
+"""The page: complete in itself, safe from names, readable on a phone, every clip playable."""
+
+import base64
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from playwright.sync_api import Page, sync_playwright
+
+from genreflow.artifacts import ModelDocument
+from genreflow.audio import decode
+from genreflow.corpus.store import Corpus
+from genreflow.evaluation import figures
+from genreflow.evaluation.artifact import judge
+from genreflow.evaluation.document import Confusion, EvaluationDocument
+from genreflow.evaluation.exploration import Exploration, explore
+from genreflow.evaluation.predictions import predict
+from genreflow.evaluation.report import banners, verdict, write_report
+from genreflow.evaluation.worst import EXCERPT_SECONDS, WorstClip, listen_to_worst, mp3
+from genreflow.runtime import Classifier
+from tests.conftest import need
+from tests.corpora import tones, write_corpus
+
+
+@pytest.fixture(scope="session")
+def worst(classifier: Classifier, corpus: Corpus) -> list[WorstClip]:
+    return listen_to_worst(classifier, corpus, predict(classifier, corpus, corpus.rows()))
+
+
+@pytest.fixture(scope="session")
+def evaluated(classifier: Classifier, corpus: Corpus) -> EvaluationDocument:
+    table = predict(classifier, corpus, corpus.rows())
+    return judge(table, classifier.document, corpus.document, "digest", 1.0)
+
+
+@pytest.fixture(scope="session")
+def explored(corpus: Corpus) -> Exploration:
+    return explore(corpus)
+
+
+@pytest.fixture(scope="session")
+def page(
+    evaluated: EvaluationDocument,
+    document: ModelDocument,
+    corpus: Corpus,
+    explored: Exploration,
+    worst: list[WorstClip],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(evaluated, document, corpus.document, explored, worst, path)
+    return path
+
+
+class _Outline(HTMLParser):
+    """Headings, links to elsewhere, and tables without a caption."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels: list[int] = []
+        self.addresses: list[str] = []
+        self.tables = self.captions = 0
+        self.unlabelled = 0
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = dict(attributes)
+        self.tags.add(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.levels.append(int(tag[1]))
+        self.addresses += [found[name] or "" for name in ("src", "href", "srcset", "action") if name in found]
+        self.tables += tag == "table"
+        self.captions += tag == "caption"
+        self.unlabelled += tag == "img" and not found.get("alt")
+
+
+def test_the_page_asks_for_nothing_from_outside(page: Path) -> None:
+    text = page.read_text()
+    outline = _Outline()
+    outline.feed(text)
+    assert [address[:40] for address in outline.addresses if not address.startswith(("data:", "#"))] == []
+    styles = re.sub(r"data:[^\"')]+", "", text)
+    assert "url(" not in styles
+    assert "@import" not in styles
+    assert not outline.tags & {"iframe", "object", "embed", "form"}
+
+
+def test_names_are_never_taken_for_markup(page: Path) -> None:
+    text = page.read_text()
+    outline = _Outline()
+    outline.feed(text)
+    assert "b" not in outline.tags
+    assert "&lt;b&gt;low" in text
+    assert "r&amp;b $x$" in text
+
+
+def test_headings_descend_by_one_and_tables_and_figures_have_words(page: Path) -> None:
+    outline = _Outline()
+    outline.feed(page.read_text())
+    assert outline.levels[0] == 1
+    assert all(after <= before + 1 for before, after in zip(outline.levels, outline.levels[1:], strict=False))
+    assert outline.levels.count(1) == 1
+    assert outline.tables == outline.captions > 5
+    assert outline.unlabelled == 0
+
+
+def test_the_worst_clips_come_wrong_first_and_then_by_loss(worst: list[WorstClip]) -> None:
+    assert len(worst) == 10
+    order = [(clip.right, -clip.loss) for clip in worst]
+    assert order == sorted(order)
+    assert worst[0].loss == pytest.approx(-np.log(worst[0].probabilities[worst[0].genre]), rel=1e-5)
+
+
+def test_a_worst_clip_is_heard_with_a_finer_hop_and_plays_as_mp3(
+    worst: list[WorstClip], corpus: Corpus
+) -> None:
+    for clip in worst:
+        row = corpus.manifest["clip_id"].tolist().index(clip.clip_id)
+        assert len(clip.starts) >= 12
+        assert clip.curve.shape == (len(clip.starts), 3)
+        audio = decode(clip.audio)
+        assert audio.seconds == pytest.approx(clip.excerpt_seconds, abs=0.15)
+        heard, kept = audio.samples, corpus.samples(row)
+        assert np.std(heard) == pytest.approx(np.std(kept), rel=0.1)
+
+
+def test_of_a_long_clip_half_a_minute_around_its_worst_window_can_be_played(
+    document: ModelDocument, tmp_path: Path
+) -> None:
+    rate, quiet_at = 8_000, 70
+    (genre, split, samples, _), *_ = tones(("high",), 1, seconds=90, rate=rate)
+    samples[quiet_at * rate : (quiet_at + 1) * rate] *= 0.01
+    corpus = Corpus.open(write_corpus(tmp_path / "corpus", [(genre, split, samples, rate)], document.genres))
+
+    def by_level(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        level = inputs.std(-1) * 20
+        return np.stack([0 * level, 0 * level, level], 1)
+
+    loud = Classifier(document, by_level, "pytorch", "f32")
+    (clip,) = listen_to_worst(loud, corpus, predict(loud, corpus, [0]))
+    assert clip.excerpt_seconds == EXCERPT_SECONDS
+    assert clip.excerpt_start < quiet_at < clip.excerpt_start + EXCERPT_SECONDS
+    assert len(clip.audio) < 400_000
+
+
+@pytest.mark.parametrize("rate", [2_000, 8_000, 22_050, 44_100, 96_000, 192_000])
+def test_clips_of_any_rate_become_mp3_of_the_same_length(rate: int) -> None:
+    samples = (0.3 * np.sin(np.arange(2 * rate) * 2 * np.pi * 300 / rate)).astype(np.float32)
+    audio = decode(mp3(samples, rate))
+    assert audio.seconds == pytest.approx(2, abs=0.2)
+    assert np.std(audio.samples) == pytest.approx(np.std(samples), rel=0.1)
+
+
+def test_the_verdict_says_how_good_how_sure_on_how_many_clips_and_by_which_protocol(
+    evaluated: EvaluationDocument,
+) -> None:
+    said = verdict(evaluated).replace("\u00a0", " ")
+    low, high = evaluated.accuracy_ci95
+    assert f"{evaluated.accuracy * 100:.1f} % of {evaluated.clips} test clips" in said
+    assert f"95 % interval {low * 100:.1f} % to {high * 100:.1f} %" in said
+    assert "grouped" in said
+    assert "33.3 %" in said
+
+
+def test_what_makes_figures_flatter_is_told_above_them(
+    evaluated: EvaluationDocument, document: ModelDocument
+) -> None:
+    def titles(**changes: object) -> str:
+        return " / ".join(b.title for b in banners(evaluated.model_copy(update=changes), document))
+
+    honest = {"clips": 500, "pretrained": "hubert", "seen_clips": 0}
+    assert titles(**honest) == ""
+    assert "Synthetic music" in titles(synthetic=True)
+    assert "Leaky split" in titles(leaky=True, leak_reason="Same artists.")
+    assert "Trained from scratch" in titles(pretrained=None)
+    assert "Only 12 test clips" in titles(clips=12)
+    assert "3 of 500 test clips were heard before" in titles(clips=500, seen_clips=3)
+
+
+def test_a_dark_figure_differs_in_page_colours_alone() -> None:
+    light = figures.svg(figures.confusion(Confusion(genres=("a", "b$"), matrix=((3, 1), (0, 4)))))
+    dark = figures.dark(light)
+    assert figures.TEXT in light
+    assert figures.TEXT not in dark
+    assert len(dark) == len(light)
+
+
+def test_drawing_leaves_matplotlibs_global_state_alone(explored: Exploration, tmp_path: Path) -> None:
+    before = dict(mpl.rcParams)
+    figures.write_png(figures.genres_overview(explored), tmp_path / "overview.png")
+    assert dict(mpl.rcParams) == before
+    assert "matplotlib.pyplot" not in figures.__dict__
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    executable = shutil.which("chromium")
+    need(executable is not None, "chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=executable,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1200, "light")])
+def test_a_browser_shows_the_whole_page_and_plays_it(
+    browser: object, page: Path, width: int, scheme: str
+) -> None:
+    complaints: list[str] = []
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[attr-defined]
+    view: Page = context.new_page()
+    view.on("console", lambda message: complaints.append(message.text))
+    view.on("pageerror", lambda error: complaints.append(str(error)))
+    view.on(
+        "request",
+        lambda request: request.url.startswith(("file:", "data:")) or complaints.append(request.url),
+    )
+    view.goto(page.as_uri())
+    assert view.evaluate("document.documentElement.scrollWidth") <= width
+    images = view.evaluate("[...document.images].map(image => [image.naturalWidth, image.currentSrc])")
+    assert len(images) >= 8
+    assert all(size > 0 for size, _ in images)
+    drawing = base64.b64decode(images[0][1].split(",")[1]).decode()
+    assert (figures.DARK[figures.TEXT] in drawing) == (scheme == "dark")
+    view.wait_for_function("[...document.querySelectorAll('audio')].every(audio => audio.readyState > 0)")
+    lengths = view.evaluate("[...document.querySelectorAll('audio')].map(audio => audio.duration)")
+    assert len(lengths) == 10
+    assert all(0 < seconds <= EXCERPT_SECONDS + 0.5 for seconds in lengths)
+    view.evaluate("(audio => { audio.muted = true; return audio.play() })(document.querySelector('audio'))")
+    view.wait_for_function("document.querySelector('.playhead').style.visibility === 'visible'")
+    assert complaints == []
+    context.close()
+
+
+def test_the_page_of_a_perfect_model_says_that_nothing_is_confused(
+    evaluated: EvaluationDocument,
+    document: ModelDocument,
+    corpus: Corpus,
+    explored: Exploration,
+    worst: list[WorstClip],
+    tmp_path: Path,
+) -> None:
+    perfect = evaluated.model_copy(update={"most_confused": ()})
+    write_report(perfect, document, corpus.document, explored, worst[-1:], tmp_path / "report.html")
+    assert "nothing is confused" in (tmp_path / "report.html").read_text()
