@@ -4,11 +4,11 @@ Everything follows librosa 0.11's defaults (Slaney mel scale, periodic Hann, cen
 that figures agree with the literature's; time comes before frequency: spectrograms are (..., frames, bins).
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, signal
 
 N_FFT = 2048
 HOP = 512
@@ -23,7 +23,7 @@ PITCH_CLASSES = 12
 @lru_cache(maxsize=8)
 def hann(length: int) -> NDArray[np.float32]:
     """Periodic Hann window (length,)."""
-    return signal.get_window("hann", length, fftbins=True).astype(np.float32)
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(np.float32)
 
 
 def stft(samples: NDArray[np.float32], n_fft: int = N_FFT, hop: int = HOP) -> NDArray[np.complex64]:
@@ -32,7 +32,7 @@ def stft(samples: NDArray[np.float32], n_fft: int = N_FFT, hop: int = HOP) -> ND
     padding = [(0, 0)] * (samples.ndim - 1) + [(n_fft // 2, n_fft // 2)]
     padded = np.pad(samples, padding)
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft, axis=-1)[..., ::hop, :]
-    return fft.rfft(frames * hann(n_fft), axis=-1)
+    return np.fft.rfft(frames * hann(n_fft), axis=-1)
 
 
 def power_spectrogram(
@@ -114,9 +114,9 @@ def mfcc(mel: NDArray[np.float32], coefficients: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=8)
 def _cosines(bands: int, coefficients: int) -> NDArray[np.float32]:
-    return np.ascontiguousarray(
-        fft.dct(np.eye(bands), axis=1, norm="ortho")[:, :coefficients], dtype=np.float32
-    )
+    angles = np.pi / bands * (np.arange(bands)[:, None] + 0.5) * np.arange(coefficients)
+    scale = np.where(np.arange(coefficients) == 0, np.sqrt(1 / bands), np.sqrt(2 / bands))
+    return np.ascontiguousarray(scale * np.cos(angles), dtype=np.float32)
 
 
 @lru_cache(maxsize=8)
@@ -126,8 +126,15 @@ def delta_matrix(frames: int, order: int = 1, width: int = DELTA_WIDTH) -> NDArr
     A Savitzky-Golay filter of polynomial order `order`, the edges fitted, as librosa's `feature.delta`. Needs
     frames ≥ width.
     """
-    matrix = signal.savgol_filter(np.eye(frames), width, polyorder=order, deriv=order, axis=0, mode="interp")
-    return np.ascontiguousarray(matrix, dtype=np.float32)
+    half = width // 2
+    powers = np.vander(np.arange(-half, half + 1), order + 1, increasing=True)
+    # the order-th derivative of a polynomial of that order is the same all along the fit
+    slope = math.factorial(order) * np.linalg.pinv(powers)[order]
+    matrix = np.zeros((frames, frames), dtype=np.float32)
+    for frame in range(frames):
+        first = min(max(frame - half, 0), frames - width)
+        matrix[frame, first : first + width] = slope
+    return matrix
 
 
 def chroma(
