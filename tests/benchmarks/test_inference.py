@@ -1,0 +1,100 @@
+"""Measurement: thirty seconds of audio through DistilHuBERT in PyTorch and in OpenVINO, f32 and bf16."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import HubertConfig
+
+from genreflow import packaging, runtime
+from genreflow.artifacts import ModelDocument
+from genreflow.families import family
+from genreflow.genres import GENRES
+from tests.checkpoints import tiny_checkpoint
+
+DISTILHUBERT = {
+    key: getattr(HubertConfig(), key)
+    for key in (
+        "conv_dim",
+        "hidden_size",
+        "num_attention_heads",
+        "intermediate_size",
+        "num_conv_pos_embeddings",
+        "num_conv_pos_embedding_groups",
+        "classifier_proj_size",
+    )
+}
+"""HuBERT base's dimensions with two transformer layers: 23.7 million parameters, random weights."""
+SECONDS = 30.0
+REPEATS = 5
+
+
+def best_of(answer: Callable[[], object]) -> float:
+    """Seconds of the quickest of `REPEATS` runs after one to warm up: the machine as nearly alone as it was."""
+    answer()
+    times = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        answer()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+@pytest.mark.bench
+def test_openvino_answers_thirty_seconds_of_audio_faster_than_pytorch(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint("hubert", tmp_path / "distilhubert", **DISTILHUBERT)
+    kind = family("encoder")
+    chosen = kind.settings_type.model_validate({"backbone": str(checkpoint), "window_seconds": 10.0})
+    module = kind.whole(kind.build(chosen, GENRES, "inputs", seed=0), chosen)
+    kind.save(module.eval(), tmp_path / "model")
+    document = ModelDocument(
+        family="encoder",
+        settings=chosen.model_dump(mode="json"),
+        genres=GENRES,
+        hearing=kind.hearing(chosen),
+        temperature=1.0,
+        training={},
+        pretrained=None,
+        synthetic=True,
+        train_clips={},
+        validation_clips={},
+        corpus_fingerprint="",
+        features_fingerprint="",
+        protocol="",
+        fold=None,
+        leaky=False,
+        leak_reason=None,
+        code_version="",
+        run_id=None,
+    )
+    rate = document.hearing.sample_rate
+    song = np.random.default_rng(0).uniform(-1, 1, round(SECONDS * rate)).astype(np.float32)
+    inputs = song.reshape(3, -1) * np.array([[0.2], [0.5], [1.0]], dtype=np.float32)
+    path = tmp_path / runtime.OPENVINO_MODEL
+    packaging.export_openvino(tmp_path / "model", document, inputs, path)
+
+    classifiers = {
+        "PyTorch f32": runtime.load_pytorch(tmp_path / "model", document, "f32", "cpu"),
+        "PyTorch bf16": runtime.load_pytorch(tmp_path / "model", document, "bf16", "cpu"),
+        "OpenVINO f32": runtime.Classifier(
+            document, runtime.compile_openvino(path, "f32"), "openvino", "f32"
+        ),
+    }
+    if "bf16" in runtime.openvino_precisions():
+        compiled = runtime.compile_openvino(path, "bf16")
+        classifiers["OpenVINO bf16"] = runtime.Classifier(document, compiled, "openvino", "bf16")
+
+    expected = classifiers["PyTorch f32"].logits(inputs)
+    seconds = {}
+    print(f"\n30 s of audio as 3 windows of 10 s, DistilHuBERT's dimensions, {packaging.processor()}")
+    for name, classifier in classifiers.items():
+        seconds[name] = best_of(lambda classifier=classifier: classifier.classify_samples(song, rate))  # type: ignore[misc]
+        difference = np.abs(classifier.logits(inputs) - expected).max()
+        ratio = seconds["PyTorch f32"] / seconds[name]
+        print(f"{name:14} {seconds[name]:6.2f} s  {ratio:4.1f}× PyTorch f32  logits within {difference:.1g}")
+
+    assert seconds["PyTorch f32"] / seconds["OpenVINO f32"] > 1.5
+    if "OpenVINO bf16" in seconds:
+        assert seconds["PyTorch f32"] / seconds["OpenVINO bf16"] > 2.5
