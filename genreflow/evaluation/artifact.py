@@ -99,12 +99,15 @@ def judge(
     seen_clusters = {*model.train_clips.values(), *model.validation_clips.values()}
     matrix = metrics.confusion(truth, answers, len(genres))
     return EvaluationDocument(
-        accuracy=metrics.accuracy(truth, answers),
+        accuracy=metrics.Accuracy().compute(predictions=answers, references=truth)["accuracy"],
         accuracy_ci95=uncertainty.accuracy_interval(truth == answers, clusters),
-        macro_f1=metrics.macro_f1(truth, answers, len(genres)),
+        macro_f1=metrics.MacroF1().compute(predictions=answers, references=truth, genres=len(genres))[
+            "macro_f1"
+        ],
         macro_f1_ci95=uncertainty.bootstrap_confusion(
             metrics.macro_f1_of, truth, answers, len(genres), clusters
         ),
+        macro_auc=metrics.MacroAuc().compute(predictions=probabilities, references=truth)["macro_auc"],
         vote_accuracy=float((clips["vote"] == clips["genre"]).mean()),
         window_accuracy=float((windows["predicted"] == windows["genre"]).mean()),
         per_genre=metrics.per_genre(truth, probabilities, genres),

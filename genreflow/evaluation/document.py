@@ -98,6 +98,8 @@ class EvaluationDocument(Document):
     """Mean F1 over the genres that are present or answered (scikit-learn's default)."""
     macro_f1_ci95: Interval
     """Percentile bootstrap over clips, those with the same audio drawn together."""
+    macro_auc: float | None = None
+    """Mean one-against-the-rest AUC over the genres where it is defined."""
     vote_accuracy: float
     """Share of test clips that the majority of windows answers rightly."""
     window_accuracy: float
@@ -142,6 +144,8 @@ class EvaluationDocument(Document):
             "nll": self.calibration.nll,
             "test_clips": float(self.clips),
         }
+        if self.macro_auc is not None:
+            figures["macro_auc"] = self.macro_auc
         for genre, scores in self.per_genre.items():
             for name in ("precision", "recall", "f1", "auc"):
                 value = getattr(scores, name)
