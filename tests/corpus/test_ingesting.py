@@ -205,6 +205,13 @@ def test_a_genre_with_one_usable_clip_is_refused(music: Path, tmp_path: Path) ->
         take_in(music, tmp_path / "corpus")
 
 
+def test_a_source_without_one_usable_clip_is_refused(music: Path, tmp_path: Path) -> None:
+    for path in music.glob("*/*.wav"):
+        path.write_bytes(b"\0" * 100)
+    with pytest.raises(CorpusError, match="no usable clip of the genre jazz, rock"):
+        take_in(music, tmp_path / "corpus")
+
+
 def test_a_source_that_changed_since_it_was_listed_is_refused(music: Path, tmp_path: Path) -> None:
     listed = resolve(str(music), TWO.genres)
     write(music / "rock" / "new.wav", tone())
