@@ -32,7 +32,7 @@ REPEATS = 5
 
 
 def best_of(answer: Callable[[], object]) -> float:
-    """Seconds of the quickest of `REPEATS` runs after one to warm up: the machine as nearly alone as it was."""
+    """Seconds of the quickest of `REPEATS` runs after one to warm up: other load only ever adds time."""
     answer()
     times = []
     for _ in range(REPEATS):
