@@ -35,7 +35,7 @@ def evaluate(corpus: Path, model: Path, out: Path) -> EvaluationDocument:
     """
     opened = Corpus.open(Path(corpus))
     # What cannot be evaluated is refused before the model is loaded.
-    rows = test_rows(opened, ModelDocument.read(Path(model)))
+    rows = rows_to_evaluate(opened, ModelDocument.read(Path(model)))
     classifier = runtime.load(Path(model), runtime="pytorch")
     return evaluate_classifier(classifier, opened, rows, Path(out), weights_digest(Path(model)))
 
@@ -61,7 +61,7 @@ def evaluate_classifier(
     return document
 
 
-def test_rows(corpus: Corpus, model: ModelDocument) -> list[int]:
+def rows_to_evaluate(corpus: Corpus, model: ModelDocument) -> list[int]:
     """The rows of the test split.
 
     Raises:

@@ -164,7 +164,7 @@ def per_genre(scores: dict[str, GenreScores]) -> Figure:
         linestyle="none",
     )
     axes.set_yticks(range(len(known)), [f"{plain(genre)} ({entry.support} clips)" for genre, entry in known])
-    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlim(-0.03, 1.04)
     axes.set_ylim(-0.6, len(known) - 0.4)
     axes.set_xlabel("share of clips")
     _dress(axes, grid="x")
