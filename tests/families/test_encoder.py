@@ -351,6 +351,24 @@ def test_building_does_not_touch_the_global_generators(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.parametrize("method", ["probe", "fine_tune"])
+def test_standardised_states_have_the_statistics_of_the_training_rows(method: str, tmp_path: Path) -> None:
+    settings = _settings("wav2vec2", tmp_path, method=method, standardise=True, layers="weighted")
+    part = FAMILY.frozen_part(settings, "cpu")
+    assert part is not None
+    module = FAMILY.build(settings, GENRES, part.stage, seed=1)
+    probing = method == "probe"
+    rows = part.compute(_inputs(settings, 40).numpy())
+    tensor = torch.from_numpy(rows) if probing else torch.from_numpy(rows.view(np.int16)).view(torch.bfloat16)
+    FAMILY.fit_inputs(module, iter((tensor[:24], tensor[24:])))
+    assert module.training, "fitting leaves the mode as it was"
+    if probing:
+        standard = module.head.standard(tensor.flatten(1))
+        torch.testing.assert_close(standard.mean(dim=0), torch.zeros(72), rtol=0, atol=1e-3)
+        torch.testing.assert_close(standard.std(dim=0, unbiased=False), torch.ones(72), rtol=0, atol=1e-2)
+    assert module.head.standard.deviation.max() < 1
+
+
 def test_what_is_frozen_gets_no_gradient_and_no_group(tmp_path: Path) -> None:
     settings = _settings("hubert", tmp_path, frozen_layers=1)
     module = FAMILY.build(settings, GENRES, "inputs", seed=1)

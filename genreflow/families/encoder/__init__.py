@@ -17,6 +17,8 @@ from genreflow.families.encoder.hearing import hearing_of
 from genreflow.families.encoder.settings import EncoderSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
 
     from genreflow.families.encoder.module import EncoderClassifier
@@ -99,6 +101,10 @@ class Encoder(Family):
                 if _depth(name, encoder.config) <= settings.frozen_layers:
                     parameter.requires_grad_(False)
         return EncoderClassifier(encoder, head, described.architecture, described.extractor, stage)
+
+    def fit_inputs(self, module: Any, batches: "Iterable[torch.Tensor]") -> None:
+        """The statistics that `standardise` goes by."""
+        module.fit(batches)
 
     def parameter_groups(self, module: Any, settings: EncoderSettings, training: Any) -> list[dict[str, Any]]:
         """Groups by learning rate and decay.

@@ -1,6 +1,7 @@
 """The network: an encoder in transformers' own code, and the head that makes logits of its states."""
 
 import copy
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 VARIANCE_FLOOR = 1e-8
 MASK_LENGTH = 10
+FIT_EVERY = 8
 
 
 class CachedFrontEnd(nn.Module):
@@ -33,16 +35,33 @@ class CachedFrontEnd(nn.Module):
         return cached.transpose(1, 2)
 
 
-class Standardise(nn.BatchNorm1d):
-    """Zero mean, unit variance by running statistics; a batch of one row does not change them."""
+class Standardise(nn.Module):
+    """Zero mean and unit variance by the statistics of the training rows."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
 
     def __init__(self, features: int) -> None:
-        super().__init__(features, affine=False)
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+
+    def fit(self, batches: Iterable[torch.Tensor]) -> None:
+        """Take the statistics of rows, (batch, features) each."""
+        count = 0
+        total, squares = torch.zeros((2, len(self.mean)), dtype=torch.float64)
+        for rows in batches:
+            rows = rows.detach().double().cpu()
+            count += len(rows)
+            total += rows.sum(dim=0)
+            squares += rows.square().sum(dim=0)
+        mean = total / count
+        variance = (squares / count - mean**2).clamp(min=VARIANCE_FLOOR)
+        self.mean.copy_(mean)
+        self.deviation.copy_(variance.sqrt())
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        if self.training and len(rows) == 1:
-            return functional.batch_norm(rows, self.running_mean, self.running_var, eps=self.eps)
-        return super().forward(rows)
+        return (rows - self.mean) / self.deviation
 
 
 class AstHead(nn.Module):
@@ -187,6 +206,25 @@ class EncoderClassifier(nn.Module):
         if self.settings.normalise_layers:
             states = [functional.layer_norm(state, state.shape[-1:]) for state in states]
         return states
+
+    def fit(self, batches: Iterable[torch.Tensor]) -> None:
+        """Set the head's standardisation by rows of this stage.
+
+        Where rows still have to go through the encoder, one in eight speaks for all.
+        """
+        if self.head.standard is None:
+            return
+        if self.stage == "pooled":
+            self.head.standard.fit(rows.flatten(1) for rows in batches)
+            return
+        training = self.training
+        self.eval()
+        with torch.inference_mode():
+            self.head.standard.fit(
+                self.head.pool(self.states(rows[::FIT_EVERY].to(self.head_dtype))).flatten(1)
+                for rows in batches
+            )
+        self.train(training)
 
     def whole(self) -> "EncoderClassifier":
         """The same weights, in eval mode, on raw representations."""
