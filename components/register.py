@@ -1,5 +1,7 @@
 """Register: one MLflow version per model content."""
 
+from typing import NamedTuple
+
 from kfp import compiler, dsl
 
 from components.image import IMAGE
@@ -11,7 +13,7 @@ def register(
     evaluation: dsl.Input[dsl.Artifact],
     corpus: dsl.Input[dsl.Dataset],
     run_id: str,
-) -> str:
+) -> NamedTuple("Registered", [("version", str), ("created", bool)]):  # type: ignore[valid-type]
     """Register a packaged model with its evaluation and lineage; the same content is registered once.
 
     Args:
@@ -21,14 +23,14 @@ def register(
         run_id: The MLflow run that trained the model, from `fine_tune`.
 
     Returns:
-        The version in the registry, new or found.
+        The version in the registry, and whether it is new.
     """
     from pathlib import Path
 
     from genreflow import steps
 
     registered = steps.register(Path(packaged.path), Path(evaluation.path), Path(corpus.path), run_id)
-    return registered.version
+    return registered.version, registered.created
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def finished(run: "FinishedRun") -> str:
         lines.append(f"Cached: {', '.join(TITLES[name] for name in cached)}")
     lines.append(f"Took {run.seconds:.0f} s")
     lines += ["", "Next:", *(f"  {command:<{_widest(run)}}  {why}" for command, why in next_commands(run))]
-    if run.decision["verdict"] == "identical":
+    if not run.created:
         lines += ["", f"nothing new: identical to version {run.version}"]
     return "\n".join(lines)
 

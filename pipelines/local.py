@@ -1,9 +1,11 @@
 """Running the training pipeline on this machine: kfp.local, followed through the progress file."""
 
 import contextlib
+import io
 import json
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -12,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from genreflow import home
 from genreflow.artifacts import CorpusDocument
@@ -35,6 +37,7 @@ STEPS = (
 )
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_TO_STOP = 15.0
+ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 log = logging.getLogger("genreflow")
 Status = Literal["waiting", "running", "done", "cached", "failed"]
@@ -77,6 +80,8 @@ class FinishedRun:
     evaluation: "EvaluationDocument"
     run_id: str
     version: str
+    created: bool
+    """False where the same model was registered before."""
     aliases: tuple[str, ...]
     decision: dict[str, Any]
     log_file: Path
@@ -223,7 +228,7 @@ def run(
     began = time.monotonic()
     with (
         log_file.open("w", buffering=1) as log_stream,
-        _quiet(log_stream),
+        _quiet(Colourless(log_stream)),
         _variables({PROGRESS_VARIABLE: str(progress_file), "GENREFLOW_HOME": str(home.home())}),
         _stopping_its_steps(),
         Follower(progress_file, show) as follower,
@@ -250,6 +255,7 @@ def run(
         evaluation=EvaluationDocument.read(evaluation_folder),
         run_id=outputs["run_id"],
         version=outputs["version"],
+        created=bool(outputs["created"]),
         aliases=tuple(outputs["aliases"]),
         decision=json.loads(outputs["decision"]),
         log_file=log_file,
@@ -327,6 +333,20 @@ def _docker_runner(settings: "RunSettings", progress_file: Path) -> Any:
         "MLFLOW_TRACKING_URI": home.tracking_uri(),
     }
     return local.DockerRunner(environment=variables, mounts=mounts)
+
+
+class Colourless(io.TextIOBase):
+    """A text stream that drops terminal colours on their way to a file."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        self._file.write(ANSI_COLOUR.sub("", text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 @contextlib.contextmanager

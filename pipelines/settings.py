@@ -3,7 +3,6 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -17,6 +16,7 @@ from genreflow.families import FAMILIES, family
 from genreflow.gate import GatePolicy
 from genreflow.training import TrainingSettings, training_settings
 
+PROFILES = Path(__file__).parent / "profiles"
 SECTIONS = ("corpus", "model", "training", "gate", "resources")
 """The sections that `--set section.key=value` reaches."""
 SCALARS = ("source", "family", "backbone", "experiment")
@@ -66,8 +66,7 @@ class RunSettings(Frozen):
 
 def profiles() -> tuple[str, ...]:
     """The names of the profiles that come with genreflow."""
-    folder = resources.files("pipelines") / "profiles"
-    return tuple(sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+    return tuple(sorted(path.stem for path in PROFILES.glob("*.yaml")))
 
 
 def read_profile(name: str) -> dict[str, Any]:
@@ -78,7 +77,7 @@ def read_profile(name: str) -> dict[str, Any]:
     """
     path = Path(name)
     if name in profiles():
-        text = (resources.files("pipelines") / "profiles" / f"{name}.yaml").read_text()
+        text = (PROFILES / f"{name}.yaml").read_text()
     elif path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise SettingsError(f"There is no profile file {name}.")

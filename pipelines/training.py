@@ -30,6 +30,7 @@ class Outcome(NamedTuple):
     evaluation: dsl.Artifact
     run_id: str
     version: str
+    created: bool
     decision: str
     aliases: list
 
@@ -116,7 +117,7 @@ def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..
         _prepare(registered, "Register version", resources, local, light=True, cached=False)
 
         promoted = promote(
-            version=registered.output,
+            version=registered.outputs["version"],
             packaged=packaged.outputs["packaged"],
             evaluation=evaluated.outputs["evaluation"],
             corpus=ingested.outputs["corpus"],
@@ -128,7 +129,8 @@ def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..
             corpus=ingested.outputs["corpus"],
             evaluation=evaluated.outputs["evaluation"],
             run_id=tuned.outputs["Output"],
-            version=registered.output,
+            version=registered.outputs["version"],
+            created=registered.outputs["created"],
             decision=promoted.outputs["decision"],
             aliases=promoted.outputs["aliases"],
         )

@@ -1,0 +1,173 @@
+"""The components, called with real KFP artifacts on a corpus of tones, one after another as in a pipeline."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp import dsl
+from sounds import tone, write
+
+from components.evaluate import evaluate
+from components.extract_features import extract_features
+from components.fine_tune import fine_tune
+from components.ingest import ingest
+from components.package import package
+from components.promote import promote
+from components.register import register
+from components.resolve import resolve
+from genreflow import registry
+from genreflow.artifacts import CorpusDocument, PackagedDocument
+
+GENRES = ["blues", "jazz", "rock"]
+COMPONENTS = [resolve, ingest, extract_features, fine_tune, evaluate, package, register, promote]
+
+
+class Chain:
+    """Artifacts under one folder, each made by the component that `python_func` is of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.artifacts: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
+
+    def new(self, kind: type, name: str) -> Any:
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        self.artifacts[name] = kind(name=name, uri=str(self.folder / name))
+        return self.artifacts[name]
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    folder = tmp_path_factory.mktemp("chain")
+    for number, genre in enumerate(GENRES):
+        for clip in range(6):
+            samples = tone(seconds=3.2, pitch=220.0 * 2**number + clip)
+            write(folder / "clips" / genre / f"{clip}.wav", samples)
+    chain = Chain(folder)
+    source, made, new = str(folder / "clips"), chain.artifacts, chain.new
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENREFLOW_HOME", str(folder / "home"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        source_print, backbone_print = resolve.python_func(source, json.dumps(GENRES), "")
+        corpus = {"genres": GENRES, "protocol": "grouped"}
+        ingest.python_func(source, source_print, json.dumps(corpus), new(dsl.Dataset, "corpus"))
+        extract_features.python_func(
+            made["corpus"], "mfcc_cnn", "{}", backbone_print, "cpu", 8, new(dsl.Dataset, "features")
+        )
+        training = json.dumps({"epochs": 2, "device": "cpu"})
+        run_id = fine_tune.python_func(made["features"], training, "tests", new(dsl.Model, "model"))
+        evaluate.python_func(
+            made["corpus"],
+            made["model"],
+            new(dsl.Artifact, "evaluation"),
+            new(dsl.Metrics, "metrics"),
+            new(dsl.ClassificationMetrics, "confusion"),
+            new(dsl.HTML, "report"),
+        )
+        package.python_func(made["model"], made["corpus"], new(dsl.Model, "packaged"))
+        lineage = (made["packaged"], made["evaluation"], made["corpus"])
+        version, created = register.python_func(*lineage, run_id)
+        policy = json.dumps({"min_clips": 1, "min_accuracy": 0.0, "confidence": 0.51})
+        decision, aliases = promote.python_func(version, *lineage, policy)
+        chain.values = {
+            "source_print": source_print,
+            "backbone_print": backbone_print,
+            "run_id": run_id,
+            "version": version,
+            "created": created,
+            "decision": json.loads(decision),
+            "aliases": aliases,
+            "again": register.python_func(*lineage, run_id),
+        }
+        yield chain
+
+
+@pytest.fixture(autouse=True)
+def _the_chains_home(_own_home: None, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENREFLOW_HOME", str(chain.folder / "home"))
+
+
+def test_resolve_gives_a_fingerprint_and_none_for_a_model_from_scratch(chain: Chain) -> None:
+    assert len(chain.values["source_print"]) == 64
+    assert chain.values["backbone_print"] == ""
+
+
+def test_a_backbones_fingerprint_follows_its_content(chain: Chain) -> None:
+    folder = chain.folder / "weights"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+
+    def fingerprint() -> str:
+        return resolve.python_func(str(chain.folder / "clips"), json.dumps(GENRES), str(folder))[1]
+
+    before = fingerprint()
+    assert fingerprint() == before
+    (folder / "config.json").write_text('{"a": 1}')
+    assert fingerprint() != before
+
+
+def test_ingest_says_on_the_artifact_what_the_corpus_is(chain: Chain) -> None:
+    corpus = chain.artifacts["corpus"]
+    document = CorpusDocument.read(Path(corpus.path))
+    assert corpus.metadata["fingerprint"] == document.fingerprint
+    assert corpus.metadata["protocol"] == "grouped"
+    assert sum(value for key, value in corpus.metadata.items() if key.startswith("clips_")) == 18
+
+
+def test_fine_tune_returns_the_run_that_trained_and_closes_it(chain: Chain) -> None:
+    run = registry.store.connect().get_run(chain.values["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.epochs"] == "2"
+    assert any(key.endswith("loss") for key in run.data.metrics)
+
+
+def test_evaluate_fills_metrics_confusion_matrix_and_page(chain: Chain) -> None:
+    assert 0 <= chain.artifacts["metrics"].metadata["accuracy"] <= 1
+    matrix = chain.artifacts["confusion"].metadata["confusionMatrix"]
+    assert [entry["displayName"] for entry in matrix["annotationSpecs"]] == GENRES
+    assert len(matrix["rows"]) == len(GENRES)
+    assert "<html" in Path(chain.artifacts["report"].path).read_text()
+
+
+def test_every_artifact_leaves_a_file_so_that_its_step_can_be_cached(chain: Chain) -> None:
+    for artifact in chain.artifacts.values():
+        assert Path(artifact.path).exists(), artifact.name
+
+
+def test_package_says_the_digest_under_which_it_is_registered(chain: Chain) -> None:
+    packaged = chain.artifacts["packaged"]
+    assert packaged.metadata["digest"] == PackagedDocument.read(Path(packaged.path)).digest
+    assert registry.version("1").digest == packaged.metadata["digest"]
+
+
+def test_the_same_model_is_registered_once(chain: Chain) -> None:
+    assert (chain.values["version"], chain.values["created"]) == ("1", True)
+    assert tuple(chain.values["again"]) == ("1", False)
+
+
+def test_the_alias_follows_the_decision(chain: Chain) -> None:
+    decision = chain.values["decision"]
+    assert decision["verdict"] == ("promoted" if decision["promote"] else "kept")
+    assert chain.values["aliases"] == ["champion" if decision["promote"] else "challenger"]
+    assert registry.version("1").tags["decision_reason"] == decision["reason"]
+
+
+@pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)
+def test_a_component_installs_nothing_and_explains_itself(component: Any) -> None:
+    spec = component.component_spec
+    assert spec.description
+    for name, given in (spec.inputs or {}).items():
+        assert given.description, f"{component.name}: {name}"
+    assert "pip install" not in " ".join(spec.implementation.container.command)
+
+
+def test_a_component_compiles_when_its_file_is_run(tmp_path: Path) -> None:
+    file = tmp_path / "resolve.py"
+    file.write_bytes((Path(__file__).parent.parent.parent / "components" / "resolve.py").read_bytes())
+    subprocess.run([sys.executable, str(file)], check=True, capture_output=True)
+    assert yaml.safe_load((tmp_path / "resolve.yaml").read_text())["pipelineInfo"]["name"] == "resolve"

@@ -1,0 +1,104 @@
+"""Submitting to Kubeflow, up to the HTTP edge: a real server that answers as the KFP API does."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genreflow.errors import GenreflowError, SettingsError
+from pipelines.cluster import submit
+from pipelines.settings import settings
+
+
+class KubeflowApi(ThreadingHTTPServer):
+    """The few endpoints that a submission uses."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.posted: dict[str, dict[str, Any]] = {}
+        self.state = "SUCCEEDED"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: KubeflowApi
+
+    def do_GET(self) -> None:
+        if "/runs/" in self.path:
+            self.reply({"run_id": "r1", "state": self.server.state})
+        elif "healthz" in self.path:
+            self.reply({"multi_user": False})
+        else:
+            self.reply({})
+
+    def do_POST(self) -> None:
+        kind = self.path.partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.posted[kind] = body
+        ids = {"experiments": "experiment_id", "runs": "run_id", "recurringruns": "recurring_run_id"}
+        self.reply({**body, ids[kind]: f"{kind[0]}1"})
+
+    def reply(self, body: dict[str, Any]) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowApi]:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    server = KubeflowApi()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_run_is_started_with_the_compiled_pipeline(api: KubeflowApi) -> None:
+    result = submit(settings(), api.url, experiment="genres")
+    assert result == {"run_id": "r1", "url": f"{api.url}/#/runs/details/r1"}
+    assert api.posted["experiments"]["display_name"] == "genres"
+    spec = api.posted["runs"]["pipeline_spec"]
+    assert "genreflow-training" in json.dumps(spec)
+    assert api.posted["runs"]["experiment_id"] == "e1"
+
+
+def test_waiting_ends_with_the_runs_state(api: KubeflowApi) -> None:
+    assert submit(settings(), api.url, wait=True)["state"] == "succeeded"
+    api.state = "FAILED"
+    with pytest.raises(GenreflowError, match="ended as failed"):
+        submit(settings(), api.url, wait=True)
+
+
+def test_a_schedule_becomes_a_recurring_run(api: KubeflowApi) -> None:
+    assert submit(settings(), api.url, cron="0 0 3 * * *") == {"recurring_run_id": "r1"}
+    job = api.posted["recurringruns"]
+    assert job["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
+    assert "runs" not in api.posted
+
+
+def test_an_api_that_does_not_answer_is_a_sentence(api: KubeflowApi) -> None:
+    url = api.url
+    api.shutdown()
+    api.server_close()
+    with pytest.raises(GenreflowError, match="does not answer"):
+        submit(settings(), url)
+
+
+def test_waiting_for_a_schedule_is_refused() -> None:
+    with pytest.raises(SettingsError, match="--wait"):
+        submit(settings(), "http://127.0.0.1:1", cron="0 0 3 * * *", wait=True)

@@ -1,0 +1,207 @@
+"""Real runs on kfp.local: the pipeline through the command line, its cache, and how failures surface."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp import dsl, local
+from sounds import tone, write
+
+from components.ingest import ingest
+from components.resolve import resolve
+
+GENRES = ["blues", "jazz", "rock"]
+SET_GENRES = f"corpus.genres={json.dumps(GENRES)}"
+PATIENCE = 540
+
+
+def clips(folder: Path, per_genre: int = 6) -> Path:
+    """Tones that differ in pitch by genre."""
+    for number, genre in enumerate(GENRES):
+        for clip in range(per_genre):
+            write(folder / genre / f"{clip}.wav", tone(seconds=3.2, pitch=220.0 * 2**number + clip))
+    return folder
+
+
+def run(folder: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`genreflow run` with the smallest model, in a process of its own."""
+    command = [sys.executable, "-m", "pipelines.cli", "run", "--source", str(folder), "--family", "mfcc_cnn"]
+    command += ["--set", SET_GENRES, "--set", "training.epochs=2", "--set", "training.device=cpu"]
+    command += ["--set", "gate.min_accuracy=0", *arguments]
+    variables = {**os.environ, "GENREFLOW_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=PATIENCE, env=variables, cwd=home.parent
+    )
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The same run twice, each with its summary; the second one with its list of steps."""
+    folder = tmp_path_factory.mktemp("runs")
+    clips(folder / "clips")
+    first = run(folder / "clips", folder / "home", "--summary", str(folder / "first.json"))
+    assert first.returncode == 0, first.stderr
+    second = run(folder / "clips", folder / "home", "--summary", str(folder / "second.json"))
+    assert second.returncode == 0, second.stderr
+    return {
+        "folder": folder,
+        "first": first,
+        "second": second,
+        "first_summary": json.loads((folder / "first.json").read_text()),
+        "second_summary": json.loads((folder / "second.json").read_text()),
+    }
+
+
+def test_the_summary_says_what_the_design_promises(two_runs: dict[str, Any]) -> None:
+    summary = two_runs["first_summary"]
+    assert set(summary) == {"run_id", "model_version", "aliases", "decision", "metrics", "corpus", "steps"}
+    assert set(summary["metrics"]) == {"accuracy", "accuracy_ci95", "macro_f1", "per_genre"}
+    assert set(summary["metrics"]["per_genre"]) == set(GENRES)
+    low, high = summary["metrics"]["accuracy_ci95"]
+    assert low <= summary["metrics"]["accuracy"] <= high
+    assert set(summary["corpus"]) == {"fingerprint", "protocol", "counts", "quarantined"}
+    assert sum(summary["corpus"]["counts"].values()) == 18
+    assert summary["decision"]["verdict"] in ("promoted", "kept")
+    assert summary["decision"]["reason"]
+    assert summary["model_version"] == "1"
+    assert len(summary["run_id"]) == 32
+
+
+def test_every_step_is_in_the_summary_with_its_time(two_runs: dict[str, Any]) -> None:
+    steps = two_runs["first_summary"]["steps"]
+    assert [step["name"] for step in steps] == [
+        "resolve", "ingest", "extract_features", "fine_tune", "evaluate", "package", "register", "promote"
+    ]  # fmt: skip
+    assert all(step["seconds"] > 0 and not step["cached"] for step in steps)
+
+
+def test_a_second_run_takes_from_the_cache_what_did_not_change(two_runs: dict[str, Any]) -> None:
+    cached = {step["name"] for step in two_runs["second_summary"]["steps"] if step["cached"]}
+    assert cached == {"ingest", "extract_features", "fine_tune", "evaluate", "package"}
+    for name in ("run_id", "model_version", "metrics", "corpus"):
+        assert two_runs["second_summary"][name] == two_runs["first_summary"][name]
+    assert two_runs["second"].stdout.rstrip().endswith("nothing new: identical to version 1")
+    assert "Fine-tune model:  cached" in two_runs["second"].stderr
+
+
+def test_the_report_on_stdout_names_figures_decision_and_what_exists(two_runs: dict[str, Any]) -> None:
+    text = two_runs["first"].stdout
+    assert "95 % interval" in text
+    assert "Gate: " in text
+    report = next(line for line in text.splitlines() if line.startswith("Report: "))
+    assert "<html" in Path(report.removeprefix("Report: ")).read_text()
+    classify = next(line.split() for line in text.splitlines() if "genreflow classify" in line)
+    assert any(Path(word).is_file() for word in classify)
+    assert "nothing new" not in text
+
+
+def test_progress_goes_to_stderr_and_results_to_stdout(two_runs: dict[str, Any]) -> None:
+    assert "Ingest corpus:" in two_runs["first"].stderr
+    assert "Ingest corpus:" not in two_runs["first"].stdout
+    assert "Traceback" not in two_runs["first"].stderr
+
+
+def test_a_step_that_fails_is_told_in_its_own_sentence_with_the_logs_place(tmp_path: Path) -> None:
+    for genre in GENRES:
+        for number in range(3):
+            path = tmp_path / "clips" / genre / f"{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"<html><body>{genre} {number} was not found</body></html>")
+    done = run(tmp_path / "clips", tmp_path / "home")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    sentence, place = done.stderr.strip().splitlines()[-2:]
+    assert sentence.startswith("genreflow: ")
+    assert "failed unexpectedly" not in sentence
+    log = Path(place.removeprefix("The log of this run: "))
+    assert "Traceback" in log.read_text()
+    assert not (tmp_path / "home" / "mlflow.db").exists()
+
+
+def test_an_interrupted_run_ends_its_steps_and_itself(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    command = [sys.executable, "-m", "pipelines.cli", "run", "--source", "synthetic?clips=40&seconds=20"]
+    command += ["--family", "mfcc_cnn"]
+    variables = {**os.environ, "GENREFLOW_HOME": str(home)}
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=variables, start_new_session=True
+    )
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("Ingest corpus: started"):
+                break
+        os.kill(process.pid, signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+    assert "genreflow: interrupted" in rest
+    assert "Traceback" not in rest
+    deadline = time.monotonic() + 10
+    while alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(process.pid)
+
+
+def alive(session: int) -> list[int]:
+    """Processes of a session that still run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def ingesting(tmp_path: Path) -> Any:
+    """Run resolve and ingest on a folder; whether ingest really ran, by the artifact's place."""
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(tmp_path / "root"),
+        enable_caching=True,
+        cache_root=str(tmp_path / "cache"),
+    )
+    settings = json.dumps({"genres": GENRES, "protocol": "grouped"})
+
+    @dsl.pipeline(name="ingesting")
+    def ingesting(source: str) -> dsl.Dataset:
+        resolved = resolve(source=source, genres=json.dumps(GENRES), backbone="")
+        resolved.set_caching_options(enable_caching=False)
+        ingested = ingest(
+            source=source, source_fingerprint=resolved.outputs["source_fingerprint"], settings=settings
+        )
+        ingested.set_caching_options(enable_caching=True)
+        return ingested.outputs["corpus"]
+
+    def corpus(source: Path) -> str:
+        return str(ingesting(source=str(source)).output.uri)
+
+    return corpus
+
+
+def test_a_changed_folder_is_ingested_again_and_an_unchanged_one_is_not(
+    tmp_path: Path, ingesting: Any
+) -> None:
+    folder = clips(tmp_path / "clips", per_genre=3)
+    seen = [ingesting(folder)]
+    assert ingesting(folder) == seen[0]
+    write(folder / "jazz" / "new.wav", tone(pitch=999.0))
+    seen.append(ingesting(folder))
+    write(folder / "jazz" / "new.wav", tone(pitch=777.0, seconds=2.5))
+    seen.append(ingesting(folder))
+    (folder / "rock" / "0.wav").unlink()
+    seen.append(ingesting(folder))
+    assert len(set(seen)) == 4

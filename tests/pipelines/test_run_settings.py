@@ -1,0 +1,141 @@
+"""Profiles, options and `--set`: what merges into what, and what is refused in a sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from genreflow.errors import SettingsError
+from pipelines.settings import nearest, parse_assignments, profiles, read_profile, settings
+
+
+def test_every_built_in_profile_is_complete_and_valid(tmp_path: Path) -> None:
+    assert set(profiles()) == {"quickstart", "gtzan-mini", "gtzan"}
+    for name in profiles():
+        chosen = settings(name, source=str(tmp_path))
+        assert chosen.training["epochs"] >= 1
+        assert chosen.model
+
+
+def test_quickstart_trains_from_scratch_and_needs_no_hub() -> None:
+    chosen = settings("quickstart")
+    assert chosen.source.startswith("synthetic")
+    assert chosen.backbone is None
+
+
+def test_gtzan_is_distilhubert_on_ten_second_windows(tmp_path: Path) -> None:
+    chosen = settings("gtzan", source=str(tmp_path))
+    assert chosen.backbone == "ntu-spml/distilhubert"
+    assert chosen.model["window_seconds"] == 10
+    assert chosen.training["learning_rate"] == pytest.approx(5e-5)
+    assert chosen.corpus.protocol == "fault-filtered"
+
+
+def test_a_given_backbone_takes_the_place_of_a_model_from_scratch(tmp_path: Path) -> None:
+    chosen = settings("quickstart", backbone=str(tmp_path))
+    assert chosen.backbone == str(tmp_path)
+    assert chosen.model["from_scratch"] is None
+    assert settings("quickstart", assignments=[f"model.backbone={tmp_path}"]) == chosen
+
+
+def test_another_family_leaves_the_profiles_backbone_behind(tmp_path: Path) -> None:
+    chosen = settings("gtzan", source=str(tmp_path), family_name="mfcc_cnn")
+    assert chosen.family == "mfcc_cnn"
+    assert chosen.backbone is None
+
+
+def test_options_beat_the_profile_and_set_beats_both() -> None:
+    chosen = settings(
+        "quickstart",
+        family_name="mfcc_cnn",
+        protocol="random",
+        assignments=["training.epochs=3", "training.learning_rate=5e-4", "source=synthetic?clips=3"],
+    )
+    assert chosen.corpus.protocol == "random"
+    assert chosen.training["epochs"] == 3
+    assert chosen.training["learning_rate"] == pytest.approx(5e-4)
+    assert chosen.source == "synthetic?clips=3"
+
+
+def test_a_relative_folder_is_meant_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert settings(source="clips").source == str(tmp_path / "clips")
+
+
+def test_values_are_read_as_yaml() -> None:
+    changes = parse_assignments(["corpus.genres=[a, b]", "a.b=null", "a.c=true", "a.d=x=y"])
+    assert changes == {"corpus.genres": ["a", "b"], "a.b": None, "a.c": True, "a.d": "x=y"}
+
+
+def test_keys_inside_a_mapping_are_reached_one_by_one() -> None:
+    chosen = settings(assignments=["model.from_scratch.hidden_size=64", "resources.environment.A=b"])
+    assert chosen.model["from_scratch"]["hidden_size"] == 64
+    assert chosen.model["from_scratch"]["model_type"] == "hubert"
+    assert chosen.resources.environment == {"A": "b"}
+
+
+def test_a_profile_of_ones_own_is_a_yaml_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("source: synthetic\nfamily: mfcc_cnn\nvariants: {mfcc_cnn: {training: {epochs: 2}}}\n")
+    assert settings(str(path)).training["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("trainin.epochs=3", "did you mean training.epochs?"),
+        ("training.epoch=3", "did you mean training.epochs?"),
+        ("epochs=3", "did you mean training.epochs?"),
+        ("corpus.protocl=random", "did you mean corpus.protocol?"),
+        ("gate.margins=0.1", "did you mean gate.margin?"),
+        ("model.window_second=3", "did you mean model.window_seconds?"),
+        ("sorce=x", "did you mean source?"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(assignment: str, expected: str) -> None:
+    with pytest.raises(SettingsError, match="There is no setting") as refused:
+        settings(assignments=[assignment])
+    assert expected in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("training.epochs=many", "Setting training.epochs"),
+        ("training.epochs=0", "Setting training.epochs"),
+        ("corpus.protocol=sorted", "Setting corpus.protocol"),
+        ("gate.margin=high", "Setting gate.margin"),
+        ("resources.gpus=one", "Setting resources.gpus"),
+        ("training.epochs", "--set wants key=value"),
+        ("training.epochs=[1", "not readable YAML"),
+        ("family=3", "family is a text"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_by_name(assignment: str, expected: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        settings(assignments=[assignment])
+    assert expected in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_unknown_names_are_refused_with_what_there_is() -> None:
+    with pytest.raises(SettingsError, match="did you mean quickstart"):
+        settings("quikstart")
+    with pytest.raises(SettingsError, match="did you mean mfcc_cnn"):
+        settings(family_name="mfcc-cnn")
+    with pytest.raises(SettingsError, match="has no backbone"):
+        settings(family_name="mfcc_cnn", backbone="a/b")
+    with pytest.raises(SettingsError, match="needs a source"):
+        settings("gtzan")
+
+
+def test_a_profile_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("sorce: synthetic\n")
+    with pytest.raises(SettingsError, match="did you mean source"):
+        read_profile(str(path))
+    with pytest.raises(SettingsError, match="no profile file"):
+        read_profile(str(tmp_path / "other.yaml"))
+
+
+def test_nothing_near_means_no_guess() -> None:
+    assert nearest("zzzz", ["source", "family"]) == "."

@@ -1,0 +1,108 @@
+"""The compiled pipeline: what Kubeflow will do, read from its YAML."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.image import IMAGE, image
+from pipelines.settings import settings
+from pipelines.training import compile_to
+
+CACHED = {"ingest", "extract-features", "fine-tune", "evaluate", "package"}
+NEVER_CACHED = {"resolve", "register", "promote"}
+MODEL_STEPS = {"extract-features", "fine-tune", "evaluate"}
+
+
+def compiled(path: Path, *assignments: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pipeline's specification, and its Kubernetes part (empty where there is none)."""
+    compile_to(path, settings("quickstart", assignments=assignments))
+    documents = list(yaml.safe_load_all(path.read_text()))
+    return documents[0], documents[1] if len(documents) > 1 else {}
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return compiled(tmp_path_factory.mktemp("compiled") / "training.yaml")[0]
+
+
+def tasks(spec: dict[str, Any]) -> dict[str, Any]:
+    return spec["root"]["dag"]["tasks"]
+
+
+def containers(spec: dict[str, Any]) -> dict[str, Any]:
+    executors = spec["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): executor["container"] for name, executor in executors.items()}
+
+
+def test_the_eight_steps_are_chained_and_resolve_register_promote_are_never_cached(
+    spec: dict[str, Any],
+) -> None:
+    assert set(tasks(spec)) == CACHED | NEVER_CACHED
+    for name, task in tasks(spec).items():
+        assert bool(task["cachingOptions"].get("enableCache")) is (name in CACHED), name
+    assert set(tasks(spec)["promote"]["dependentTasks"]) == {"register", "package", "evaluate", "ingest"}
+
+
+def test_every_step_has_a_name_retries_and_limits(spec: dict[str, Any]) -> None:
+    for name, task in tasks(spec).items():
+        assert task["taskInfo"]["name"][0].isupper()
+        assert task["retryPolicy"]["maxRetryCount"] == 2, name
+    for container in containers(spec).values():
+        assert container["resources"]["cpuLimit"] >= 1
+        assert container["resources"]["memoryLimit"] >= 2
+
+
+def test_steps_run_in_the_image_of_this_code_and_install_nothing(spec: dict[str, Any]) -> None:
+    for container in containers(spec).values():
+        assert container["image"] == IMAGE
+        assert "pip install" not in " ".join(container["command"])
+
+
+def test_a_step_is_given_only_what_it_needs(spec: dict[str, Any]) -> None:
+    def parameters(task: str) -> set[str]:
+        given = tasks(spec)[task].get("inputs", {}).get("parameters", {})
+        return {entry.get("componentInputParameter", "") for entry in given.values()} - {""}
+
+    assert parameters("ingest") == {"source", "corpus_settings"}
+    assert parameters("extract-features") == {"family", "model_settings", "device", "batch"}
+    assert parameters("fine-tune") == {"training_settings", "experiment"}
+    assert parameters("evaluate") == parameters("package") == parameters("register") == set()
+    assert parameters("promote") == {"gate_policy"}
+
+
+def test_no_accelerator_is_asked_for_unless_wanted(spec: dict[str, Any], tmp_path: Path) -> None:
+    assert not any("accelerator" in container["resources"] for container in containers(spec).values())
+    wanted, kubernetes = compiled(tmp_path / "gpu.yaml", "resources.gpus=2", "resources.shared_memory=8Gi")
+    for name, container in containers(wanted).items():
+        accelerator = container["resources"].get("accelerator", {})
+        expected = ("nvidia.com/gpu", "2") if name in MODEL_STEPS else (None, None)
+        assert (accelerator.get("type"), accelerator.get("count")) == expected, name
+    mounts = kubernetes["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert {name.removeprefix("exec-") for name in mounts} == MODEL_STEPS
+    for mount in mounts.values():
+        (shared_memory,) = mount["emptyDirMounts"]
+        assert shared_memory["mountPath"] == "/dev/shm"
+        assert shared_memory["medium"] == "Memory"
+        assert shared_memory["sizeLimit"] == "8Gi"
+
+
+def test_pods_are_told_of_a_tracking_server_but_not_of_a_local_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here.db")
+    local, _ = compiled(tmp_path / "a.yaml", "resources.environment.A=b")
+    assert all(container["env"] == [{"name": "A", "value": "b"}] for container in containers(local).values())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    served, _ = compiled(tmp_path / "b.yaml")
+    expected = [{"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow:5000"}]
+    assert all(container["env"] == expected for container in containers(served).values())
+
+
+def test_the_image_is_named_by_the_environment_or_by_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GENREFLOW_IMAGE", raising=False)
+    assert image() == image()
+    assert image().startswith("genreflow:")
+    monkeypatch.setenv("GENREFLOW_IMAGE", "registry/genreflow@sha256:1")
+    assert image() == "registry/genreflow@sha256:1"
