@@ -4,7 +4,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 FRAME = 400
 HOP = 160
@@ -51,7 +50,7 @@ def ast_fbank(
         framed = framed - framed.mean(axis=-1, keepdims=True)
         first = framed[:, :1] * np.float32(1 - PREEMPHASIS)
         framed = np.concatenate((first, framed[:, 1:] - np.float32(PREEMPHASIS) * framed[:, :-1]), axis=1)
-        spectrum = fft.rfft(framed * hann, N_FFT, axis=-1)
+        spectrum = np.fft.rfft(framed * hann, N_FFT, axis=-1)
         power = spectrum.real**2 + spectrum.imag**2
         fbank[:frames] = np.log(np.maximum(power @ filters, np.float32(POWER_FLOOR)))
     return (out - np.float32(mean)) / np.float32(2 * std) if normalise else out

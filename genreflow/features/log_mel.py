@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 from genreflow.features import spectral
 
@@ -38,7 +37,7 @@ def whisper_log_mel(
     for samples, log_mel in zip(windows, out, strict=True):  # one window at a time stays in the cache
         padded = np.pad(samples, N_FFT // 2, mode="reflect")
         framed = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP][:frames]
-        spectrum = fft.rfft(framed * hann, axis=-1)
+        spectrum = np.fft.rfft(framed * hann, axis=-1)
         power = spectrum.real**2 + spectrum.imag**2
         np.maximum((power @ filters).T, np.float32(POWER_FLOOR), out=log_mel)
         np.log10(log_mel, out=log_mel)
