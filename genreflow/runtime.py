@@ -488,6 +488,11 @@ def _load_packaged(folder: Path, runtime: str, precision: Precision | None, devi
         if runtime == "openvino":
             raise ModelError(f"The packaged model in {folder} cannot be served by OpenVINO here: {reason}.")
         log.warning("OpenVINO does not serve %s (%s): using PyTorch.", folder, reason)
+    refused = any(
+        one.name == "pytorch" and one.precision == "bf16" and not one.usable for one in document.runtimes
+    )
+    if precision is None and refused:
+        precision = "f32"
     return load_pytorch(folder / MODEL_FOLDER, document.model, precision, device)
 
 
