@@ -190,6 +190,9 @@ def _play(take: Take, style: Style, guest: Style | None) -> tuple[dict[str, str]
     present = [role for role in roles if role in lent or rng.random() >= style.absent.get(role, 0.0)]
     if len(present) < 2:
         present = roles
+    # The name on the label stays true: the guest never plays more of the parts than the hosts do.
+    while len(lent) > len(set(present) - lent):
+        lent.discard(max(lent))
     # Drums come first: what pumps with the kick must know where it falls.
     order = sorted({*present, *lent}, key=("drums", "bass", "chords", "lead", "colour").index)
     played = {}
