@@ -18,6 +18,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, 
 from genreflow.errors import ModelError, SettingsError
 from genreflow.families.encoder import Encoder, EncoderSettings
 from genreflow.families.encoder.module import CachedFrontEnd
+from genreflow.families.encoder.scratch import mel_centres
 from genreflow.features import represent
 
 FAMILY = Encoder()
@@ -474,5 +475,46 @@ def test_from_scratch_the_frozen_front_end_is_the_one_that_extraction_used(tmp_p
         torch.testing.assert_close(module(cached).logits, whole(inputs).logits, rtol=0, atol=1e-5)
     with pytest.raises(SettingsError, match="probe"):
         FAMILY.hearing(settings.model_copy(update={"method": "probe"}))
-    with pytest.raises(SettingsError, match="gramophone"):
-        FAMILY.hearing(EncoderSettings(from_scratch={"model_type": "gramophone"}))
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "gramophone"}, "gramophone"),
+        ({"hiden_size": 8}, "nearest is 'hidden_size'"),
+        ({"hidden_size": 24, "num_attention_heads": 5}, "describes no HuBERT"),
+        ({"conv_dim": [8, 8], "conv_kernel": [10], "conv_stride": [5]}, "describes no HuBERT"),
+        ({"hidden_size": "large"}, "describes no HuBERT"),
+    ],
+)
+def test_a_configuration_from_scratch_that_cannot_be_is_refused(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        FAMILY.build(EncoderSettings(from_scratch=config), GENRES, "inputs", seed=0)
+
+
+def test_a_mel_front_end_hears_each_band_at_its_pitch() -> None:
+    bands, rate = 16, 8_000
+    config = {
+        "conv_dim": [8, 4 * bands, bands, bands],
+        "conv_kernel": [4, 96, 6, 3],
+        "conv_stride": [4, 16, 4, 2],
+        "conv_bias": True,
+        "hidden_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "num_conv_pos_embeddings": 8,
+        "num_conv_pos_embedding_groups": 4,
+        "sampling_rate": rate,
+    }
+    settings = EncoderSettings(
+        from_scratch=config, mel_front_end=True, window_seconds=1.0, cache_precision="float32"
+    )
+    part = FAMILY.frozen_part(settings, "cpu")
+    assert part is not None
+    centres, _ = mel_centres(bands, rate)
+    tones = np.sin(2 * np.pi * centres[:, None] * np.arange(rate) / rate).astype(np.float32)
+    frames = part.compute(represent(FAMILY.hearing(settings), tones))
+    loudest = frames.mean(axis=1).argmax(axis=1)
+    assert np.abs(loudest - np.arange(bands)).max() <= 1
+    assert (loudest == np.arange(bands)).mean() > 0.8

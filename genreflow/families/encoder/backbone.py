@@ -1,6 +1,7 @@
 """Pretrained checkpoints: what they are, how they hear, their encoder's weights, checked to be all there."""
 
 import contextlib
+import difflib
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ def describe_checkpoint(source: str | Path) -> Backbone:
     Raises:
         ModelError: it is not there, cannot be reached, or is not an audio encoder of a known kind.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
     from transformers.feature_extraction_utils import FeatureExtractionMixin
 
@@ -86,7 +88,7 @@ def describe_checkpoint(source: str | Path) -> Backbone:
     with quiet():
         try:
             config = AutoConfig.from_pretrained(source)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
             raise ModelError(_unusable(source, error)) from error
         model_type = getattr(config, "model_type", None)
         if model_type not in ARCHITECTURES:
@@ -163,7 +165,10 @@ def new_encoder(backbone: Backbone, config: "PreTrainedConfig", seed: int) -> An
 
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForAudioClassification.from_config(config, dtype=torch.float32)
+        try:
+            model = AutoModelForAudioClassification.from_config(config, dtype=torch.float32)
+        except (ValueError, TypeError, RuntimeError, IndexError, KeyError) as error:
+            raise SettingsError(_no_model(config.model_type, error)) from error
     return getattr(model, backbone.architecture.prefix)
 
 
@@ -246,7 +251,13 @@ def _unusable(source: str, error: Exception) -> str:
     return f"{source} is not a model that can be read: {reason}"
 
 
+def _no_model(model_type: str, error: Exception) -> str:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"This configuration describes no {ARCHITECTURES[model_type].title} that can be built: {reason}"
+
+
 def _from_scratch(settings: EncoderSettings) -> Backbone:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     assert settings.from_scratch is not None
@@ -259,7 +270,17 @@ def _from_scratch(settings: EncoderSettings) -> Backbone:
         raise SettingsError(
             f"from_scratch.model_type is {model_type!r}; it can be {', '.join(ARCHITECTURES)}."
         )
-    config = AutoConfig.for_model(model_type, **given)
+    known = AutoConfig.for_model(model_type).to_dict()
+    for key in given:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
+            raise SettingsError(
+                f"There is no from_scratch.{key} in {model_type}; the nearest is {nearest!r}."
+            )
+    try:
+        config = AutoConfig.for_model(model_type, **given)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise SettingsError(_no_model(model_type, error)) from error
     architecture = ARCHITECTURES[model_type]
     if architecture.representation == "waveform":
         extractor: dict[str, Any] = {
