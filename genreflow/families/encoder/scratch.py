@@ -1,8 +1,8 @@
 """A front end that hears without training: the first layers of a small encoder set to a mel filterbank.
 
 Trained from scratch on a few hundred clips, convolutions over waveforms learn little. So they begin, as in
-SincNet (Ravanelli and Bengio 2018) and LEAF (Zeghidour et al. 2021), as the filterbank that they would have to
-find: in HuBERT's layout, every weight computed here. Frozen, they are a fixed representation.
+SincNet (Ravanelli and Bengio 2018) and LEAF (Zeghidour et al. 2021), as the filterbank that they would have
+to find: in HuBERT's layout, every weight computed here. Frozen, they are a fixed representation.
 
 The front end's group norm evens out every channel of its first layer, which would wipe the spectrum's shape
 away were that layer the filterbank. Instead:
@@ -77,8 +77,8 @@ def begin_as_mel_filterbank(encoder: "PreTrainedModel", sample_rate: int) -> Non
     same = np.arange(bands)
     for channel in range(SIGNS * QUADRATURE):
         weights[2][same, SIGNS * QUADRATURE * same + channel] = _window(config.conv_kernel[2])
-    for layer, kernel in zip(weights[3:], config.conv_kernel[3:], strict=True):
-        layer[same, same] = _window(kernel)
+    for weight, kernel in zip(weights[3:], config.conv_kernel[3:], strict=True):
+        weight[same, same] = _window(kernel)
     with torch.no_grad():
         for layer, weight in zip(layers, weights, strict=True):
             layer.weight.copy_(torch.from_numpy(weight))
@@ -89,7 +89,8 @@ def begin_as_mel_filterbank(encoder: "PreTrainedModel", sample_rate: int) -> Non
 def mel_centres(bands: int, sample_rate: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Centres and widths (Hz) of triangular mel bands (HTK's scale), each (bands,)."""
     top = HIGHEST_SHARE * sample_rate / 2
-    mels = np.linspace(*(2595 * np.log10(1 + np.array([LOWEST_HZ, top]) / 700)), bands + 2)
+    lowest, highest = 2595 * np.log10(1 + np.array([LOWEST_HZ, top]) / 700)
+    mels = np.linspace(lowest, highest, bands + 2)
     edges = 700 * (10 ** (mels / 2595) - 1)
     return edges[1:-1], edges[2:] - edges[:-2]
 
