@@ -306,7 +306,7 @@ def test_bf16_is_as_accurate_as_fp32_over_three_seeds(small_features: Path, tmp_
     means = {precision: statistics.mean(found) for precision, found in accuracies.items()}
     low, high = wilson(round(means["fp32"] * validation), validation)
     print(
-        f"\nvalidation accuracy of three seeds, {validation} clips: {accuracies}; interval {low:.3f}–{high:.3f}"
+        f"\n{validation} validation clips, three seeds: {accuracies}; interval of fp32 {low:.3f} to {high:.3f}"
     )
     assert means["fp32"] > 0.5
     assert low <= means["bf16"] <= high
