@@ -191,7 +191,7 @@ def _decide_alone(table: "pd.DataFrame", model: ModelFacts, why: str, policy: Ga
         promote=True,
         verdict="promoted",
         reason=f"promoted: {why}, and the floors hold (right on {_percent(accuracy)} of {n} unseen clips, "
-        f"{policy.confidence:.0%} interval {_percent(low)} to {_percent(high)})" + _caveats(model),
+        f"{policy.confidence * 100:g} % interval {_percent(low)} to {_percent(high)})" + _caveats(model),
         numbers=numbers,
     )
 
@@ -242,7 +242,7 @@ def _decide_paired(
     }
     figures = (
         f"right on {_percent(accuracy)} of {n} clips that neither had seen, {old.name} on "
-        f"{_percent(accuracy_old)}; difference {_points(difference)} points, {policy.confidence:.0%} "
+        f"{_percent(accuracy_old)}; difference {_points(difference)} points, {policy.confidence * 100:g} % "
         f"interval {_points(low)} to {_points(high)}"
     )
     caveats = _caveats(new) + _old_caveat(old)

@@ -7,9 +7,16 @@ from dataclasses import dataclass
 from genreflow.artifacts import CorpusDocument, PackagedDocument, RuntimeReport
 from genreflow.evaluation.document import EvaluationDocument
 from genreflow.registry.runs import corpus_name
+from genreflow.registry.store import MODEL_NAME
+from genreflow.registry.versions import Version
 
+SPACE = "\u00a0"
+"""MLflow shows tables without borders or padding: cells bring their own."""
 DESCRIPTION_CHARACTERS = 5000
 """MLflow's database ends descriptions here."""
+OVERVIEW = "### Versions"
+OVERVIEW_ROWS = 8
+REASON_CHARACTERS = 220
 DECISION = "### Is it champion?"
 WHAT = "### What it is"
 
@@ -22,9 +29,7 @@ with. It moves only when a candidate passes the gate (both models on the same cl
 training), or by hand with `genreflow promote`, back with `genreflow rollback`.
 - **@challenger** is the latest version that the gate compared and did not promote.
 
-The tag `decision_reason` of each version says why it is, or is not, champion. Figures of versions with \
-`leaky = true` flatter; versions with `synthetic = true` were trained on generated music and say \
-nothing about real music.
+Figures on a leaky split flatter; versions trained on synthetic music say nothing about real music.
 """
 
 
@@ -36,25 +41,26 @@ class Trace:
     run_id: str
 
 
-def tags(packaged: PackagedDocument, evaluation: EvaluationDocument) -> dict[str, str]:
-    """The tags of a version, all of them set when it is created."""
+def tags(
+    packaged: PackagedDocument, evaluation: EvaluationDocument, corpus: CorpusDocument
+) -> dict[str, str]:
+    """The tags of a version, all of them set when it is created; MLflow shows them in this order."""
     model = packaged.model
     low, high = evaluation.accuracy_ci95
     return {
-        "digest": packaged.digest,
+        "decision": "none yet",
         "accuracy": f"{evaluation.accuracy:.4f}",
         "accuracy_ci95": json.dumps([round(low, 4), round(high, 4)]),
         "macro_f1": f"{evaluation.macro_f1:.4f}",
-        "test_clips": str(evaluation.clips),
-        "corpus_fingerprint": model.corpus_fingerprint,
+        "data": corpus_name(corpus),
         "protocol": model.protocol,
-        "synthetic": str(model.synthetic).lower(),
         "leaky": str(model.leaky or evaluation.leaky).lower(),
+        "synthetic": str(model.synthetic).lower(),
         "family": model.family,
         "backbone": model.pretrained or "none (from scratch)",
-        "code_version": packaged.code_version,
-        "decision": "none yet",
         "decision_reason": "The gate has not compared it yet.",
+        "digest": packaged.digest,
+        "corpus_fingerprint": model.corpus_fingerprint,
     }
 
 
@@ -63,9 +69,10 @@ def describe(
 ) -> str:
     """A version's description: how good, whether champion, what it is, per genre, where it came from."""
     low, high = evaluation.accuracy_ci95
+    # MLflow's list of versions shows the first characters of this line, unformatted.
     head = (
-        f"**Right on {evaluation.accuracy:.1%} of {evaluation.clips} test clips** (95 % interval {low:.1%} "
-        f"to {high:.1%}), macro F1 {evaluation.macro_f1:.3f}."
+        f"{_percent(evaluation.accuracy)} right on {evaluation.clips} test clips (95{SPACE}% interval "
+        f"{_percent(low)} to {_percent(high)}), macro F1 {evaluation.macro_f1:.3f}."
     )
     parts = [head, *_warnings(packaged, evaluation), DECISION, "Not yet: the gate has not compared it.", WHAT]
     parts.append(_what(packaged, corpus, evaluation))
@@ -74,6 +81,29 @@ def describe(
     if len("\n\n".join([*parts, table, ending])) > DESCRIPTION_CHARACTERS - 1200:
         table = "(The table per genre is too long for this page: it is in the report.)"
     return "\n\n".join([*parts, "### Per genre", table, "### Where it came from", ending])
+
+
+def with_overview(description: str, versions: Sequence[Version]) -> str:
+    """The registered model's description ending in a table of its latest versions, the newest first."""
+    rows = []
+    for version in versions[:OVERVIEW_ROWS]:
+        tags = version.tags
+        reason = tags.get("decision_reason", "")
+        if len(reason) > REASON_CHARACTERS:
+            reason = reason[: REASON_CHARACTERS - 1] + "…"
+        if "displaced_by" in tags and "champion" not in version.aliases:
+            reason = f"was champion before version {tags['displaced_by']}; {reason}"
+        names = " ".join(f"**@{alias}**" for alias in version.aliases)
+        link = f"[Version{SPACE}{version.version}](#/models/{MODEL_NAME}/versions/{version.version})"
+        split = tags.get("protocol", "") + (" (leaky)" if tags.get("leaky") == "true" else "")
+        rows.append((link, names, _right(tags), f"{tags.get('data', '')}, {split}", reason))
+    head = ("version", "now", "right (95 % interval)", "data, split", "why it is, was, or is not champion")
+    kept = description.partition(OVERVIEW)[0].rstrip()[: DESCRIPTION_CHARACTERS // 3]
+    table = _table(head, rows)
+    while len(kept) + len(OVERVIEW) + len(table) + 4 > DESCRIPTION_CHARACTERS and rows:
+        rows.pop()
+        table = _table(head, rows)
+    return f"{kept}\n\n{OVERVIEW}\n\n{table}"
 
 
 def with_decision(description: str, decision: str) -> str:
@@ -89,6 +119,17 @@ def with_decision(description: str, decision: str) -> str:
 def decision_of(description: str) -> str:
     """The part that `with_decision` writes."""
     return description.partition(DECISION)[2].partition(WHAT)[0].strip()
+
+
+def _right(tags: dict[str, str]) -> str:
+    """`82.0 % (77.0 to 86.0)` from a version's tags; empty where they are not genreflow's."""
+    try:
+        low, high = json.loads(tags["accuracy_ci95"])
+        return f"{_percent(float(tags['accuracy']))} ({low * 100:.1f} to {high * 100:.1f})".replace(
+            " ", SPACE
+        )
+    except (KeyError, TypeError, ValueError):
+        return ""
 
 
 def _warnings(packaged: PackagedDocument, evaluation: EvaluationDocument) -> list[str]:
@@ -144,7 +185,7 @@ def _what(packaged: PackagedDocument, corpus: CorpusDocument, evaluation: Evalua
     refused = [f"{runtime.name} {runtime.precision}" for runtime in packaged.runtimes if not runtime.usable]
     if refused:
         rows.append(("Not served in", ", ".join(refused) + " (failed parity)"))
-    return _table(("", ""), rows)
+    return "\n".join(f"- **{name}**: {text}" for name, text in rows)
 
 
 def _per_genre(evaluation: EvaluationDocument) -> str:
@@ -152,10 +193,10 @@ def _per_genre(evaluation: EvaluationDocument) -> str:
     for genre, scores in evaluation.per_genre.items():
         recall = "–"
         if scores.recall is not None:
-            recall = f"{scores.recall:.0%}"
+            recall = _percent(scores.recall, 0)
             if scores.recall_ci95 is not None:
-                recall += f" ({scores.recall_ci95[0]:.0%}–{scores.recall_ci95[1]:.0%})"
-        precision = "–" if scores.precision is None else f"{scores.precision:.0%}"
+                recall += f" ({scores.recall_ci95[0] * 100:.0f} to {scores.recall_ci95[1] * 100:.0f})"
+        precision = "–" if scores.precision is None else _percent(scores.precision, 0)
         f1 = "–" if scores.f1 is None else f"{scores.f1:.2f}"
         rows.append((genre, str(scores.support), recall, precision, f1))
     return _table(("genre", "test clips", "found (95 % interval)", "right when said", "F1"), rows)
@@ -174,8 +215,13 @@ def _lineage(packaged: PackagedDocument, corpus: CorpusDocument, trace: Trace) -
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    padded = [[cell.replace("|", "\\|") + 3 * SPACE for cell in line] for line in (head, *rows)]
+    padded.insert(1, [":---"] * len(head))
+    return "\n".join("| " + " | ".join(line) + " |" for line in padded)
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{share * 100:.{digits}f}{SPACE}%"
 
 
 def _fold(fold: int | None) -> str:

@@ -1,6 +1,5 @@
 """Which version is champion: the gate's decisions on record, the aliases, their history."""
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-HISTORY_TAG = "champion_history"
-HISTORY_LENGTH = 20
-HISTORY_REASON_CHARACTERS = 150
+HISTORY_TAG = "champions_so_far"
+"""The champions one after another, as a tag of the registered model; why each came is with the version."""
+HISTORY_LENGTH = 50
 
 
 def record_decision(version: str, decision: Decision, compared_with: str | None = None) -> None:
@@ -47,6 +46,7 @@ def record_decision(version: str, decision: Decision, compared_with: str | None 
         _note(client, entry, tags, f"{word} {_sentence(decision.reason)}")
         if entry.run_id:
             client.log_dict(entry.run_id, decision.model_dump(mode="json"), "gate.json")
+        refresh_overview(client)
 
 
 def set_champion(version: str, reason: str) -> Version:
@@ -66,9 +66,11 @@ def set_champion(version: str, reason: str) -> Version:
             if entry.tags.get("decision_reason") != reason:
                 tags = {"decision": "promoted by hand", "decision_reason": reason}
                 _note(client, entry, tags, f"**Promoted by hand.** {_sentence(reason)}")
-            _crown(client, number, _pushed(_history(client), before, number, reason))
+            earlier = [*_until(_history(client), before), before] if before is not None else []
+            _crown(client, number, [*earlier, number])
             if before is not None:
                 _note_displaced(client, before, number)
+            refresh_overview(client)
         return described(client, find(client, number), alias_targets(client))
 
 
@@ -79,6 +81,7 @@ def set_challenger(version: str) -> None:
         number = str(find(client, version).version)
         if alias_targets(client).get(CHAMPION) != number:
             client.set_registered_model_alias(MODEL_NAME, CHALLENGER, number)
+            refresh_overview(client)
 
 
 def rollback(reason: str) -> Version:
@@ -94,15 +97,13 @@ def rollback(reason: str) -> Version:
         current = alias_targets(client).get(CHAMPION)
         if current is None:
             raise RegistryError("There is no champion to roll back from.")
-        history = _history(client)
-        last = max((at for at, champion in enumerate(history) if champion["version"] == current), default=0)
         existing = {str(entry.version) for entry in entries(client)}
-        earlier = [champion for champion in history[:last] if champion["version"] in existing - {current}]
+        earlier = [number for number in _until(_history(client), current) if number in existing - {current}]
         if not earlier:
             raise RegistryError(
                 f"There is no champion before version {current}: choose one with genreflow promote VERSION."
             )
-        chosen = earlier[-1]["version"]
+        chosen = earlier[-1]
         why = f"rolled back from version {current}: {reason}"
         tags = {"decision": "champion again", "decision_reason": why}
         _note(client, find(client, chosen), tags, f"**Champion again.** {_sentence(why)}")
@@ -110,7 +111,16 @@ def rollback(reason: str) -> Version:
         why = f"rolled back to version {chosen}: {reason}"
         tags = {"decision": "rolled back", "decision_reason": why, "displaced_by": chosen}
         _note(client, find(client, current), tags, f"**No longer.** {_sentence(why)}")
+        refresh_overview(client)
         return described(client, find(client, chosen), alias_targets(client))
+
+
+def refresh_overview(client: "MlflowClient") -> None:
+    """Bring the table of versions in the registered model's description up to date; text above it stays."""
+    targets = alias_targets(client)
+    latest = [described(client, entry, targets) for entry in entries(client)[: card.OVERVIEW_ROWS]]
+    before = client.get_registered_model(MODEL_NAME).description or card.MODEL_DESCRIPTION
+    client.update_registered_model(MODEL_NAME, card.with_overview(before, latest))
 
 
 def _note(client: "MlflowClient", entry: "ModelVersion", tags: dict[str, str], text: str) -> None:
@@ -131,25 +141,22 @@ def _note_displaced(client: "MlflowClient", before: str, after: str) -> None:
     _note(client, entry, {"displaced_by": after}, f"{then}\n\nBefore: {earlier}")
 
 
-def _history(client: "MlflowClient") -> list[dict[str, str]]:
-    """The champions one after another, the present one last."""
-    text = client.get_registered_model(MODEL_NAME).tags.get(HISTORY_TAG, "[]")
-    return list(json.loads(text))
+def _history(client: "MlflowClient") -> list[str]:
+    """The champions' versions one after another, the present one last."""
+    text = client.get_registered_model(MODEL_NAME).tags.get(HISTORY_TAG, "")
+    return [number for number in text.split(", ") if number]
 
 
-def _pushed(history: list[dict[str, str]], before: str | None, new: str, reason: str) -> list[dict[str, str]]:
-    """The history with a new champion; what a crash left behind the present champion is dropped."""
-    last = max((at for at, champion in enumerate(history) if champion["version"] == before), default=-1)
-    kept = history[: last + 1]
-    if before is not None and last < 0:
-        kept = [{"version": before, "since": "", "reason": "set outside genreflow"}]
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    return [*kept, {"version": new, "since": since, "reason": reason[:HISTORY_REASON_CHARACTERS]}]
+def _until(history: list[str], number: str) -> list[str]:
+    """The history before the last reign of a version; what a crash left behind it is dropped."""
+    return (
+        history[: max(at for at, other in enumerate(history) if other == number)] if number in history else []
+    )
 
 
-def _crown(client: "MlflowClient", number: str, history: list[dict[str, str]]) -> None:
+def _crown(client: "MlflowClient", number: str, history: list[str]) -> None:
     """Everything around a new champion, and its alias last."""
-    client.set_registered_model_tag(MODEL_NAME, HISTORY_TAG, json.dumps(history[-HISTORY_LENGTH:]))
+    client.set_registered_model_tag(MODEL_NAME, HISTORY_TAG, ", ".join(history[-HISTORY_LENGTH:]))
     if alias_targets(client).get(CHALLENGER) == number:
         client.delete_registered_model_alias(MODEL_NAME, CHALLENGER)
     client.set_registered_model_alias(MODEL_NAME, CHAMPION, number)

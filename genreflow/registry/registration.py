@@ -17,6 +17,7 @@ from genreflow.artifacts import CorpusDocument, PackagedDocument
 from genreflow.errors import ModelError, RegistryError
 from genreflow.evaluation.document import EvaluationDocument
 from genreflow.registry import card
+from genreflow.registry.champions import refresh_overview
 from genreflow.registry.runs import (
     DIGEST_CHARACTERS,
     dataset_name,
@@ -79,6 +80,8 @@ def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str | None)
     with asking("look for the model"):
         found = [entry for entry in entries(client) if entry.tags.get("digest") == package.digest]
     if found:
+        with asking("tell of the versions"):
+            refresh_overview(client)
         return Registered(str(found[-1].version), False, package.digest)
     wrong = next(problems(packaged, package), None)
     if wrong is not None:
@@ -99,10 +102,12 @@ def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str | None)
             MODEL_NAME,
             source=f"{LOGGED_MODEL}{model_id}",
             run_id=run_id,
-            tags=card.tags(package, scores),
+            tags=card.tags(package, scores, music),
             description=card.describe(package, scores, music, card.Trace(experiment, run_id)),
             model_id=model_id,
         )
+    with asking("tell of the versions"):
+        refresh_overview(client)
     return Registered(str(created.version), True, package.digest)
 
 

@@ -62,12 +62,12 @@ def test_a_version_says_what_it_is_how_good_and_on_what_data(candidate: Make) ->
     assert expected.items() <= version.tags.items()
     assert json.loads(version.tags["accuracy_ci95"]) == pytest.approx([0.76, 0.85])
 
-    description = client().get_model_version(registry.MODEL_NAME, "1").description
+    description = client().get_model_version(registry.MODEL_NAME, "1").description.replace("\u00a0", " ")
     for words in (
-        "81.0% of 290 test clips",
-        "76.0% to 85.0%",
+        "81.0 % right on 290 test clips",
+        "76.0 % to 85.0 %",
         "443 clips to train on",
-        "| jazz | 29 |",
+        "| jazz    | 29    |",
         run_id,
     ):
         assert words in description
