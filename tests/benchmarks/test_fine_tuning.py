@@ -305,8 +305,6 @@ def test_bf16_is_as_accurate_as_fp32_over_three_seeds(small_features: Path, tmp_
             validation = len(document.validation_clips)
     means = {precision: statistics.mean(found) for precision, found in accuracies.items()}
     low, high = wilson(round(means["fp32"] * validation), validation)
-    print(
-        f"\n{validation} validation clips, three seeds: {accuracies}; interval of fp32 {low:.3f} to {high:.3f}"
-    )
+    print(f"\n{validation} clips, three seeds: {accuracies}; fp32 within {low:.3f} to {high:.3f}")
     assert means["fp32"] > 0.5
     assert low <= means["bf16"] <= high
