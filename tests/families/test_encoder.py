@@ -314,6 +314,7 @@ def test_truncated_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
         {"layers": ()},
         {"layers": (1, 1)},
         {"frozen_layers": 3},
+        {"mel_front_end": True},
         {"window_seconds": 0.01},
     ],
 )

@@ -27,8 +27,9 @@ __all__ = ["Encoder", "EncoderSettings"]
 
 WEIGHTS = "model.safetensors"
 PREPROCESSOR = "preprocessor_config.json"
-WINDOWS_AT_A_TIME = 2
-"""On a processor: the first convolution of ten seconds holds 65 MB a window, and more does not run faster."""
+WINDOWS_AT_A_TIME = 4
+"""On a processor: HuBERT's first convolution holds 65 MB a window of ten seconds; with eight at a time it takes
+650 MB more and 4 % less time."""
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
@@ -191,6 +192,13 @@ class Encoder(Family):
         return None if settings.from_scratch is not None else settings.backbone
 
     def _check(self, described: checkpoints.Backbone, settings: EncoderSettings) -> None:
+        if settings.mel_front_end and (
+            settings.from_scratch is None or described.architecture.representation != "waveform"
+        ):
+            raise SettingsError(
+                "mel_front_end begins a waveform model from scratch; a pretrained backbone, or one that takes "
+                "spectrograms, has no use for it: leave it away."
+            )
         layers = described.config.num_hidden_layers
         title = described.architecture.title
         if settings.frozen_layers > layers:
