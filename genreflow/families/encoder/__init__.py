@@ -28,8 +28,8 @@ __all__ = ["Encoder", "EncoderSettings"]
 WEIGHTS = "model.safetensors"
 PREPROCESSOR = "preprocessor_config.json"
 WINDOWS_AT_A_TIME = 4
-"""On a processor: HuBERT's first convolution holds 65 MB a window of ten seconds; with eight at a time it takes
-650 MB more and 4 % less time."""
+"""On a processor: HuBERT's first convolution holds 65 MB a window of ten seconds; eight at a time take 650 MB
+more and 4 % less time."""
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
@@ -196,8 +196,8 @@ class Encoder(Family):
             settings.from_scratch is None or described.architecture.representation != "waveform"
         ):
             raise SettingsError(
-                "mel_front_end begins a waveform model from scratch; a pretrained backbone, or one that takes "
-                "spectrograms, has no use for it: leave it away."
+                "mel_front_end begins a waveform model from scratch; a pretrained backbone, or one that "
+                "takes spectrograms, has no use for it: leave it away."
             )
         layers = described.config.num_hidden_layers
         title = described.architecture.title
