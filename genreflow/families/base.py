@@ -96,7 +96,9 @@ class Family(ABC):
 
 
 def cross_entropy(
-    logits: "torch.Tensor", labels: "torch.Tensor | None", class_weights: "torch.Tensor | None" = None,
+    logits: "torch.Tensor",
+    labels: "torch.Tensor | None",
+    class_weights: "torch.Tensor | None" = None,
     label_smoothing: float = 0.0,
 ) -> "torch.Tensor | None":
     """Mean cross-entropy in float32; None without labels. Labels are (batch,) ids or (batch, genres) shares."""
@@ -104,4 +106,6 @@ def cross_entropy(
         return None
     from torch.nn import functional
 
-    return functional.cross_entropy(logits.float(), labels, weight=class_weights, label_smoothing=label_smoothing)
+    return functional.cross_entropy(
+        logits.float(), labels, weight=class_weights, label_smoothing=label_smoothing
+    )

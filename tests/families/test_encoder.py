@@ -172,6 +172,14 @@ def test_a_model_trained_on_cached_frames_is_saved_whole(layout: str, tmp_path: 
             "standardise": True,
             "projection": None,
         },
+        {
+            "layers": "inner",
+            "combine": "concatenated",
+            "pooling": "mean_std",
+            "segments": 3,
+            "standardise": True,
+            "projection": None,
+        },
     ],
 )
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -184,8 +192,8 @@ def test_a_probe_hears_pooled_states_of_the_frozen_encoder(
     assert (part.stage, part.dtype) == ("pooled", "float32")
     inputs = _inputs(settings)
     rows = part.compute(inputs.numpy())
-    states = {"weighted": 3}.get(str(changes.get("layers")), len(changes.get("layers", "1")))
-    assert rows.shape == (3, states, 48 if changes.get("pooling") else 24)
+    states = {"weighted": 3, "inner": 1, "None": 1}.get(str(changes.get("layers")), 2)
+    assert rows.shape == (3, changes.get("segments", 1), states, 48 if changes.get("pooling") else 24)
     module = FAMILY.build(settings, GENRES, "pooled", seed=1).eval()
     assert all(name.startswith("head.") for name in module.state_dict())
     whole = FAMILY.whole(module, settings)
@@ -193,6 +201,32 @@ def test_a_probe_hears_pooled_states_of_the_frozen_encoder(
     FAMILY.save(module, tmp_path / "saved")
     loaded = FAMILY.load(tmp_path / "saved", settings, GENRES)
     torch.testing.assert_close(loaded(inputs).logits, whole(inputs).logits, rtol=0, atol=1e-6)
+
+
+def test_segments_are_classified_on_their_own_and_learn_the_label_each(tmp_path: Path) -> None:
+    settings = _settings("hubert", tmp_path, method="probe", segments=2, projection=None)
+    module = FAMILY.build(settings, GENRES, "pooled", seed=0).eval()
+    rows = torch.randn(4, 2, 1, 24)
+    labels = torch.tensor([0, 1, 2, 0])
+    found = module(rows, labels=labels)
+    halves = [module.head.classifier(rows[:, half, 0]).log_softmax(dim=-1) for half in (0, 1)]
+    torch.testing.assert_close(found.logits, (halves[0] + halves[1]) / 2)
+    losses = [torch.nn.functional.nll_loss(half, labels) for half in halves]
+    torch.testing.assert_close(found.loss, (losses[0] + losses[1]) / 2)
+
+
+def test_concatenated_states_give_the_head_every_layer(tmp_path: Path) -> None:
+    settings = _settings(
+        "whisper", tmp_path, method="probe", layers=(0, 2), combine="concatenated", projection=None
+    )
+    module = FAMILY.build(settings, GENRES, "pooled", seed=0)
+    assert module.head.layer_weights is None
+    assert module.head.classifier.in_features == 2 * 24
+
+
+def test_summary_tokens_cannot_be_cut_into_segments(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="segments"):
+        FAMILY.hearing(_settings("ast", tmp_path, segments=2))
 
 
 def test_the_real_whisper_encoder_keeps_its_weights(shared: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The network: an encoder in transformers' own code, and the head that makes logits of its states."""
 
 import copy
+import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -91,18 +92,20 @@ class Head(nn.Module):
         self.summary_tokens = architecture.summary_tokens
         width = config.hidden_size * (2 if settings.pooling == "mean_std" else 1)
         states = len(chosen_layers(settings, config.num_hidden_layers))
-        self.layer_weights = nn.Parameter(torch.full((states,), 1 / states)) if states > 1 else None
+        weighted = states > 1 and settings.combine == "weighted"
+        self.layer_weights = nn.Parameter(torch.full((states,), 1 / states)) if weighted else None
         self.standard = Standardise(states * width) if settings.standardise else None
         projection = settings.projection
         if projection == "auto":
             projection = getattr(config, "classifier_proj_size", None)
-        self.projector = nn.Linear(width, projection) if projection else None
+        combined = width if weighted else states * width
+        self.projector = nn.Linear(combined, projection) if projection else None
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier: nn.Module
         if own_ast_head(architecture, settings):
             self.classifier = AstHead(config.hidden_size, genres, config.layer_norm_eps)
         else:
-            self.classifier = nn.Linear(projection or width, genres)
+            self.classifier = nn.Linear(projection or combined, genres)
         deviation = float(getattr(config, "initializer_range", 0) or getattr(config, "init_std", 0) or 0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -110,8 +113,10 @@ class Head(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
-        """Chosen hidden states, each (batch, frames, width), to logits (batch, genres)."""
-        if self.settings.pooling == "mean" and self.standard is None and not self.summary_tokens:
+        """Chosen hidden states, each (batch, frames, width), to logits (batch, segments, genres)."""
+        settings = self.settings
+        plain = settings.segments == 1 and (len(states) == 1 or settings.combine == "weighted")
+        if plain and settings.pooling == "mean" and self.standard is None and not self.summary_tokens:
             # transformers' order of operations, so that losses equal its classifiers' to the last bit
             hidden = states[0]
             if self.layer_weights is not None:
@@ -119,28 +124,36 @@ class Head(nn.Module):
                 hidden = (torch.stack(states, dim=1) * weights.view(-1, 1, 1)).sum(dim=1)
             if self.projector is not None:
                 hidden = self.projector(hidden)
-            return self.classifier(self.dropout(hidden.mean(dim=1)))
+            return self.classifier(self.dropout(hidden.mean(dim=1)))[:, None]
         return self.classify(self.pool(states))
 
     def pool(self, states: list[torch.Tensor]) -> torch.Tensor:
-        """Chosen hidden states, each (batch, frames, width), to (batch, states, pooled width)."""
-        rows = []
-        for state in states:
-            if self.settings.pooling == "mean":
-                rows.append((state[:, : self.summary_tokens] if self.summary_tokens else state).mean(dim=1))
-            else:
-                deviation = (state.var(dim=1, unbiased=False) + VARIANCE_FLOOR).sqrt()
-                rows.append(torch.cat((state.mean(dim=1), deviation), dim=-1))
+        """Chosen hidden states, each (batch, frames, width), to (batch, segments, states, pooled width)."""
+        summarised = self.settings.pooling == "mean" and self.summary_tokens
+        if summarised:
+            states = [state[:, : self.summary_tokens] for state in states]
+        frames, segments = states[0].shape[1], self.settings.segments
+        bounds = [frames * segment // segments for segment in range(segments + 1)]
+        rows = [
+            torch.stack([self._pool(state[:, begin:end]) for state in states], dim=1)
+            for begin, end in itertools.pairwise(bounds)
+        ]
         return torch.stack(rows, dim=1)
 
+    def _pool(self, frames: torch.Tensor) -> torch.Tensor:
+        if self.settings.pooling == "mean":
+            return frames.mean(dim=1)
+        deviation = (frames.var(dim=1, unbiased=False) + VARIANCE_FLOOR).sqrt()
+        return torch.cat((frames.mean(dim=1), deviation), dim=-1)
+
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Pooled states (batch, states, pooled width) to logits (batch, genres)."""
+        """Pooled states (batch, segments, states, pooled width) to logits (batch, segments, genres)."""
         if self.standard is not None:
-            pooled = self.standard(pooled.flatten(1)).view(pooled.shape)
+            pooled = self.standard(pooled.flatten(2).flatten(0, 1)).view(pooled.shape)
         if self.layer_weights is None:
-            hidden = pooled[:, 0]
+            hidden = pooled.flatten(2)
         else:
-            hidden = (pooled * functional.softmax(self.layer_weights, dim=-1).view(-1, 1)).sum(dim=1)
+            hidden = (pooled * functional.softmax(self.layer_weights, dim=-1).view(-1, 1)).sum(dim=2)
         if self.projector is not None:
             hidden = self.projector(hidden)
         return self.classifier(self.dropout(hidden))
@@ -150,7 +163,7 @@ class EncoderClassifier(nn.Module):
     """An encoder with a head, on rows of one stage.
 
     Stages: `inputs` are raw representations, `front_end` the output of the frozen convolutions (batch,
-    frames, channels), `pooled` the head's own input (batch, states, pooled width), for which the encoder is
+    frames, channels), `pooled` the head's own input (batch, segments, states, pooled width), for which the encoder is
     kept aside: neither moved, trained nor part of the state.
     """
 
@@ -186,7 +199,13 @@ class EncoderClassifier(nn.Module):
     ) -> SequenceClassifierOutput:
         inputs = inputs.to(self.head_dtype)
         logits = self.head.classify(inputs) if self.stage == "pooled" else self.head(self.states(inputs))
-        return SequenceClassifierOutput(loss=cross_entropy(logits, labels, class_weights), logits=logits)
+        segments = logits.shape[1]
+        if segments == 1:
+            logits = logits[:, 0]
+            return SequenceClassifierOutput(loss=cross_entropy(logits, labels, class_weights), logits=logits)
+        every = None if labels is None else labels.repeat_interleave(segments, dim=0)
+        loss = cross_entropy(logits.flatten(0, 1), every, class_weights)
+        return SequenceClassifierOutput(loss=loss, logits=functional.log_softmax(logits, dim=-1).mean(dim=1))
 
     @property
     def head_dtype(self) -> torch.dtype:
@@ -215,13 +234,13 @@ class EncoderClassifier(nn.Module):
         if self.head.standard is None:
             return
         if self.stage == "pooled":
-            self.head.standard.fit(rows.flatten(1) for rows in batches)
+            self.head.standard.fit(rows.flatten(2).flatten(0, 1) for rows in batches)
             return
         training = self.training
         self.eval()
         with torch.inference_mode():
             self.head.standard.fit(
-                self.head.pool(self.states(rows[::FIT_EVERY].to(self.head_dtype))).flatten(1)
+                self.head.pool(self.states(rows[::FIT_EVERY].to(self.head_dtype))).flatten(2).flatten(0, 1)
                 for rows in batches
             )
         self.train(training)
@@ -261,7 +280,11 @@ def chosen_layers(settings: EncoderSettings, layers: int) -> list[int]:
     """Numbers of the hidden states that the head hears, of an encoder with so many transformer layers."""
     if settings.layers == "last":
         return [layers]
-    return list(range(layers + 1)) if settings.layers == "weighted" else list(settings.layers)
+    if settings.layers == "weighted":
+        return list(range(layers + 1))
+    if settings.layers == "inner":
+        return list(range(1, layers)) or [layers]
+    return list(settings.layers)
 
 
 def own_ast_head(architecture: "Architecture", settings: EncoderSettings) -> bool:

@@ -38,13 +38,19 @@ class EncoderSettings(FamilySettings):
     frozen_layers: Annotated[int, Field(ge=0)] = 0
     """So many of the lowest transformer layers, with what lies below them, stay as they are."""
 
-    layers: Literal["last", "weighted"] | tuple[int, ...] = "last"
-    """The hidden states that the head hears: the last, all in a learned weighting, or those of these numbers
-    (0 is the input of the first transformer layer), several in a learned weighting."""
+    layers: Literal["last", "weighted", "inner"] | tuple[int, ...] = "last"
+    """The hidden states that the head hears: the last; all (`weighted`); all between the first layer's input and
+    the last, which serves the encoder's own task more than music (`inner`); or those of these numbers (0 is the
+    input of the first transformer layer)."""
+    combine: Literal["weighted", "concatenated"] = "weighted"
+    """Several hidden states: one learned weight each, or side by side, which gives a linear head more to go by."""
     normalise_layers: bool = False
     """Layer norm, without parameters, of every hidden state before weighting: they differ in scale."""
     pooling: Literal["mean", "mean_std"] = "mean"
     """Over the frames of a window. AST's `mean` is that of its two summary tokens, as it was trained."""
+    segments: Annotated[int, Field(ge=1)] = 1
+    """So many equal stretches of a window are pooled and classified on their own; the window's logits are the
+    mean of their log-probabilities. Makes more of few clips where windows are long (Whisper's 30 s)."""
     standardise: bool = False
     """Pooled states to zero mean and unit variance over the training rows: for probes."""
     projection: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
