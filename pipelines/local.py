@@ -35,6 +35,8 @@ STEPS = (
     "register",
     "promote",
 )
+INDEPENDENT = {"package": ("evaluate",)}
+"""Steps that may begin before an earlier one in the list: nothing is known of that one then."""
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_TO_STOP = 15.0
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -173,7 +175,7 @@ class Follower:
         step, kind = self.steps[found[0]], event.get("event")
         if kind == "started":
             for earlier in self.steps[: found[0]]:
-                if earlier.status == "waiting":
+                if earlier.status == "waiting" and earlier.name not in INDEPENDENT.get(step.name, ()):
                     earlier.status = "cached"
             step.status, step.message, step.done, step.total = "running", "", None, None
         elif kind == "finished":

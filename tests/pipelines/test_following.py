@@ -41,6 +41,13 @@ def test_steps_not_heard_of_before_a_later_one_came_from_the_cache(follower: Fol
     assert all((step.seconds > 0) == (step.status == "done") for step in follower.steps)
 
 
+def test_packaging_before_evaluating_says_nothing_of_the_evaluation(follower: Follower) -> None:
+    with steps.told("package"):
+        follower.look()
+        assert statuses(follower)["fine_tune"] == "cached"
+        assert statuses(follower)["evaluate"] == "waiting"
+
+
 def test_counted_progress_reaches_the_reader(follower: Follower) -> None:
     with steps.told("ingest"):
         for _ in progress.track("ingest", range(3), 3, "clips decoded"):
