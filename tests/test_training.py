@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -354,6 +355,42 @@ def test_accumulated_gradients_make_the_same_steps_as_one_larger_batch(tmp_path:
         losses.append([loss for loss in points if np.isfinite(loss)])
     assert len(losses[0]) == 4
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_windowed_attention_is_pytorchs_to_the_same_dropped_weights_and_gradients() -> None:
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    from genreflow.training.attention import attend
+
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, 2, 17, 8)
+    inputs = [torch.randn(shape, generator=generator, requires_grad=True) for _ in range(3)]
+    above = torch.randn(shape, generator=generator)
+
+    def answers(function: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+        torch.manual_seed(7)
+        out = function(*inputs)
+        return [out, *torch.autograd.grad((out * above).sum(), inputs)]
+
+    theirs = answers(lambda q, k, v: scaled_dot_product_attention(q, k, v, dropout_p=0.3))
+    ours = answers(lambda q, k, v: attend(torch.nn.Module(), q, k, v, None, 0.3)[0].transpose(1, 2))
+    for expected, found in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_windowed_attention_drops_as_much_in_bfloat16_and_keeps_the_mean() -> None:
+    import torch
+
+    from genreflow.training.attention import attend
+
+    torch.manual_seed(0)
+    query = torch.zeros((4, 2, 300, 8), dtype=torch.bfloat16)
+    value = torch.ones_like(query)
+    out = attend(torch.nn.Module(), query, query, value, None, 0.25)[0].float()
+    assert float(out.mean()) == pytest.approx(1.0, abs=0.01)
+    # of 300 equal weights each stays with probability 3/4: the deviation of their mean, over 3/4
+    assert float(out.std()) == pytest.approx((0.25 / 0.75 / 300) ** 0.5, rel=0.2)
 
 
 def test_settings_of_the_user_win_over_the_familys_and_those_over_the_engines() -> None:

@@ -27,6 +27,7 @@ from genreflow.errors import SettingsError, TrainingError
 from genreflow.extraction import Features
 from genreflow.families import family as family_named
 from genreflow.training import OnLog, checkpoints
+from genreflow.training.attention import windowed_attention
 from genreflow.training.checkpoints import Best
 from genreflow.training.settings import TrainingSettings, training_settings
 
@@ -335,7 +336,8 @@ class Run:
             progress.report(STEP, f"{name} goes on from step {state.global_step} of {state.max_steps}")
             if course.stale(round(state.epoch or 0)):
                 return state
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with windowed_attention():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         # takes autocast off the module's forward again
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
         self.first_step += trainer.state.max_steps
