@@ -64,17 +64,27 @@ def tags(
     }
 
 
+def headline(evaluation: EvaluationDocument) -> str:
+    """How good, in a line."""
+    low, high = evaluation.accuracy_ci95
+    return (
+        f"{_percent(evaluation.accuracy)} right on {evaluation.clips} test clips (95{SPACE}% interval "
+        f"{_percent(low)} to {_percent(high)}), macro F1 {evaluation.macro_f1:.3f}."
+    )
+
+
 def describe(
     packaged: PackagedDocument, evaluation: EvaluationDocument, corpus: CorpusDocument, trace: Trace
 ) -> str:
     """A version's description: how good, whether champion, what it is, per genre, where it came from."""
-    low, high = evaluation.accuracy_ci95
     # MLflow's list of versions shows the first characters of this line, unformatted.
-    head = (
-        f"{_percent(evaluation.accuracy)} right on {evaluation.clips} test clips (95{SPACE}% interval "
-        f"{_percent(low)} to {_percent(high)}), macro F1 {evaluation.macro_f1:.3f}."
-    )
-    parts = [head, *_warnings(packaged, evaluation), DECISION, "Not yet: the gate has not compared it.", WHAT]
+    parts = [
+        headline(evaluation),
+        *_warnings(packaged, evaluation),
+        DECISION,
+        "Not yet: the gate has not compared it.",
+        WHAT,
+    ]
     parts.append(_what(packaged, corpus, evaluation))
     ending = _lineage(packaged, corpus, trace)
     table = _per_genre(evaluation)

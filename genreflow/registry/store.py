@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MODEL_NAME = "genre-classifier"
 REACH_SECONDS = 5
 """How long a tracking server may take to answer at all."""
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""The web page shows training runs first, not the pages of language models."""
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 LOOPBACK = "127.0.0.1"
 SQLITE_MAGIC = b"SQLite format 3\x00"
@@ -126,7 +128,7 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     # A tracking server has its own artifact store; an embedded one keeps artifacts in the state folder.
     root = None if served(home.tracking_uri()) else home.artifact_root()
     with asking(f"create the experiment {name!r}"):
-        return str(client.create_experiment(name, artifact_location=root))
+        return str(client.create_experiment(name, artifact_location=root, tags=EXPERIMENT_TAGS))
 
 
 def ui_address() -> str | None:

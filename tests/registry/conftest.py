@@ -1,6 +1,9 @@
 """A real MLflow store on SQLite for every test, and candidates to register in it."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +15,25 @@ from genreflow import home
 
 
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store with its tables: MLflow takes seconds to make them."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
-        from genreflow.registry import store
+def first_use(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A state folder in which the registry was asked for the first time, and what that said."""
+    folder = tmp_path_factory.mktemp("first") / "home"
+    code = "from genreflow import registry; registry.versions()"
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment | {"GENREFLOW_HOME": str(folder)},
+        check=False,
+    )
+    return folder, done
 
-        store.connect().search_experiments()
-    return path
+
+@pytest.fixture(scope="session")
+def migrated(first_use: tuple[Path, object]) -> Path:
+    """An empty store with its tables: MLflow takes seconds to make them."""
+    return first_use[0] / "mlflow.db"
 
 
 @pytest.fixture(autouse=True)

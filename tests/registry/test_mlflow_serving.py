@@ -74,7 +74,9 @@ def test_a_tracking_server_keeps_and_gives_the_model(
     ]
     argv += ["--backend-store-uri", f"sqlite:///{store}", "--artifacts-destination", str(tmp_path / "server")]
     address = f"http://127.0.0.1:{port}"
-    with served(argv, tmp_path / "server.log", {}, f"{address}/health"):
+    with served(
+        argv, tmp_path / "server.log", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, f"{address}/health"
+    ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         made = candidate()
         run_id = registry.open_run("genreflow", {"family": "encoder"})

@@ -1,6 +1,5 @@
 """The store's troubles as sentences within seconds, and the command that serves its web page."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -110,14 +109,12 @@ def test_a_tracking_server_has_its_page_already(monkeypatch: pytest.MonkeyPatch)
         registry.ui_command(5000)
 
 
-def test_the_first_use_makes_the_store_without_a_word(tmp_path: Path) -> None:
-    code = "from genreflow import registry; registry.versions()"
-    environment = os.environ | {"GENREFLOW_HOME": str(tmp_path / "new")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
-    )
+def test_the_first_use_makes_the_store_without_a_word(
+    first_use: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, done = first_use
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert (tmp_path / "new" / "mlflow.db").is_file()
+    assert (folder / "mlflow.db").is_file()
 
 
 def test_importing_the_registry_does_not_import_mlflow() -> None:
