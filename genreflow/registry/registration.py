@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import genreflow
 from genreflow.artifacts import CorpusDocument, PackagedDocument
 from genreflow.errors import ModelError, RegistryError
 from genreflow.evaluation.document import EvaluationDocument
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "genreflow"
 """Where a run is opened for a model whose training run this store does not know."""
-SERVED_MODEL = Path(genreflow.__file__).parent / "served_model.py"
+SERVED_MODEL = Path(__file__).parent.parent / "served_model.py"
 SERVING_PACKAGES = ("mlflow", "numpy", "scipy", "pandas", "pydantic", "soundfile", "soxr", "av", "openvino")
 PYTORCH_PACKAGES = ("torch", "transformers", "safetensors")
 EXAMPLE_RATE = 8_000
