@@ -60,10 +60,7 @@ def _kept(shape: torch.Size, dropout: float, dtype: torch.dtype) -> torch.Tensor
     """
     if dtype != torch.bfloat16:
         return torch.empty(shape, dtype=dtype).bernoulli_(1 - dropout).bool()
-    # one draw, as bernoulli_ takes (MKL seeds its own stream): what is drawn elsewhere stays the same
-    stream = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int32).random_()))
-    draws = torch.empty((shape.numel() + 3) // 4, dtype=torch.int64)
-    draws.random_(-(1 << 63), None, generator=stream)
+    draws = torch.empty((shape.numel() + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
     bits = draws.view(torch.int16)[: shape.numel()].view(shape)
     return bits >= round(dropout * LEVELS) - LEVELS // 2
 

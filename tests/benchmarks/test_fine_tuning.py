@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
+import yaml
 from numpy.typing import NDArray
 from transformers import AutoModelForAudioClassification, TrainerCallback, TrainingArguments
 
@@ -25,6 +26,7 @@ from genreflow.genres import GENRES
 from genreflow.training import fine_tune
 from tests.benchmarks.test_inference import DISTILHUBERT
 from tests.checkpoints import tiny_checkpoint
+from tests.conftest import ROOT
 
 RATE = 16_000
 BATCH = 8
@@ -189,14 +191,15 @@ def cache(
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """DistilHuBERT's dimensions with random weights; dropout, layerdrop and masking on."""
-    training = {"layerdrop": 0.1, "mask_time_prob": 0.05, "mask_time_length": 10}
+    """DistilHuBERT's dimensions with random weights; dropout and masking on, no layer dropped: a dropped one
+    takes no time, and which are dropped is chance."""
+    training = {"layerdrop": 0.0, "mask_time_prob": 0.05, "mask_time_length": 10}
     return tiny_checkpoint("hubert", tmp_path / "distilhubert", **DISTILHUBERT, **training)
 
 
-def settings_of(checkpoint: Path, precision: str) -> Any:
+def settings_of(checkpoint: Path, precision: str, seconds: float = 10.0) -> Any:
     return ENCODER.settings_type.model_validate(
-        {"backbone": str(checkpoint), "window_seconds": 10.0, "cache_precision": precision}
+        {"backbone": str(checkpoint), "window_seconds": seconds, "cache_precision": precision}
     )
 
 
@@ -204,6 +207,19 @@ def start_of(settings: Any) -> dict[str, torch.Tensor]:
     """Our module's first weights, under the names of transformers' classifier."""
     module: Any = ENCODER.build(settings, GENRES, "inputs", seed=SEED)
     return {f"hubert.{k}": v for k, v in module.encoder.state_dict().items()} | module.head.state_dict()
+
+
+def test_losses_are_those_of_the_plain_recipe_with_dropout_masking_and_dropped_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = {"layerdrop": 0.3, "mask_time_prob": 0.3, "mask_time_length": 4}
+    checkpoint = tiny_checkpoint("hubert", tmp_path / "tiny", **chance)
+    settings = settings_of(checkpoint, "float32", seconds=1.0)
+    cached, _ = cache(tmp_path / "cache", settings, *clips(STEPS * BATCH, 1.0))
+    expected = plain(checkpoint, start_of(settings), 1.0, True, tmp_path / "plain", BATCH)
+    found = ours(cached, "fp32", tmp_path / "ours", monkeypatch)
+    assert len(found.losses) == STEPS
+    assert found.losses == pytest.approx(expected.losses, rel=1e-6)
 
 
 @pytest.mark.bench
@@ -265,22 +281,9 @@ def test_the_tutorials_recipe_is_reported_beside_ours(
     assert ratio > 4
 
 
-SMALL = {
-    "window_seconds": 4,
-    "from_scratch": {
-        "model_type": "hubert",
-        "hidden_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 192,
-        "conv_dim": [48, 48, 48, 48, 48],
-        "conv_kernel": [10, 8, 4, 4, 4],
-        "conv_stride": [5, 4, 4, 4, 4],
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4,
-    },
-    "mel_front_end": True,
-}
+QUICKSTART = yaml.safe_load((ROOT / "pipelines" / "profiles" / "quickstart.yaml").read_text())["variants"][
+    "encoder"
+]
 
 
 @pytest.fixture
@@ -289,7 +292,7 @@ def small_features(tmp_path: Path) -> Path:
     source = "synthetic?clips=12&seconds=4&seed=0"
     settings = CorpusSettings(protocol="grouped")
     ingest(source, resolve(source), settings, tmp_path / "corpus")
-    extract(tmp_path / "corpus", "encoder", SMALL, tmp_path / "features")
+    extract(tmp_path / "corpus", "encoder", QUICKSTART["model"], tmp_path / "features")
     return tmp_path / "features"
 
 
@@ -299,7 +302,7 @@ def test_bf16_is_as_accurate_as_fp32_over_three_seeds(small_features: Path, tmp_
     validation = 0
     for seed in (1, 2, 3):
         for precision, found in accuracies.items():
-            training = {"precision": precision, "seed": seed, "epochs": 12, "learning_rate": 1e-3}
+            training = {**QUICKSTART["training"], "precision": precision, "seed": seed}
             document = fine_tune(small_features, tmp_path / f"{precision}{seed}", training)
             found.append(document.training["validation"]["eval_accuracy"])
             validation = len(document.validation_clips)
