@@ -1,7 +1,7 @@
 """The documents that lie in the artifacts passed between steps, and digests of what lies beside them.
 
-Every artifact is a folder with one JSON document that says what it is and names the fingerprint of what it was
-made from, so that a running service can be traced to the exact clips, split, code and run.
+Every artifact is a folder with one JSON document that says what it is and names the fingerprint of what it
+was made from, so that a running service can be traced to the exact clips, split, code and run.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ class Document(Frozen):
 
 
 class Hearing(Frozen):
-    """How a model hears: what is cut from a waveform and what the window becomes, the same in training and serving."""
+    """How a model hears: what is cut from a waveform and what becomes of it, in training and in serving."""
 
     sample_rate: int
     """Hertz at which windows are cut."""
@@ -74,7 +74,7 @@ class Hearing(Frozen):
 
 
 class CorpusDocument(Document):
-    """What a corpus is. Beside it: `clips/` (memory-mapped Arrow), `manifest.parquet`, `quarantine.parquet`."""
+    """What a corpus is. Beside it: `clips/` (memory-mapped Arrow), two tables, `manifest` and `quarantine`."""
 
     file_name: ClassVar[str] = "corpus.json"
     fingerprint: str
@@ -109,7 +109,7 @@ class FeaturesDocument(Document):
     """The family's settings, complete."""
     hearing: Hearing
     stage: str
-    """What a row is: `inputs` (the representation), or a family's frozen part by name (`front_end`, `pooled`)."""
+    """What a row is: `inputs` (the representation), or a family's frozen part by name (`front_end`, …)."""
     dtype: Literal["float32", "float16", "bfloat16"]
     """bfloat16 lies in `windows.npy` as uint16 bit patterns."""
     window_shape: tuple[int, ...]

@@ -6,7 +6,6 @@ The policy, its statistics and its power are explained in docs/gate.md.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ from pydantic import Field
 
 from genreflow.artifacts import Frozen, PackagedDocument
 from genreflow.errors import GenreflowError
+from genreflow.evaluation.uncertainty import wilson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -375,21 +375,6 @@ def _caveats(model: ModelFacts) -> str:
 
 def _old_caveat(old: ModelFacts) -> str:
     return f". {old.name.capitalize()}'s own split was leaky, which favours it here" if old.leaky else ""
-
-
-def wilson(right: float, n: int, confidence: float) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927); `right` may be fractional.
-
-    Raises:
-        ValueError: `n` is zero.
-    """
-    if n <= 0:
-        raise ValueError("an interval needs at least one observation")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = right / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(max(0.0, share * (1 - share) / n + z * z / (4 * n * n)))
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def paired_interval(

@@ -1,7 +1,7 @@
 """Progress events of a step, written where the process that started the pipeline can follow them.
 
-A step runs in a process of its own (a pod, a container, a local subprocess). Where `GENREFLOW_PROGRESS` names a
-file, events are appended to it as JSON lines, which the command line renders; they always go to the log, too.
+A step runs in a process of its own (a pod, a container, a local subprocess). Where `GENREFLOW_PROGRESS` names
+a file, events are appended to it as JSON lines, which the command line renders; they go to the log, too.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The bento of a registered model: its packaged files under a pinned tag, the service, and the core library."""
+"""The bento of a registered model: its packaged files under a pinned tag, the service, the core library."""
 
 import shutil
 import tempfile
@@ -21,7 +21,7 @@ MODEL_TAG_FILE = "serving/MODEL_TAG"
 
 
 def import_model(model: str = "champion") -> bentoml.Model:
-    """The registered model of that alias or version in BentoML's model store, imported where it is not yet there.
+    """The registered model of that alias or version in BentoML's model store, imported where it is missing.
 
     Raises:
         RegistryError: there is no such model.
@@ -47,7 +47,7 @@ def import_model(model: str = "champion") -> bentoml.Model:
 
 
 def build(model: str = "champion") -> bentoml.Bento:
-    """Build the bento `genreflow:<model version>` of a registered model, or return it where it is built already.
+    """Build the bento of a registered model, or return it where it is built already.
 
     It carries no torch and no transformers: the packaged OpenVINO model answers.
 

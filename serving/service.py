@@ -1,7 +1,7 @@
 """The BentoML service: a packaged model behind `POST /classify` and `POST /timeline`.
 
-It stands on the library's runtime and features alone: neither torch nor transformers is needed on a CPU. The model's
-tag is pinned: by the file `MODEL_TAG` in a bento, by `GENREFLOW_MODEL_TAG` beside a checkout.
+It stands on the library's runtime and features alone: neither torch nor transformers is needed on a CPU. The
+model's tag is pinned: by the file `MODEL_TAG` in a bento, by `GENREFLOW_MODEL_TAG` beside a checkout.
 """
 
 import os
@@ -21,7 +21,7 @@ MAX_SECONDS_OF_A_REQUEST = 300
 
 
 def pinned_tag() -> str:
-    """The model tag this service was built for; `:latest` would be whatever was imported last on this machine."""
+    """The model tag this service was built for; `:latest` would be whatever was imported last here."""
     return TAG_FILE.read_text().strip() if TAG_FILE.is_file() else os.environ[TAG_VARIABLE]
 
 
@@ -34,7 +34,9 @@ class Lineage(BaseModel):
     digest: str = Field(description="sha256 over the weights and what decides the answers")
     corpus_fingerprint: str
     protocol: str
-    synthetic: bool = Field(description="trained on synthetic music: a demonstration, not a classifier of real music")
+    synthetic: bool = Field(
+        description="trained on synthetic music: a demonstration, not a classifier of real music"
+    )
     runtime: str
     precision: str
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genreflow.errors import GenreflowError
-from genreflow.gate import Decision, GatePolicy, ModelFacts, decide, paired_interval, wilson
+from genreflow.gate import Decision, GatePolicy, ModelFacts, decide, paired_interval
 from genreflow.genres import GENRES
 
 OTHER = {genre: GENRES[(index + 1) % len(GENRES)] for index, genre in enumerate(GENRES)}
@@ -259,11 +259,6 @@ def test_the_paired_interval_is_newcombes() -> None:
     low, high = paired_interval(pairs[:, 0], pairs[:, 1], 0.95)
     assert low == pytest.approx(0.0569, abs=5e-4)
     assert high == pytest.approx(0.3404, abs=5e-4)
-
-
-def test_wilson_matches_the_published_example() -> None:
-    # Newcombe 1998 (Statistics in Medicine 17, 857-872), table I: 81 of 263 gives 0.2553 to 0.3662.
-    assert wilson(81, 263, 0.95) == pytest.approx((0.2553, 0.3662), abs=5e-5)
 
 
 Pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=300)

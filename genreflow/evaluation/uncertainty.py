@@ -2,33 +2,36 @@
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-Z_95 = 1.959963984540054
-"""Normal quantile of a two-sided 95 % interval."""
+ROUNDING = 1e-9
+"""Sums of fractional counts may miss a whole number by this much."""
 RESAMPLES = 2000
 SEED = 20020715
 """Fixed, so that the same predictions give the same interval."""
 RESAMPLES_AT_ONCE = 250
 
 
-def wilson(successes: float, trials: float, z: float = Z_95) -> tuple[float, float]:
+def wilson(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval of a share (Wilson 1927): inside [0, 1], sensible at 0 % and 100 % and for few trials.
+
+    Both counts may be fractional, for clips that share a recording.
 
     Raises:
         ValueError: there are no trials, or more successes than trials.
     """
-    if trials <= 0 or not 0 <= successes <= trials:
+    if trials <= 0 or not -ROUNDING <= successes <= trials + ROUNDING:
         raise ValueError(
             f"A share needs 0 <= successes <= trials and trials > 0, not {successes} of {trials}."
         )
-    share = successes / trials
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = min(1.0, max(0.0, successes / trials))
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    # Rounding must not push the share itself out of its interval at 0 and 1.
-    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def accuracy_interval(correct: NDArray[np.bool_], clusters: Sequence[str]) -> tuple[float, float]:

@@ -37,9 +37,9 @@ class Family(ABC):
     """One kind of model. Stateless: settings come in with every call.
 
     A module made by a family takes `forward(inputs, labels=None, class_weights=None)` and returns a
-    `transformers.modeling_outputs.SequenceClassifierOutput` with `loss` (scalar, None without labels) and `logits`
-    (batch, genres) float. `inputs` is what extraction stored: raw representations (stage `inputs`) or the output of the
-    frozen part; a module made with `stage="inputs"` takes raw representations.
+    `transformers.modeling_outputs.SequenceClassifierOutput` with `loss` (scalar, None without labels) and
+    `logits` (batch, genres) float. `inputs` is what extraction stored: raw representations (stage `inputs`) or
+    the output of the frozen part; a module made with `stage="inputs"` takes raw representations.
     """
 
     name: ClassVar[str]
@@ -59,9 +59,11 @@ class Family(ABC):
 
     @abstractmethod
     def build(self, settings: Any, genres: tuple[str, ...], stage: str, seed: int) -> "nn.Module":
-        """A module ready to train on rows of `stage`; weights from the backbone or, from scratch, from `seed`."""
+        """A module ready to train on rows of `stage`; weights from the backbone or else from `seed`."""
 
-    def fit_inputs(self, module: "nn.Module", batches: "Iterable[torch.Tensor]") -> None:
+    def fit_inputs(  # noqa: B027 — most families need nothing here
+        self, module: "nn.Module", batches: "Iterable[torch.Tensor]"
+    ) -> None:
         """Set what the module takes from its training rows before it learns (input statistics); here nothing.
 
         `batches` yields all training rows once, (batch, *window shape) in the stored dtype.
@@ -76,7 +78,7 @@ class Family(ABC):
 
     @abstractmethod
     def save(self, module: "nn.Module", folder: Path) -> None:
-        """Write the whole model's native files (safetensors and JSON, never a pickle), frozen part included."""
+        """Write the whole model's native files, frozen part included: safetensors and JSON, never a pickle."""
 
     @abstractmethod
     def load(self, folder: Path, settings: Any, genres: tuple[str, ...]) -> "nn.Module":
@@ -101,7 +103,7 @@ def cross_entropy(
     class_weights: "torch.Tensor | None" = None,
     label_smoothing: float = 0.0,
 ) -> "torch.Tensor | None":
-    """Mean cross-entropy in float32; None without labels. Labels are (batch,) ids or (batch, genres) shares."""
+    """Mean cross-entropy in float32; None without labels: (batch,) ids or (batch, genres) shares."""
     if labels is None:
         return None
     from torch.nn import functional

@@ -26,7 +26,7 @@ def hann(length: int) -> NDArray[np.float32]:
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(np.float32)
 
 
-def stft(samples: NDArray[np.float32], n_fft: int = N_FFT, hop: int = HOP) -> NDArray[np.complex64]:
+def stft(samples: NDArray[np.float32], n_fft: int = N_FFT, hop: int = HOP) -> NDArray[np.complexfloating]:
     """Spectra of (..., n) samples: (..., 1 + n // hop, 1 + n_fft // 2); frame t centred on sample t·hop."""
     samples = np.asarray(samples, dtype=np.float32)
     padding = [(0, 0)] * (samples.ndim - 1) + [(n_fft // 2, n_fft // 2)]

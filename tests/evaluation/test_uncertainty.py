@@ -74,3 +74,8 @@ def test_the_bootstrap_holds_the_truth_about_as_often_as_it_says() -> None:
         )
         held += low <= population <= high
     assert 0.90 <= held / 400 <= 0.98
+
+
+def test_wilson_matches_the_published_example() -> None:
+    # Newcombe 1998 (Statistics in Medicine 17, 857-872), table I: 81 of 263 gives 0.2553 to 0.3662.
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)

@@ -207,8 +207,8 @@ class Encoder(Family):
             )
         if settings.segments > 1 and described.architecture.summary_tokens and settings.pooling == "mean":
             raise SettingsError(
-                f"This {title} sums a window up in {described.architecture.summary_tokens} tokens, which have no "
-                "segments: pool with mean_std, or leave segments at 1."
+                f"This {title} sums a window up in {described.architecture.summary_tokens} tokens, which have "
+                "no segments: pool with mean_std, or leave segments at 1."
             )
         if isinstance(settings.layers, tuple):
             wrong = [number for number in settings.layers if not 0 <= number <= layers]

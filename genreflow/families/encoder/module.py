@@ -163,8 +163,8 @@ class EncoderClassifier(nn.Module):
     """An encoder with a head, on rows of one stage.
 
     Stages: `inputs` are raw representations, `front_end` the output of the frozen convolutions (batch,
-    frames, channels), `pooled` the head's own input (batch, segments, states, pooled width), for which the encoder is
-    kept aside: neither moved, trained nor part of the state.
+    frames, channels), `pooled` the head's own input (batch, segments, states, pooled width), for which the
+    encoder is kept aside: neither moved, trained nor part of the state.
     """
 
     encoder: Any

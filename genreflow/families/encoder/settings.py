@@ -39,11 +39,11 @@ class EncoderSettings(FamilySettings):
     """So many of the lowest transformer layers, with what lies below them, stay as they are."""
 
     layers: Literal["last", "weighted", "inner"] | tuple[int, ...] = "last"
-    """The hidden states that the head hears: the last; all (`weighted`); all between the first layer's input and
-    the last, which serves the encoder's own task more than music (`inner`); or those of these numbers (0 is the
-    input of the first transformer layer)."""
+    """The hidden states that the head hears: the last; all (`weighted`); all between the first layer's input
+    and the last, which serves the encoder's own task more than music (`inner`); or those of these numbers (0
+    is the input of the first transformer layer)."""
     combine: Literal["weighted", "concatenated"] = "weighted"
-    """Several hidden states: one learned weight each, or side by side, which gives a linear head more to go by."""
+    """Several hidden states: one learned weight each, or side by side, more for a linear head to go by."""
     normalise_layers: bool = False
     """Layer norm, without parameters, of every hidden state before weighting: they differ in scale."""
     pooling: Literal["mean", "mean_std"] = "mean"
