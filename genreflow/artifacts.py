@@ -74,7 +74,7 @@ class Hearing(Frozen):
 
 
 class CorpusDocument(Document):
-    """What a corpus is. Beside it: `clips/` (memory-mapped Arrow), two tables, `manifest` and `quarantine`."""
+    """What a corpus is. Beside it: `clips/` (memory-mapped Arrow), tables `manifest` and `quarantine`."""
 
     file_name: ClassVar[str] = "corpus.json"
     fingerprint: str

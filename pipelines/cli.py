@@ -43,6 +43,7 @@ Assignments = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 Model = Annotated[str, typer.Option(help="A registry alias or version, or a packaged model's folder.")]
+Alias = Annotated[str, typer.Option("--model", help="A registry alias or version.")]
 Reason = Annotated[str | None, typer.Option(help="Why, kept with the version in the registry.")]
 
 
@@ -273,6 +274,37 @@ def timeline(
         return
     for segment in song.segments():
         _tell(f"{_clock(segment.start)} to {_clock(segment.end)}  {segment.genre} {segment.probability:.0%}")
+
+
+@app.command()
+def build(model: Alias = "champion") -> None:
+    """Build the bento of a registered model."""
+    from serving import build as serving_build
+
+    _tell(str(serving_build.build(model).tag))
+
+
+@app.command()
+def serve(
+    model: Alias = "champion",
+    port: Annotated[int, typer.Option(help="Where the service listens.")] = 3000,
+    host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
+) -> None:
+    """Build a registered model's bento where needed, and serve it over HTTP."""
+    from pipelines import checks
+
+    checks.free_port(host, port)
+    from serving import build as serving_build
+
+    bento = serving_build.build(model)
+    sys.stderr.write(f"{bento.tag} on http://{host}:{port} (Ctrl-C ends it)\n")
+    command = [sys.executable, "-m", "bentoml", "serve", str(bento.tag), "--host", host, "--port", str(port)]
+    try:
+        code = subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        return
+    if code:
+        raise GenreflowError(f"The service ended with status {code}; what it said is above.")
 
 
 @app.command()

@@ -38,7 +38,7 @@ class Family(ABC):
 
     A module made by a family takes `forward(inputs, labels=None, class_weights=None)` and returns a
     `transformers.modeling_outputs.SequenceClassifierOutput` with `loss` (scalar, None without labels) and
-    `logits` (batch, genres) float. `inputs` is what extraction stored: raw representations (stage `inputs`) or
+    `logits` (batch, genres) float. `inputs` is what extraction stored: raw ones (stage `inputs`) or
     the output of the frozen part; a module made with `stage="inputs"` takes raw representations.
     """
 
@@ -78,7 +78,7 @@ class Family(ABC):
 
     @abstractmethod
     def save(self, module: "nn.Module", folder: Path) -> None:
-        """Write the whole model's native files, frozen part included: safetensors and JSON, never a pickle."""
+        """Write the whole model's native files, frozen part included: safetensors, JSON, no pickle."""
 
     @abstractmethod
     def load(self, folder: Path, settings: Any, genres: tuple[str, ...]) -> "nn.Module":

@@ -207,7 +207,7 @@ class Encoder(Family):
             )
         if settings.segments > 1 and described.architecture.summary_tokens and settings.pooling == "mean":
             raise SettingsError(
-                f"This {title} sums a window up in {described.architecture.summary_tokens} tokens, which have "
+                f"This {title} sums up a window in {described.architecture.summary_tokens} tokens, with "
                 "no segments: pool with mean_std, or leave segments at 1."
             )
         if isinstance(settings.layers, tuple):
