@@ -1,7 +1,10 @@
-"""Where genreflow keeps its state: `GENREFLOW_HOME`, by default `.genreflow/` in the working folder."""
+"""Where genreflow keeps its state (`GENREFLOW_HOME`, or `.genreflow/` in the working folder) and listens."""
 
 import os
+import socket
 from pathlib import Path
+
+from genreflow.errors import GenreflowError
 
 
 def home() -> Path:
@@ -42,3 +45,19 @@ def tracking_uri() -> str:
 def artifact_root() -> str:
     """Where the embedded MLflow store keeps artifacts; unused with a tracking server."""
     return (home() / "mlartifacts").as_uri()
+
+
+def free_port(host: str, port: int) -> None:
+    """Nothing where a server could listen there.
+
+    Raises:
+        GenreflowError: the port is taken, or is none.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise GenreflowError(
+                f"Port {port} on {host} cannot be used ({error}): choose another with --port."
+            ) from error

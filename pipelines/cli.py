@@ -291,9 +291,9 @@ def serve(
     host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
 ) -> None:
     """Build a registered model's bento where needed, and serve it over HTTP."""
-    from pipelines import checks
+    from genreflow import home
 
-    checks.free_port(host, port)
+    home.free_port(host, port)
     from serving import build as serving_build
 
     bento = serving_build.build(model)

@@ -9,15 +9,15 @@ import bentoml
 from packaging.requirements import Requirement
 
 import genreflow
-import serving
 from genreflow import registry
 from genreflow.artifacts import PackagedDocument, code_digest
 
 NAME = "genreflow"
 DIGEST_CHARACTERS = 12
 CODE_CHARACTERS = 8
-SERVICE = "serving.service:GenreClassifier"
-MODEL_TAG_FILE = "serving/MODEL_TAG"
+MODEL_TAG_FILE = "MODEL_TAG"
+SERVICE = "service:GenreClassifier"
+"""In the bento the service is a module of its own, beside the library that it stands on."""
 
 
 def import_model(model: str = "champion") -> bentoml.Model:
@@ -65,17 +65,16 @@ def build(model: str = "champion") -> bentoml.Bento:
     core = [f"{need.name}=={version(need.name)}" for need in requirements if need.marker is None]
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
-        ignore = shutil.ignore_patterns("__pycache__")
-        for package in (genreflow, serving):
-            source = Path(str(package.__file__)).parent
-            shutil.copytree(source, context / source.name, ignore=ignore)
+        library = Path(str(genreflow.__file__)).parent
+        shutil.copytree(library, context / library.name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(Path(__file__).parent / "service.py", context)
         (context / MODEL_TAG_FILE).write_text(str(stored.tag) + "\n")
         return bentoml.build(
             SERVICE,
             name=NAME,
             version=tag.partition(":")[2],
             labels=dict(stored.info.labels),
-            include=["genreflow/**", "serving/**"],
+            include=["genreflow/**", "service.py", MODEL_TAG_FILE],
             python={"packages": [*core, f"bentoml=={version('bentoml')}"], "lock_packages": False},
             models=[str(stored.tag)],
             build_ctx=str(context),

@@ -3,7 +3,6 @@
 import fcntl
 import logging
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,14 +145,7 @@ def ui_command(port: int = 5000) -> tuple[list[str], dict[str, str]]:
     address = ui_address()
     if address is not None:
         raise RegistryError(f"This registry has a web page already: open {address} in a browser.")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except (OSError, OverflowError) as error:
-            raise RegistryError(
-                f"Port {port} on {LOOPBACK} cannot be used ({error}): choose another with --port."
-            ) from error
+    home.free_port(LOOPBACK, port)
     connect()
     # Setting allowed hosts drops MLflow's defaults, and they are matched with their port.
     hosts = ",".join(f"{name}:{port}" for name in ("localhost", LOOPBACK))
