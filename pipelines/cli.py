@@ -67,12 +67,6 @@ def main() -> None:
         sys.exit(1)
 
 
-def command_names() -> set[str]:
-    """The commands there are."""
-    commands = app.registered_commands
-    return {str(command.name or getattr(command.callback, "__name__", "")) for command in commands}
-
-
 @app.callback(invoke_without_command=True)
 def options(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
     if version:

@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -153,17 +154,25 @@ def finished(run: "FinishedRun") -> str:
 
 def next_commands(run: "FinishedRun") -> list[tuple[str, str]]:
     """What one would type next, with a word on what it does; only commands that exist."""
-    from pipelines.cli import command_names
-
-    commands = [("genreflow ui", "runs, versions and reports in the browser")]
+    genreflow = program()
+    commands = [(f"{genreflow} ui", "runs, versions and reports in the browser")]
     clip = example_clip(run)
     model = "" if "champion" in run.aliases else f" --model {run.version}"
     if clip is not None:
-        commands.append((f"genreflow classify{model} {shlex.quote(str(clip))}", "a clip of the test split"))
-    if "serve" in command_names():
-        commands.append(("genreflow serve", "the champion over HTTP and on a web page"))
-    commands.append(("genreflow models", "every version, its figures and aliases"))
+        commands.append((f"{genreflow} classify{model} {shlex.quote(str(clip))}", "a clip of the test split"))
+    if "champion" in run.aliases:
+        commands.append((f"{genreflow} serve", "the champion over HTTP"))
+    commands.append((f"{genreflow} models", "every version, its figures and aliases"))
     return commands
+
+
+def program() -> str:
+    """How this program is called from here: by name where the shell finds it, else by its path."""
+    here = Path(sys.executable).parent / "genreflow"
+    found = shutil.which("genreflow")
+    if found is not None and Path(found).resolve() == here.resolve():
+        return "genreflow"
+    return shlex.quote(str(_relative(here)))
 
 
 def example_clip(run: "FinishedRun") -> Path | None:
