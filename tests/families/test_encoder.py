@@ -530,9 +530,9 @@ def test_a_configuration_from_scratch_that_cannot_be_is_refused(config: dict[str
 def test_a_mel_front_end_hears_each_band_at_its_pitch() -> None:
     bands, rate = 16, 8_000
     config = {
-        "conv_dim": [8, 4 * bands, bands, bands],
-        "conv_kernel": [4, 96, 6, 3],
-        "conv_stride": [4, 16, 4, 2],
+        "conv_dim": [8, 4 * bands, bands, 8 * bands, bands],
+        "conv_kernel": [4, 96, 6, 1, 1],
+        "conv_stride": [4, 16, 4, 1, 1],
         "conv_bias": True,
         "hidden_size": 24,
         "num_hidden_layers": 1,

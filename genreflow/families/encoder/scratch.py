@@ -11,7 +11,9 @@ away were that layer the filterbank. Instead:
    the stride: since gelu(x) - gelu(-x) = x, the next layer gets the normalised waveform untouched;
 2. the second holds tones under Gaussian windows, cosine and sine, with either sign;
 3. the third adds up a band's four channels, since gelu(x) + gelu(-x) is about |x|, and smooths: the envelope;
-4. the rest smooth and thin out the envelopes.
+4. the following smooth and thin out the envelopes;
+5. the last two, one frame wide, take something like the logarithm: the first holds, for each of several
+   levels, how far the envelope stays below it, as a share; the second subtracts these shares from a constant.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -34,9 +36,16 @@ QUADRATURE = 2
 TILT = 0.5
 """Exponent by which higher bands are louder than at PIVOT_HZ: music falls off towards the top."""
 PIVOT_HZ = 500.0
-GAIN = 3.0
-"""Level at which gelu rectifies rather than squares."""
-LEAST_LAYERS = 3
+GAIN = 100.0
+"""Puts envelopes where gelu rectifies rather than squares."""
+LOWEST_LEVEL = 0.5
+LEVEL_RATIO = 2.6
+"""From one level of an envelope to the next: 8.3 dB."""
+SHARPNESS = 4.0
+"""Of the corner where an envelope reaches a level."""
+FLOOR = 2.0
+"""What silence comes to: gelu leaves it and all above it nearly as they are."""
+LEAST_LAYERS = 5
 
 
 def begin_as_mel_filterbank(encoder: "PreTrainedModel", sample_rate: int) -> None:
@@ -48,42 +57,64 @@ def begin_as_mel_filterbank(encoder: "PreTrainedModel", sample_rate: int) -> Non
     import torch
 
     config = encoder.config
+    _check(config)
     front_end: Any = encoder.feature_extractor
     stride, bands = config.conv_stride[0], config.conv_dim[-1]
-    wanted = (SIGNS * stride, SIGNS * QUADRATURE * bands, *[bands] * (len(config.conv_dim) - 2))
-    if (
-        config.feat_extract_norm != "group"
-        or len(wanted) < LEAST_LAYERS
-        or config.conv_kernel[0] != stride
-        or tuple(config.conv_dim) != wanted
-    ):
-        raise SettingsError(
-            f"mel_front_end with {bands} bands wants feat_extract_norm 'group', a first kernel as long as "
-            f"the first stride ({stride}), three layers or more, and conv_dim {list(wanted)}; "
-            f"it is {list(config.conv_dim)}."
-        )
     layers: list[nn.Conv1d] = [layer.conv for layer in front_end.conv_layers]
     weights = [np.zeros(tuple(layer.weight.shape), np.float32) for layer in layers]
+    biases = [np.zeros(len(weight), np.float32) for weight in weights]
+
     dealt = np.arange(stride)
     weights[0][SIGNS * dealt, 0, dealt] = 1
     weights[0][SIGNS * dealt + 1, 0, dealt] = -1
+
     tones = _tones(bands, config.conv_kernel[1] * stride, sample_rate)
     # (band, cosine or sine, sample) to (band, cosine or sine, place in the stride, tap)
     dealt_tones = tones.reshape(bands, QUADRATURE, config.conv_kernel[1], stride).swapaxes(2, 3)
+    channels = weights[1].reshape(bands, QUADRATURE, SIGNS, stride, SIGNS, -1)
     for out_sign, out in ((0, 1), (1, -1)):
         for in_sign, into in ((0, 1), (1, -1)):
-            rows = weights[1].reshape(bands, QUADRATURE, SIGNS, stride, SIGNS, -1)
-            rows[:, :, out_sign, :, in_sign] = out * into * dealt_tones
+            channels[:, :, out_sign, :, in_sign] = out * into * dealt_tones
+
     same = np.arange(bands)
     for channel in range(SIGNS * QUADRATURE):
         weights[2][same, SIGNS * QUADRATURE * same + channel] = _window(config.conv_kernel[2])
-    for weight, kernel in zip(weights[3:], config.conv_kernel[3:], strict=True):
+    for weight, kernel in zip(weights[3:-2], config.conv_kernel[3:-2], strict=True):
         weight[same, same] = _window(kernel)
+
+    levels = config.conv_dim[-2] // bands
+    for number, level in enumerate(LOWEST_LEVEL * LEVEL_RATIO ** np.arange(levels)):
+        weights[-2][number * bands + same, same, 0] = -SHARPNESS / level
+        weights[-1][same, number * bands + same, 0] = -1 / SHARPNESS
+    biases[-2][:] = SHARPNESS
+    biases[-1][:] = levels + FLOOR
+
     with torch.no_grad():
-        for layer, weight in zip(layers, weights, strict=True):
+        for layer, weight, bias in zip(layers, weights, biases, strict=True):
             layer.weight.copy_(torch.from_numpy(weight))
             if layer.bias is not None:
-                layer.bias.zero_()
+                layer.bias.copy_(torch.from_numpy(bias))
+
+
+def _check(config: Any) -> None:
+    """Raise SettingsError where the convolutions do not have the shapes of a filterbank."""
+    stride, bands, depth = config.conv_stride[0], config.conv_dim[-1], len(config.conv_dim)
+    levels = max(1, config.conv_dim[-2] // bands) if depth > 1 else 1
+    middle = [bands] * max(1, depth - 4)
+    wanted = [SIGNS * stride, SIGNS * QUADRATURE * bands, *middle, levels * bands, bands]
+    one_frame = [*config.conv_kernel[-2:], *config.conv_stride[-2:]] == [1, 1, 1, 1]
+    if (
+        config.feat_extract_norm != "group"
+        or not config.conv_bias
+        or config.conv_kernel[0] != stride
+        or not one_frame
+        or list(config.conv_dim) != wanted
+    ):
+        raise SettingsError(
+            "mel_front_end wants, in from_scratch, feat_extract_norm 'group', conv_bias true, a first "
+            f"conv_kernel as long as the first conv_stride ({stride}), the last two of both 1, {LEAST_LAYERS} "
+            f"layers or more, and for {bands} bands conv_dim {wanted}; it is {list(config.conv_dim)}."
+        )
 
 
 def mel_centres(bands: int, sample_rate: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
