@@ -251,7 +251,7 @@ def versions(entries: Sequence[Any]) -> str:
             "–" if accuracy is None else f"{accuracy:.1%}",
             "–" if low is None or high is None else f"{low:.1%} to {high:.1%}",
             entry.tags.get("family", "–"),
-            entry.tags.get("corpus", "–"),
+            entry.tags.get("data", "–"),
             str(entry.created)[:16],
         )
     return as_text(table)
