@@ -283,5 +283,6 @@ def _score(champion: Path, corpus: Path, clips: "pd.DataFrame") -> "pd.DataFrame
     wanted = set(clips["clip_id"])
     rows = [row for row, clip_id in enumerate(store.manifest["clip_id"]) if clip_id in wanted]
     progress.report("promote", f"scoring the champion on {len(rows)} clips")
-    predictions = predict(runtime.load(champion), store, rows)
+    # As the candidate was evaluated: a difference of runtimes must not decide between models.
+    predictions = predict(runtime.load(champion, runtime="pytorch"), store, rows)
     return predictions[predictions["level"] == "clip"].reset_index(drop=True)

@@ -1,7 +1,6 @@
 """Metrics, uncertainty and the report.
 
-`evaluate` makes the evaluation artifact; `predict` has any classifier answer any clips; `metrics` is what
-training logs with, too.
+`evaluate` makes the evaluation artifact; `predict` has any classifier answer any clips.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ __all__ = ["evaluate", "predict"]
 
 
 def __getattr__(name: str) -> Any:
-    # Training needs the metrics alone: figures and templates stay unloaded until they are asked for.
+    # The gate needs the uncertainty alone: figures and templates stay unloaded until they are asked for.
     if name == "evaluate":
         from genreflow.evaluation.artifact import evaluate
 

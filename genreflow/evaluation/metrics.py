@@ -14,7 +14,6 @@ from scipy.stats import rankdata
 
 from genreflow.evaluation.document import Calibration, ConfusedPair, GenreScores, ReliabilityBin
 from genreflow.evaluation.uncertainty import wilson
-from genreflow.runtime import softmax
 
 CALIBRATION_BINS = 15
 """Equal-width, as in Guo et al., On Calibration of Modern Neural Networks (2017)."""
@@ -162,20 +161,6 @@ def calibration(truth: Labels, probabilities: Probabilities, bins: int = CALIBRA
         mean_confidence=float(probabilities.max(1).mean()),
         bins=found,
     )
-
-
-def headline(truth: Labels, logits: NDArray[Any]) -> dict[str, float]:
-    """What training logs of an evaluation: accuracy, macro F1 and likelihood of logits (n, genres)."""
-    probabilities = softmax(np.asarray(logits, np.float32))
-    truth = np.asarray(truth, np.int64)
-    answers = probabilities.argmax(1)
-    return {
-        "accuracy": Accuracy().compute(predictions=answers, references=truth)["accuracy"],
-        "macro_f1": MacroF1().compute(predictions=answers, references=truth, genres=logits.shape[-1])[
-            "macro_f1"
-        ],
-        "nll": float(losses(truth, probabilities).mean()),
-    }
 
 
 class _Metric(evaluate.Metric):

@@ -151,13 +151,3 @@ def test_metric_objects_agree_with_the_functions_and_write_nothing(
         "nll": pytest.approx(calibration.nll),
     }
     assert not list(tmp_path.rglob("*.arrow"))
-
-
-def test_training_logs_figures_of_plain_logits() -> None:
-    logits = np.array([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 2.0, 0.0]], np.float32)
-    found = metrics.headline(np.array([0, 1, 2]), logits)
-    assert found["accuracy"] == pytest.approx(2 / 3)
-    assert found["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
-    assert found["nll"] == pytest.approx(
-        reference.log_loss([0, 1, 2], np.exp(logits) / np.exp(logits).sum(1, keepdims=True)), rel=1e-5
-    )
