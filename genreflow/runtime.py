@@ -215,6 +215,7 @@ class Classifier:
             raise SettingsError(f"A timeline's hop is more than 0 seconds, not {hop_seconds}.")
         logits, starts = self.listen(samples, sample_rate, hop_seconds)
         ends = np.minimum(starts + self.document.hearing.window_seconds, len(samples) / sample_rate)
+        ends[-1] = len(samples) / sample_rate  # a small rest is left unheard, but belongs to the song
         return Timeline(starts, ends, self.probabilities(logits), self.document.genres)
 
     def check_reference(self, folder: Path) -> float:

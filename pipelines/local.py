@@ -22,6 +22,8 @@ from genreflow.errors import GenreflowError, SettingsError
 from genreflow.progress import PROGRESS_VARIABLE
 
 if TYPE_CHECKING:
+    import psutil
+
     from genreflow.evaluation.document import EvaluationDocument
     from pipelines.settings import RunSettings
 
@@ -232,7 +234,7 @@ def run(
         log_file.open("w", buffering=1) as log_stream,
         _quiet(Colourless(log_stream)),
         _variables({PROGRESS_VARIABLE: str(progress_file), "GENREFLOW_HOME": str(home.home())}),
-        _stopping_its_steps(),
+        _stopping_its_steps(progress_file),
         Follower(progress_file, show) as follower,
     ):
         from pipelines.training import training_pipeline
@@ -384,7 +386,7 @@ def _variables(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stopping_its_steps() -> Iterator[None]:
+def _stopping_its_steps(progress_file: Path) -> Iterator[None]:
     """Ctrl-C and a termination signal stop the running step, which closes its MLflow run, first."""
     in_main_thread = threading.current_thread() is threading.main_thread()
 
@@ -395,24 +397,41 @@ def _stopping_its_steps() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _stop_children()
+        _stop_processes(progress_file)
         raise
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)
 
 
-def _stop_children() -> None:
+def _stop_processes(progress_file: Path) -> None:
+    """Ask the run's processes to end, and end those that do not."""
     import psutil
 
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.send_signal(signal.SIGINT)
-    _, alive = psutil.wait_procs(children, timeout=SECONDS_TO_STOP)
-    for child in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+    asked = _processes(progress_file)
+    for process in asked:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(signal.SIGINT)
+    psutil.wait_procs(asked, timeout=SECONDS_TO_STOP)
+    # a step that was just starting its workers may have left them behind
+    while left := _processes(progress_file):
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=1)
+
+
+def _processes(progress_file: Path) -> "list[psutil.Process]":
+    """All processes of this run, orphans too: they carry its progress file in their environment."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            ours = process.environ().get(PROGRESS_VARIABLE) == str(progress_file)
+            if ours and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def _one_line(text: str, longest: int = 300) -> str:

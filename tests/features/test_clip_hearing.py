@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genreflow.artifacts import Hearing
-from genreflow.audio import cut_windows, resample
+from genreflow.audio import UNHEARD_SHARE, cut_windows, resample
 from genreflow.errors import AudioError, SettingsError
 from genreflow.features import REPRESENTATIONS, hear, represent
 
@@ -100,7 +100,7 @@ def test_another_rate_of_the_same_sound_is_heard_nearly_alike() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(seconds=st.floats(0.01, 12.0), hop=st.floats(0.05, 3.0), rate=st.sampled_from([8_000, 11_025, 16_000]))
-def test_another_hop_moves_the_windows_and_leaves_nothing_of_the_clip_out(
+def test_another_hop_moves_the_windows_and_leaves_only_a_small_rest_of_the_clip_out(
     seconds: float, hop: float, rate: int
 ) -> None:
     clip = tone(seconds, rate)
@@ -110,8 +110,9 @@ def test_another_hop_moves_the_windows_and_leaves_nothing_of_the_clip_out(
     assert len(inputs) == len(starts)
     assert starts[0] == 0
     assert (np.diff(starts) <= round(hop * 8_000) / 8_000 + 1e-9).all()
-    assert starts[-1] + how.window_seconds >= length - 1e-9
-    assert len(starts) == 1 or starts[-1] + how.window_seconds == pytest.approx(length)
+    rest = length - (starts[-1] + how.window_seconds)
+    assert rest <= UNHEARD_SHARE * how.window_seconds + 1e-9
+    assert len(starts) == 1 or rest >= -1e-9
 
 
 def test_an_unknown_representation_is_refused_with_what_there_is() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from genreflow import home, registry
-from genreflow.errors import RegistryError
+from genreflow.errors import GenreflowError, RegistryError
 from genreflow.registry import store
 
 
@@ -93,12 +93,12 @@ def test_the_page_is_served_from_the_right_store_on_the_loopback() -> None:
 
 
 def test_a_port_in_use_is_told(silent_server: int) -> None:
-    with pytest.raises(RegistryError, match=f"Port {silent_server} .* choose another with --port"):
+    with pytest.raises(GenreflowError, match=f"Port {silent_server} .* choose another with --port"):
         registry.ui_command(silent_server)
 
 
 def test_a_port_that_cannot_be_is_told() -> None:
-    with pytest.raises(RegistryError, match="Port 70000"):
+    with pytest.raises(GenreflowError, match="Port 70000"):
         registry.ui_command(70_000)
 
 
