@@ -233,7 +233,15 @@ def run(
     with (
         log_file.open("w", buffering=1) as log_stream,
         _quiet(Colourless(log_stream)),
-        _variables({PROGRESS_VARIABLE: str(progress_file), "GENREFLOW_HOME": str(home.home())}),
+        _variables(
+            {
+                PROGRESS_VARIABLE: str(progress_file),
+                "GENREFLOW_HOME": str(home.home()),
+                # OpenMP's threads spin while they wait; with one busy program beside it, training a small model
+                # then takes forty times as long
+                "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
+            }
+        ),
         _stopping_its_steps(progress_file),
         Follower(progress_file, show) as follower,
     ):
