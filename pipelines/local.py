@@ -237,8 +237,8 @@ def run(
             {
                 PROGRESS_VARIABLE: str(progress_file),
                 "GENREFLOW_HOME": str(home.home()),
-                # OpenMP's threads spin while they wait; with one busy program beside it, training a small model
-                # then takes forty times as long
+                # OpenMP's threads spin while they wait; beside one busy program, training a small model
+                # then takes forty times as long (measured)
                 "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
             }
         ),
