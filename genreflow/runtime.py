@@ -29,6 +29,8 @@ from genreflow.features import represent
 
 BATCH_WINDOWS = 8
 """Windows represented and classified at once: bounds the memory of an hour of music."""
+MAX_TIMELINE_WINDOWS = 20_000
+"""More is a slip of the hop: an hour every 0.2 s."""
 PICKLES = frozenset({".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pt2", ".pth"})
 """Endings of files that may hold a pickle, which runs code when loaded."""
 MODEL_FOLDER = "model"
@@ -101,9 +103,12 @@ class Timeline:
     def smoothed(self) -> NDArray[np.float32]:
         """(windows, genres): each window averaged with all that sound at its middle."""
         middles = (self.starts + self.ends) / 2
-        sounding = (self.starts[None, :] <= middles[:, None]) & (middles[:, None] <= self.ends[None, :])
-        weights = sounding / sounding.sum(axis=1, keepdims=True)
-        return (weights @ self.probabilities).astype(np.float32)
+        # starts and ends both rise, so the windows that sound at a moment are a run of neighbours
+        first = np.searchsorted(self.ends, middles, side="left")
+        past = np.searchsorted(self.starts, middles, side="right")
+        sums = np.zeros((len(self.starts) + 1, len(self.genres)))
+        sums[1:] = self.probabilities.cumsum(axis=0, dtype=np.float64)
+        return ((sums[past] - sums[first]) / (past - first)[:, None]).astype(np.float32)
 
     def segments(self) -> list[Segment]:
         """Stretches of one top genre, in order and without gaps, from the song's start to its end.
@@ -213,6 +218,11 @@ class Classifier:
         """The timeline of a waveform (n,) at `sample_rate` Hz."""
         if hop_seconds is not None and not hop_seconds > 0:
             raise SettingsError(f"A timeline's hop is more than 0 seconds, not {hop_seconds}.")
+        if hop_seconds and len(samples) / sample_rate / hop_seconds > MAX_TIMELINE_WINDOWS:
+            raise SettingsError(
+                f"A hop of {hop_seconds:g} s cuts {len(samples) / sample_rate:.0f} s of music into more than "
+                f"{MAX_TIMELINE_WINDOWS} windows; take a longer one."
+            )
         logits, starts = self.listen(samples, sample_rate, hop_seconds)
         ends = np.minimum(starts + self.document.hearing.window_seconds, len(samples) / sample_rate)
         ends[-1] = len(samples) / sample_rate  # a small rest is left unheard, but belongs to the song

@@ -237,6 +237,11 @@ def _promote(version: str, packaged: Path, evaluation: Path, corpus: Path, polic
     from genreflow import gate, registry
 
     candidate = gate.facts(PackagedDocument.read(packaged), f"version {version}")
+    earlier = registry.version(version).tags
+    if earlier.get("decision") == "rolled back":
+        # a person's judgement stands until a person changes it
+        why = f"kept: {earlier['decision_reason']}. To take it all the same: genreflow promote {version}"
+        return Decision(promote=False, verdict="kept", reason=why, numbers={})
     champion = registry.champion()
     champion_folder = registry.fetch(champion.version) if champion else None
     champion_facts = (
@@ -283,6 +288,6 @@ def _score(champion: Path, corpus: Path, clips: "pd.DataFrame") -> "pd.DataFrame
     wanted = set(clips["clip_id"])
     rows = [row for row, clip_id in enumerate(store.manifest["clip_id"]) if clip_id in wanted]
     progress.report("promote", f"scoring the champion on {len(rows)} clips")
-    # As the candidate was evaluated: a difference of runtimes must not decide between models.
-    predictions = predict(runtime.load(champion, runtime="pytorch"), store, rows)
+    # As the candidate was evaluated: a difference of precision must not decide between models.
+    predictions = predict(runtime.load(champion, runtime="pytorch", precision="f32"), store, rows)
     return predictions[predictions["level"] == "clip"].reset_index(drop=True)

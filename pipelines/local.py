@@ -133,6 +133,7 @@ class Follower:
 
     def __post_init__(self) -> None:
         self._offset = 0
+        self._looking = threading.Lock()  # its own thread and the pipeline's end both look
         self._last_end = time.time()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
@@ -156,6 +157,10 @@ class Follower:
 
     def look(self) -> None:
         """Read what was written since the last look."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         if self.path.is_file():
             with self.path.open("rb") as file:
                 file.seek(self._offset)

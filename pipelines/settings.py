@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import Field, ValidationError
@@ -26,14 +26,14 @@ SCALARS = ("source", "family", "backbone", "experiment")
 class Resources(Frozen):
     """What a step gets: in pods as limits; on this machine only device and batch count."""
 
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`, `cpu` or `cuda`: where features are extracted and, unless training says, trained on."""
-    batch: int = 8
+    batch: int = Field(default=8, ge=1)
     """Windows computed at once in extraction."""
     cpu: str = "2"
     memory: str = "4G"
     """Limits of the steps that compute; the steps that only ask and tell get less."""
-    gpus: int = 0
+    gpus: int = Field(default=0, ge=0)
     """Accelerators for the steps that run the model; 0 asks for none."""
     accelerator: str = "nvidia.com/gpu"
     shared_memory: str = "2Gi"

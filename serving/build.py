@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 import genreflow
 from genreflow import registry
-from genreflow.artifacts import PackagedDocument, code_digest
+from genreflow.artifacts import PackagedDocument, code_digest, file_digest, text_digest
 
 NAME = "genreflow"
 DIGEST_CHARACTERS = 12
@@ -26,8 +26,8 @@ def import_model(model: str = "champion") -> bentoml.Model:
     Raises:
         RegistryError: there is no such model.
     """
-    folder = registry.fetch(model)
-    registered = registry.version(model)
+    registered = registry.version(model)  # once: the alias may move meanwhile
+    folder = registry.fetch(registered.version)
     document = PackagedDocument.read(folder)
     tag = f"{NAME}:v{registered.version}-{document.digest[:DIGEST_CHARACTERS]}"
     labels = {
@@ -56,18 +56,20 @@ def build(model: str = "champion") -> bentoml.Bento:
     """
     stored = import_model(model)
     # The service's code is part of the bento: the same model under changed code is another bento.
-    tag = f"{NAME}:{stored.tag.version}-{code_digest()[:CODE_CHARACTERS]}"
+    service = Path(__file__).parent / "service.py"
+    requirements = [Requirement(line) for line in requires("genreflow") or []]
+    core = [f"{need.name}=={version(need.name)}" for need in requirements if need.marker is None]
+    code = text_digest([code_digest(), file_digest(service), *core])
+    tag = f"{NAME}:{stored.tag.version}-{code[:CODE_CHARACTERS]}"
     try:
         return bentoml.bentos.get(tag)
     except bentoml.exceptions.NotFound:
         pass
-    requirements = [Requirement(line) for line in requires("genreflow") or []]
-    core = [f"{need.name}=={version(need.name)}" for need in requirements if need.marker is None]
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
         library = Path(str(genreflow.__file__)).parent
         shutil.copytree(library, context / library.name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(Path(__file__).parent / "service.py", context)
+        shutil.copy(service, context)
         (context / MODEL_TAG_FILE).write_text(str(stored.tag) + "\n")
         return bentoml.build(
             SERVICE,

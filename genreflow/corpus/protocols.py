@@ -156,8 +156,13 @@ def _grouped(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ..
             break
         by_clip |= lacking
     unknown = int(artist.isna().sum())
-    if 0 < unknown < len(manifest):
-        notes = (f"The artist of {unknown} clips is unknown; each counts as an artist of its own.",)
+    if unknown:
+        which = (
+            "No clip's artist is known"
+            if unknown == len(manifest)
+            else f"The artist of {unknown} clips is unknown"
+        )
+        notes = (f"{which}; each clip counts as an artist of its own.",)
         made = replace(made, notes=notes)
     if not by_clip:
         return made

@@ -17,7 +17,7 @@ class CorpusSettings(Frozen):
     """`auto`: fault-filtered where the clips are GTZAN's and enough of them are there, else grouped."""
     fold: int = Field(default=0, ge=0)
     """Which fold is the test split, from 0; used by `artist` (3 folds)."""
-    seed: int = 42
+    seed: int = Field(default=42, ge=0)
     genres: tuple[str, ...] = GENRES
     """Label order. Folders of other names are reported and left alone."""
     min_seconds: float = Field(default=1.0, gt=0)

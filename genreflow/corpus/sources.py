@@ -24,6 +24,8 @@ LEVELS_DOWN = 2
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 """What operating systems leave behind, beside names that begin with a dot: never a clip."""
 
+SYNTHETIC_MARK = "synthetic.json"
+"""Lies in every folder that `genreflow data synthesize` writes: its music is never taken for real."""
 SYNTHETIC_DEFAULTS: dict[str, float] = {"clips": 20, "seconds": 8, "seed": 0}
 
 
@@ -78,10 +80,9 @@ def same_genre(folder: str, genre: str) -> bool:
 class FolderSource:
     """`<genre>/*` in a folder, or one or two levels down (GTZAN's `genres/<genre>/*`)."""
 
-    synthetic = False
-
     def __init__(self, folder: Path, genres: tuple[str, ...]) -> None:
         self._root = _genre_root(folder, genres)
+        self.synthetic = any((place / SYNTHETIC_MARK).is_file() for place in (self._root, self._root.parent))
         self._genres = genres
         self._folders: list[tuple[str, str]] = []
         self._unknown: list[str] = []
@@ -98,7 +99,9 @@ class FolderSource:
 
     def resolve(self) -> str:
         """sha256 over path, size and modification time of every file in a genre folder."""
-        return text_digest(sorted(self._state(name) for name, _ in self._files))
+        return text_digest(
+            [f"synthetic {self.synthetic}", *sorted(self._state(name) for name, _ in self._files)]
+        )
 
     def items(self) -> Iterator[SourceItem]:
         for name, genre in self._files:

@@ -36,7 +36,7 @@ def evaluate(corpus: Path, model: Path, out: Path) -> EvaluationDocument:
     opened = Corpus.open(Path(corpus))
     # What cannot be evaluated is refused before the model is loaded.
     rows = rows_to_evaluate(opened, ModelDocument.read(Path(model)))
-    classifier = runtime.load(Path(model), runtime="pytorch")
+    classifier = runtime.load(Path(model), runtime="pytorch", precision="f32")
     return evaluate_classifier(classifier, opened, rows, Path(out), weights_digest(Path(model)))
 
 

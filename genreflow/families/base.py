@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from genreflow.artifacts import Frozen, Hearing
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class FamilySettings(Frozen):
     """A family's own settings (what `--set model.…` reaches), all with defaults."""
 
-    views: int = 0
+    views: int = Field(default=0, ge=0)
     """Augmented copies of each training clip made once in extraction, besides the clean one."""
 
 

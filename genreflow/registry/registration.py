@@ -146,8 +146,8 @@ def serving_requirements(package: PackagedDocument) -> list[str]:
 
 
 def _check_belonging(package: PackagedDocument, scores: EvaluationDocument, music: CorpusDocument) -> None:
-    of_this_model = scores.model.features_fingerprint == package.model.features_fingerprint
-    if not of_this_model or scores.genres != package.model.genres:
+    same_features = scores.model.features_fingerprint == package.model.features_fingerprint
+    if not same_features or scores.genres != package.model.genres:
         raise RegistryError("The evaluation is of another model than the packaged one: evaluate this model.")
     if scores.corpus_fingerprint != music.fingerprint:
         raise RegistryError("The evaluation was made on another corpus than the one given: name that corpus.")

@@ -10,6 +10,7 @@ from sounds import genre_folder, tone, write
 
 from genreflow.corpus.ingest import resolve
 from genreflow.corpus.sources import clip_ids, open_source
+from genreflow.corpus.synthetic import synthesise
 from genreflow.errors import CorpusError, SettingsError
 from genreflow.genres import GENRES
 
@@ -208,3 +209,15 @@ def test_ids_are_unique_and_do_not_depend_on_the_order(names: list[str], random:
     random.shuffle(mixed)  # type: ignore[attr-defined]
     assert len(set(clip_ids(files))) == len(files)
     assert dict(zip(files, clip_ids(files), strict=True)) == dict(zip(mixed, clip_ids(mixed), strict=True))
+
+
+def test_a_folder_of_synthesised_music_stays_synthetic_under_any_name(tmp_path: Path) -> None:
+    synthesise(tmp_path / "mine", clips_per_genre=3, seconds=1.0, seed=0)
+    for folder in (tmp_path / "mine", tmp_path / "mine" / "genres"):
+        source = open_source(str(folder), GENRES)
+        assert source.synthetic
+    marked = source.resolve()
+    (tmp_path / "mine" / "synthetic.json").unlink()
+    real = open_source(str(tmp_path / "mine"), GENRES)
+    assert not real.synthetic
+    assert real.resolve() != marked

@@ -5,7 +5,7 @@ from candidates import Populated
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from genreflow import home, registry
+from genreflow import home, registry, steps
 from genreflow.errors import RegistryError
 from genreflow.gate import Decision
 
@@ -166,3 +166,17 @@ def test_a_long_reason_is_shortened_in_the_description_and_whole_in_the_tag(popu
     assert len(description("1")) <= 5000
     assert "### Per genre" in description("1")
     assert registry.version("1").tags["decision_reason"] == reason
+
+
+def test_a_version_that_a_person_rolled_back_is_not_promoted_again_by_a_run(populated: Populated) -> None:
+    registry.set_champion("2", "good")
+    registry.set_champion("3", "better")
+    registry.rollback("3 fails on live traffic")
+    made = populated.candidates[2]
+    decision, aliases = steps.promote("3", made.packaged, made.evaluation, made.corpus, {})
+    assert (decision.promote, decision.verdict) == (False, "kept")
+    assert "3 fails on live traffic" in decision.reason
+    assert "champion" not in aliases
+    champion = registry.champion()
+    assert champion is not None
+    assert champion.version == "2"

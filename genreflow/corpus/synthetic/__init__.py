@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 
 from genreflow.artifacts import Frozen
+from genreflow.corpus.sources import SYNTHETIC_MARK
 from genreflow.corpus.synthetic.sound import RATE, Generator, Sound
 from genreflow.corpus.synthetic.styles import NEIGHBOURS, STYLES, Range, Style
 from genreflow.corpus.synthetic.take import EQUALISER_HZ, Room, Take, mix_down
@@ -24,7 +25,7 @@ GENERATOR_VERSION = 1
 """Raised whenever the same seed would give other bytes."""
 HARD_SHARE = 0.12
 """Clips that borrow parts from a neighbouring style."""
-DOCUMENT = "synthetic.json"
+DOCUMENT = SYNTHETIC_MARK
 KEYS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 LEAST_SECONDS = 1.0
 FEW_CLIPS = 20  # below this many, starting a second process takes longer than playing
