@@ -14,6 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from genreflow.artifacts import file_digest
 from genreflow.corpus.synthetic import GENERATOR_VERSION, perform, render, synthesise
+from genreflow.corpus.synthetic.styles import NEIGHBOURS, STYLES
+from genreflow.corpus.synthetic.take import Take
 from genreflow.errors import CorpusError
 from genreflow.genres import GENRES
 
@@ -138,6 +140,18 @@ def test_a_plain_baseline_tells_the_styles_apart_but_not_perfectly(corpus: Path)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
     accuracy = model.fit(table[~test], labels[~test]).score(table[test], labels[test])
     assert 0.55 < accuracy < 0.99
+
+
+@pytest.mark.parametrize("genre", GENRES)
+def test_every_player_can_sit_in_with_every_neighbour(genre: str) -> None:
+    for neighbour in NEIGHBOURS[genre]:
+        bands = (STYLES[genre], STYLES[neighbour])
+        for scale, progression in (*bands[0].harmony, *bands[1].harmony):
+            for player in {player for band in bands for players in band.parts.values() for player in players}:
+                take = Take(np.random.default_rng(1), 3.0, 150.0, 4, scale, progression)
+                assert player(take)
+                assert take.tracks, player.__name__
+                assert all(np.isfinite(line).all() for line in take.tracks.values()), player.__name__
 
 
 def test_an_unknown_style_is_named() -> None:

@@ -822,7 +822,7 @@ def pop_arpeggio(take: Take) -> str:
             take.add(
                 "chords",
                 first + sixteenth / 4,
-                synth(tones[order[sixteenth % 4]], take.lasting(0.2)),
+                synth(tones[order[sixteenth % 4] % len(tones)], take.lasting(0.2)),
                 take.touch(),
             )
     take.duck("chords", take.rng.uniform(0.4, 0.8), take.lasting(0.6))
