@@ -1,10 +1,13 @@
 """What tests share: the folder of shared things, and the rule that CI skips nothing."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 
 # a machine under load is slow: an example that takes long is no failure
 settings.register_profile("genreflow", deadline=None)
@@ -30,6 +33,22 @@ def shared() -> Path:
     """`../shared`: GTZAN clips, a pretrained encoder, reference tables."""
     need(SHARED.is_dir(), "../shared")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium for the tests of one file.
+
+    No longer than that: while Playwright is open its event loop counts as running in this thread, so that neither a
+    second Playwright nor `asyncio.run` of another test can start.
+    """
+    executable = shutil.which("chromium")
+    need(executable is not None, "chromium")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=arguments)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(autouse=True)

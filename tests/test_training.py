@@ -357,11 +357,17 @@ def test_accumulated_gradients_make_the_same_steps_as_one_larger_batch(tmp_path:
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
-def test_windowed_attention_is_pytorchs_to_the_same_dropped_weights_and_gradients() -> None:
+@pytest.mark.parametrize("windows", [1, 2, 3])
+def test_windowed_attention_is_pytorchs_to_the_same_dropped_weights_and_gradients(
+    windows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
+    from genreflow.training import attention
     from genreflow.training.attention import attend
+
+    monkeypatch.setattr(attention, "WEIGHTS_AT_A_TIME", windows * 2 * 17 * 17)
 
     generator = torch.Generator().manual_seed(0)
     shape = (3, 2, 17, 8)

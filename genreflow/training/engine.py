@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
@@ -427,6 +427,7 @@ def fine_tune(
     module = family.build(family_settings, document.genres, document.stage, settings.seed)
     family.fit_inputs(module, (_stack(rows, some.tolist()) for some in _chunks(train_rows)))
     with ExitStack() as stack:
+        stack.enter_context(_threads(settings))
         folder = checkpoints.root(settings) / checkpoints.key(document, settings)
         if state.is_main_process:
             folder = stack.enter_context(checkpoints.locked(folder))
@@ -533,6 +534,17 @@ def _precision(settings: TrainingSettings, device: str) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     found = torch.cpu.get_capabilities()
     return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
+
+
+@contextmanager
+def _threads(settings: TrainingSettings) -> Iterator[None]:
+    """PyTorch with the threads that the settings ask for."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(settings.threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _agreed(value: T) -> T:

@@ -43,6 +43,9 @@ class TrainingSettings(Frozen):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 autocast where the processor has it (CUDA, AVX-512 bf16, AMX), else fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    """Of PyTorch inside one operation on the CPU; all cores where None. 1 suits a model whose operations take
+    less than a millisecond."""
     seed: int = Field(default=42, ge=0)
     checkpoint_uri: str | None = None
     """Folder (path or file://) under which checkpoints lie; the state folder's `checkpoints` where None."""

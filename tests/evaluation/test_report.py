@@ -2,8 +2,6 @@
 
 import base64
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from genreflow.artifacts import ModelDocument
 from genreflow.audio import decode
@@ -24,7 +22,6 @@ from genreflow.evaluation.predictions import predict
 from genreflow.evaluation.report import banners, verdict, write_report
 from genreflow.evaluation.worst import EXCERPT_SECONDS, WorstClip, listen_to_worst, mp3
 from genreflow.runtime import Classifier
-from tests.conftest import need
 from tests.corpora import tones, write_corpus
 
 
@@ -198,25 +195,12 @@ def test_drawing_leaves_matplotlibs_global_state_alone(explored: Exploration, tm
     assert "matplotlib.pyplot" not in figures.__dict__
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[object]:
-    executable = shutil.which("chromium")
-    need(executable is not None, "chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=executable,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield browser
-        browser.close()
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1200, "light")])
 def test_a_browser_shows_the_whole_page_and_plays_it(
-    browser: object, page: Path, width: int, scheme: str
+    browser: Browser, page: Path, width: int, scheme: str
 ) -> None:
     complaints: list[str] = []
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[attr-defined]
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     view: Page = context.new_page()
     view.on("console", lambda message: complaints.append(message.text))
     view.on("pageerror", lambda error: complaints.append(str(error)))

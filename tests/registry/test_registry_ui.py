@@ -1,32 +1,17 @@
 """The registry's web page in a real Chromium: what each version is, how good, on what data, why champion."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from candidates import Populated
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 from servers import free_port, served
 
 from genreflow import registry
 from genreflow.gate import Decision
-from tests.conftest import need
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 PATIENCE_MS = 120_000
 KEPT = Decision(promote=False, verdict="kept", reason="kept version 2: it is not better", numbers={})
-
-
-@contextmanager
-def browser() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        page = chromium.new_page(viewport={"width": 1600, "height": 1400})
-        page.set_default_timeout(PATIENCE_MS)
-        yield page
-        chromium.close()
 
 
 def follow(page: Page, link: Locator) -> None:
@@ -35,9 +20,8 @@ def follow(page: Page, link: Locator) -> None:
 
 
 def test_a_newcomer_sees_what_each_version_is_how_good_and_why_champion(
-    populated: Populated, tmp_path: Path
+    populated: Populated, browser: Browser, tmp_path: Path
 ) -> None:
-    need(CHROMIUM.is_file(), "Chromium (/usr/bin/chromium)")
     expect.set_options(timeout=PATIENCE_MS)
     registry.set_champion("1", "there was none")
     registry.set_champion("2", "real music beats synthetic")
@@ -46,7 +30,11 @@ def test_a_newcomer_sees_what_each_version_is_how_good_and_why_champion(
     port = free_port()
     argv, environment = registry.ui_command(port)
     address = f"http://127.0.0.1:{port}"
-    with served(argv, tmp_path / "ui.log", environment, f"{address}/health"), browser() as page:
+    with (
+        served(argv, tmp_path / "ui.log", environment, f"{address}/health"),
+        browser.new_page(viewport={"width": 1600, "height": 1400}) as page,
+    ):
+        page.set_default_timeout(PATIENCE_MS)
         page.goto(f"{address}/#/models/{registry.MODEL_NAME}", wait_until="domcontentloaded")
         overview = page.locator("table", has_text="why it is, was, or is not champion")
         expect(overview).to_be_visible()
