@@ -63,7 +63,6 @@ class ModelFacts(Frozen):
     """Median latency in ms of each runtime that passed parity (its fastest usable precision)."""
     protocol: str = "unknown"
     leaky: bool = False
-    leak_reason: str | None = None
     pretrained: str | None = None
 
     @property
@@ -101,7 +100,6 @@ def facts(packaged: PackagedDocument, name: str) -> ModelFacts:
         runtimes=latencies,
         protocol=model.protocol,
         leaky=model.leaky,
-        leak_reason=model.leak_reason,
         pretrained=model.pretrained,
     )
 
@@ -365,9 +363,7 @@ def _caveats(model: ModelFacts) -> str:
     """What a reader must know of the figures, as a tail of the reason."""
     tail = ""
     if model.leaky:
-        tail += f". The figures flatter, as the {model.protocol} split is leaky"
-        if model.leak_reason:
-            tail += f" ({model.leak_reason.rstrip('.')})"
+        tail += f". The {model.protocol} split is leaky: its figures flatter"
     if model.synthetic:
         tail += ". Synthetic music: nothing is said about real music"
     return tail

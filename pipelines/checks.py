@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from genreflow import home
-from genreflow.errors import GenreflowError, RegistryError, SettingsError
+from genreflow.errors import GenreflowError, RegistryError
 
 if TYPE_CHECKING:
     from pipelines.settings import RunSettings
@@ -28,11 +28,6 @@ def before_run(settings: "RunSettings") -> None:
     from genreflow.corpus.sources import open_source
     from genreflow.families import family
 
-    if settings.corpus.protocol == "all":
-        raise SettingsError(
-            "Under the protocol all no clip is left to test with, and nothing is promoted untested; "
-            "take another --protocol."
-        )
     open_source(settings.source, settings.corpus.genres).resolve()
     kind = family(settings.family)
     kind.hearing(kind.settings_type.model_validate(settings.model))

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from genreflow.evaluation.document import EvaluationDocument
     from pipelines.local import FinishedRun, StepState
 
 MARKS = {"waiting": "·", "done": "✓", "cached": "✓", "failed": "✗"}
@@ -124,12 +125,10 @@ def _progress(step: "StepState") -> str:
 def finished(run: "FinishedRun") -> str:
     """The report of a run, as text: how good, what the gate said, where things lie, what to type next."""
     evaluation, corpus = run.evaluation, run.corpus
-    low, high = evaluation.accuracy_ci95
     cached = [step.name for step in run.steps if step.status == "cached"]
     lines = [
         "",
-        f"Accuracy {evaluation.accuracy:.1%} on {evaluation.clips} test clips, "
-        f"95 % interval {low:.1%} to {high:.1%}; macro F1 {evaluation.macro_f1:.2f}",
+        _accuracy(evaluation),
         f"Corpus {_shown_source(run)}: {_counts(corpus.counts)}, {corpus.quarantined} quarantined; "
         f"split {corpus.protocol}",
         f"Model {run.settings.family}, "
@@ -137,9 +136,11 @@ def finished(run: "FinishedRun") -> str:
     ]
     if corpus.synthetic:
         lines.append("Trained on synthetic music: these figures say nothing about real music.")
-    if evaluation.leaky:
+    if evaluation.leaky and evaluation.measured:
         lines.append(f"Leaky split, the figures flatter: {evaluation.leak_reason}")
-    lines += ["", _genre_table(run), "", f"Gate: {run.decision['reason']}"]
+    if evaluation.measured:
+        lines += ["", _genre_table(run)]
+    lines += ["", f"Gate: {run.decision['reason']}"]
     aliases = f" ({', '.join(run.aliases)})" if run.aliases else ""
     lines.append(f"Model version {run.version}{aliases} of genre-classifier, MLflow run {run.run_id}")
     lines.append(f"Report: {run.report}")
@@ -152,6 +153,16 @@ def finished(run: "FinishedRun") -> str:
     return "\n".join(lines)
 
 
+def _accuracy(evaluation: "EvaluationDocument") -> str:
+    if not evaluation.measured:
+        return evaluation.headline
+    low, high = evaluation.accuracy_ci95
+    return (
+        f"Accuracy {evaluation.accuracy:.1%} on {evaluation.clips} test clips, "
+        f"95 % interval {low:.1%} to {high:.1%}; macro F1 {evaluation.macro_f1:.2f}"
+    )
+
+
 def next_commands(run: "FinishedRun") -> list[tuple[str, str]]:
     """What one would type next, with a word on what it does; only commands that exist."""
     genreflow = program()
@@ -162,6 +173,8 @@ def next_commands(run: "FinishedRun") -> list[tuple[str, str]]:
         commands.append((f"{genreflow} classify{model} {shlex.quote(str(clip))}", "a clip of the test split"))
     if "champion" in run.aliases:
         commands.append((f"{genreflow} serve", "the champion over HTTP"))
+    elif not run.evaluation.measured:
+        commands.append((f"{genreflow} promote {run.version}", "make it champion by your own judgement"))
     commands.append((f"{genreflow} models", "every version, its figures and aliases"))
     return commands
 

@@ -109,7 +109,9 @@ class FinishedRun:
                     genre: scores.model_dump(mode="json")
                     for genre, scores in self.evaluation.per_genre.items()
                 },
-            },
+            }
+            if self.evaluation.measured
+            else None,
             "corpus": {
                 "fingerprint": self.corpus.fingerprint,
                 "protocol": self.corpus.protocol,

@@ -39,12 +39,17 @@ def shared() -> Path:
 def browser() -> Iterator[Browser]:
     """A Chromium for the tests of one file.
 
-    No longer than that: while Playwright is open its event loop counts as running in this thread, so that neither a
-    second Playwright nor `asyncio.run` of another test can start.
+    No longer than that: while Playwright is open its event loop counts as running in this thread, so that
+    neither a second Playwright nor `asyncio.run` of another test can start.
     """
     executable = shutil.which("chromium")
     need(executable is not None, "chromium")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+    arguments = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-dev-shm-usage",
+    ]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=executable, args=arguments)
         yield chromium

@@ -93,7 +93,6 @@ def test_the_version_is_the_packages() -> None:
         (("--set", "training.epoch=3"), "did you mean training.epochs?"),
         (("--set", "training.epochs=few"), "Setting training.epochs"),
         (("--set", "resources.batch=0"), "Setting resources.batch"),
-        (("--protocol", "all"), "nothing is promoted untested"),
         (("--profile", "quick"), "did you mean quickstart?"),
         (("--family", "resnet"), "There is no family"),
         (("--summary", "no-such-folder/summary.json"), "no folder"),

@@ -1,4 +1,8 @@
-"""Makes the evaluation artifact: the whole model on the audio of a corpus's test split."""
+"""Makes the evaluation artifact: the whole model on the audio of a corpus's test split.
+
+Where every clip trained (the protocol `all`), the model hears those, and the document says that it is not
+measured.
+"""
 
 import time
 from pathlib import Path
@@ -62,12 +66,12 @@ def evaluate_classifier(
 
 
 def rows_to_evaluate(corpus: Corpus, model: ModelDocument) -> list[int]:
-    """The rows of the test split.
+    """The rows of the test split; of all clips where every clip trained.
 
     Raises:
         CorpusError: there are none, or they are of genres that the model does not know.
     """
-    rows = corpus.rows("test")
+    rows = corpus.rows("train" if corpus.document.protocol == "all" else "test")
     if not rows:
         raise CorpusError(
             f"The corpus of {corpus.document.source} has no test clips under the protocol "
@@ -77,7 +81,7 @@ def rows_to_evaluate(corpus: Corpus, model: ModelDocument) -> list[int]:
     unknown = sorted(set(corpus.manifest["genre"].iloc[rows]) - set(model.genres))
     if unknown:
         raise CorpusError(
-            f"The test split has clips of {', '.join(unknown)}, which the model does not know: it tells "
+            f"The corpus has clips of {', '.join(unknown)}, which the model does not know: it tells "
             f"{', '.join(model.genres)} apart. Evaluate on the corpus that it was trained on."
         )
     return rows

@@ -128,8 +128,26 @@ class EvaluationDocument(Document):
     """Wall-clock seconds for listening to the test split."""
     code_version: str
 
+    @property
+    def measured(self) -> bool:
+        """Whether any clip was new to the model; where none was, the figures say nothing of it."""
+        return self.seen_clips < self.clips
+
+    @property
+    def headline(self) -> str:
+        """How good, in a line."""
+        if not self.measured:
+            return f"Not measured: all {self.clips} clips were trained on."
+        low, high = self.accuracy_ci95
+        return (
+            f"{self.accuracy * 100:.1f} % right on {self.clips} test clips "
+            f"(95 % interval {low * 100:.1f} % to {high * 100:.1f} %), macro F1 {self.macro_f1:.3f}."
+        )
+
     def scalars(self) -> dict[str, float]:
-        """The headline figures under flat names, for MLflow and KFP `Metrics`."""
+        """The headline figures under flat names, for MLflow and KFP `Metrics`; none where not measured."""
+        if not self.measured:
+            return {"test_clips": 0.0}
         figures = {
             "accuracy": self.accuracy,
             "accuracy_ci95_low": self.accuracy_ci95[0],

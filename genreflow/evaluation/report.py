@@ -96,6 +96,8 @@ def write_report(
 
 def verdict(document: EvaluationDocument) -> str:
     """The result in a sentence."""
+    if not document.measured:
+        return document.headline
     low, high = document.accuracy_ci95
     guess = 1 / len(document.genres)
     return (
@@ -120,10 +122,18 @@ def banners(document: EvaluationDocument, model: ModelDocument) -> list[Banner]:
                 "The clips are made by a program. The figures say nothing about real music.",
             )
         )
-    if document.leaky:
+    if document.leaky and document.measured:
         reason = document.leak_reason or "Training and test share more than they should."
         found.append(Banner("Leaky split: these figures flatter", reason))
-    if document.seen_clips and not document.leaky:
+    if not document.measured:
+        found.append(
+            Banner(
+                "Not measured",
+                "Below are the model's answers on the clips that it was trained on: they show that it "
+                "learned, not how good it is.",
+            )
+        )
+    elif document.seen_clips and not document.leaky:
         found.append(
             Banner(
                 f"{document.seen_clips} of {document.clips} test clips were heard before",
@@ -136,7 +146,7 @@ def banners(document: EvaluationDocument, model: ModelDocument) -> list[Banner]:
                 "Trained from scratch", "No pretrained backbone: the model knows only these training clips."
             )
         )
-    if document.clips < FEW_CLIPS:
+    if document.measured and document.clips < FEW_CLIPS:
         low, high = document.accuracy_ci95
         found.append(
             Banner(

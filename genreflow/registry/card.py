@@ -12,6 +12,7 @@ from genreflow.registry.versions import Version
 
 SPACE = "\u00a0"
 """MLflow shows tables without borders or padding: cells bring their own."""
+NOT_MEASURED = "not measured"
 DESCRIPTION_CHARACTERS = 5000
 """MLflow's database ends descriptions here."""
 OVERVIEW = "### Versions"
@@ -46,12 +47,9 @@ def tags(
 ) -> dict[str, str]:
     """The tags of a version, all of them set when it is created; MLflow shows them in this order."""
     model = packaged.model
-    low, high = evaluation.accuracy_ci95
     return {
         "decision": "none yet",
-        "accuracy": f"{evaluation.accuracy:.4f}",
-        "accuracy_ci95": json.dumps([round(low, 4), round(high, 4)]),
-        "macro_f1": f"{evaluation.macro_f1:.4f}",
+        **_figures(evaluation),
         "data": corpus_name(corpus),
         "protocol": model.protocol,
         "leaky": str(model.leaky or evaluation.leaky).lower(),
@@ -64,13 +62,20 @@ def tags(
     }
 
 
-def headline(evaluation: EvaluationDocument) -> str:
-    """How good, in a line."""
+def _figures(evaluation: EvaluationDocument) -> dict[str, str]:
+    if not evaluation.measured:
+        return {"accuracy": NOT_MEASURED}
     low, high = evaluation.accuracy_ci95
-    return (
-        f"{_percent(evaluation.accuracy)} right on {evaluation.clips} test clips (95{SPACE}% interval "
-        f"{_percent(low)} to {_percent(high)}), macro F1 {evaluation.macro_f1:.3f}."
-    )
+    return {
+        "accuracy": f"{evaluation.accuracy:.4f}",
+        "accuracy_ci95": json.dumps([round(low, 4), round(high, 4)]),
+        "macro_f1": f"{evaluation.macro_f1:.4f}",
+    }
+
+
+def headline(evaluation: EvaluationDocument) -> str:
+    """How good, in a line, its figures kept together."""
+    return evaluation.headline.replace(" %", f"{SPACE}%")
 
 
 def describe(
@@ -87,7 +92,7 @@ def describe(
     ]
     parts.append(_what(packaged, corpus, evaluation))
     ending = _lineage(packaged, corpus, trace)
-    table = _per_genre(evaluation)
+    table = _per_genre(evaluation) if evaluation.measured else "(Not measured.)"
     if len("\n\n".join([*parts, table, ending])) > DESCRIPTION_CHARACTERS - 1200:
         table = "(The table per genre is too long for this page: it is in the report.)"
     return "\n\n".join([*parts, "### Per genre", table, "### Where it came from", ending])
@@ -139,7 +144,7 @@ def _right(tags: dict[str, str]) -> str:
             " ", SPACE
         )
     except (KeyError, TypeError, ValueError):
-        return ""
+        return NOT_MEASURED if tags.get("accuracy") == NOT_MEASURED else ""
 
 
 def _warnings(packaged: PackagedDocument, evaluation: EvaluationDocument) -> list[str]:
@@ -150,10 +155,10 @@ def _warnings(packaged: PackagedDocument, evaluation: EvaluationDocument) -> lis
             "> **Synthetic.** Trained and tested on generated music: it shows that the pipeline works and "
             "says nothing about real music. It can never displace a champion trained on real music."
         )
-    if model.leaky or evaluation.leaky:
+    if (model.leaky or evaluation.leaky) and evaluation.measured:
         reason = evaluation.leak_reason or model.leak_reason or f"the {model.protocol} split is leaky"
         warnings.append(f"> **Leaky.** The figures flatter: {reason.rstrip('.')}.")
-    if evaluation.seen_clips:
+    if evaluation.seen_clips and evaluation.measured:
         warnings.append(f"> **{evaluation.seen_clips} of the test clips were met in training or selection.**")
     if model.pretrained is None:
         warnings.append("> **From scratch.** No pretrained weights.")

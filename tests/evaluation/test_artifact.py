@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from genreflow.artifacts import ModelDocument
 from genreflow.corpus.store import MANIFEST, Corpus
 from genreflow.errors import GenreflowError
 from genreflow.evaluation import evaluate
-from genreflow.evaluation.artifact import judge
+from genreflow.evaluation.artifact import judge, rows_to_evaluate
 from genreflow.evaluation.document import EvaluationDocument
 from genreflow.evaluation.predictions import predict
 from genreflow.families import family
@@ -96,6 +97,23 @@ def test_a_model_that_hears_the_difference_is_right_and_one_that_does_not_guesse
     assert deaf.per_genre["high"].auc == pytest.approx(0.5)
     assert deaf.per_genre["high"].precision is None
     assert deaf.calibration.nll == pytest.approx(np.log(3), rel=1e-5)
+
+
+def test_where_every_clip_trained_nothing_is_measured_and_the_document_says_so(
+    classifier: Classifier, corpus: Corpus
+) -> None:
+    corpus = copy(corpus)
+    corpus.document = corpus.document.model_copy(update={"protocol": "all"})
+    corpus.manifest = corpus.manifest.assign(split="train")
+    rows = rows_to_evaluate(corpus, classifier.document)
+    assert len(rows) == len(corpus.manifest)
+    table = predict(classifier, corpus, rows)
+    clips = dict(zip(corpus.manifest["sha256"], corpus.manifest["duplicate_cluster"], strict=True))
+    trained = classifier.document.model_copy(update={"train_clips": clips})
+    document = judge(table, trained, corpus.document, "digest", 1.0)
+    assert not document.measured
+    assert document.headline == f"Not measured: all {len(rows)} clips were trained on."
+    assert document.scalars() == {"test_clips": 0.0}
 
 
 def test_test_clips_that_the_model_has_met_are_counted(classifier: Classifier, corpus: Corpus) -> None:

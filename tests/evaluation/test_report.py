@@ -176,8 +176,9 @@ def test_what_makes_figures_flatter_is_told_above_them(
     assert "Synthetic music" in titles(synthetic=True)
     assert "Leaky split" in titles(leaky=True, leak_reason="Same artists.")
     assert "Trained from scratch" in titles(pretrained=None)
-    assert "Only 12 test clips" in titles(clips=12)
+    assert "Only 12 test clips" in titles(clips=12, seen_clips=0)
     assert "3 of 500 test clips were heard before" in titles(clips=500, seen_clips=3)
+    assert titles(**honest | {"seen_clips": 500}, leaky=True, leak_reason="All.") == "Not measured"
 
 
 def test_a_dark_figure_differs_in_page_colours_alone() -> None:

@@ -36,6 +36,16 @@ def wav(seconds: float = 1.0) -> bytes:
     return file.getvalue()
 
 
+def test_a_version_trained_on_every_clip_shows_no_figure(candidate: Make) -> None:
+    register(candidate(evaluation={"seen_clips": 290, "protocol": "all"}))
+    version = registry.version("1")
+    assert version.tags["accuracy"] == "not measured"
+    assert "accuracy" not in version.metrics
+    page = client().get_model_version(registry.MODEL_NAME, "1").description
+    assert page.startswith("Not measured: all 290 clips were trained on.")
+    assert "| not measured" in client().get_registered_model(registry.MODEL_NAME).description
+
+
 def test_a_version_says_what_it_is_how_good_and_on_what_data(candidate: Make) -> None:
     made = candidate(accuracy=0.81)
     run_id = registry.open_run("genreflow", {"family": "encoder"})
