@@ -362,7 +362,7 @@ def _kept(reason: str, numbers: dict[str, Any]) -> Decision:
 def _caveats(model: ModelFacts) -> str:
     """What a reader must know of the figures, as a tail of the reason."""
     tail = ""
-    if model.leaky:
+    if model.leaky and model.protocol != "all":
         tail += f". The {model.protocol} split is leaky: its figures flatter"
     if model.synthetic:
         tail += ". Synthetic music: nothing is said about real music"

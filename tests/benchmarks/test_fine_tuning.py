@@ -290,7 +290,7 @@ QUICKSTART = yaml.safe_load((ROOT / "pipelines" / "profiles" / "quickstart.yaml"
 @pytest.fixture
 def small_features(tmp_path: Path) -> Path:
     """The quickstart's small model on synthetic clips."""
-    source = "synthetic?clips=20&seconds=8&seed=0"
+    source = "synthetic?clips=60&seconds=5&seed=0"
     settings = CorpusSettings(protocol="grouped")
     ingest(source, resolve(source), settings, tmp_path / "corpus")
     extract(tmp_path / "corpus", "encoder", QUICKSTART["model"], tmp_path / "features")
