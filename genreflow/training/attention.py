@@ -1,8 +1,8 @@
 """Attention with dropout on a processor, a few windows at a time.
 
 With dropout, PyTorch's attention on a CPU writes every intermediate of all windows and heads to memory, 24
-million numbers each for eight windows of ten seconds: a third of a fine-tuning step. As many windows at a time
-as a core's cache holds: the same attention takes half the time in float32, a third in bfloat16.
+million numbers each for eight windows of ten seconds: a third of a fine-tuning step. As many windows at a
+time as a core's cache holds: the same attention takes half the time in float32, a third in bfloat16.
 """
 
 from collections.abc import Iterator
