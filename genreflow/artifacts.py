@@ -108,6 +108,8 @@ class FeaturesDocument(Document):
     settings: dict[str, Any]
     """The family's settings, complete."""
     hearing: Hearing
+    backbone: str | None
+    """What identifies the content of the pretrained weights; None from scratch."""
     stage: str
     """What a row is: `inputs` (the representation), or a family's frozen part by name (`front_end`, …)."""
     dtype: Literal["float32", "float16", "bfloat16"]

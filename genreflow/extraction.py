@@ -14,8 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from genreflow import families, progress
-from genreflow.artifacts import SPLITS, FeaturesDocument, Hearing, code_version, text_digest
+from genreflow import devices, families, progress
+from genreflow.artifacts import FeaturesDocument, Hearing, code_version, text_digest
 from genreflow.augmentation import augment
 from genreflow.corpus.store import Corpus
 from genreflow.errors import CorpusError, GenreflowError, SettingsError
@@ -29,6 +29,8 @@ STEP = "extract_features"
 WINDOWS = "windows.npy"
 INDEX = "index.parquet"
 BATCH = 8
+LEARNT_FROM = ("train", "validation")
+"""Splits that features hold: the test split is heard by the whole model, from audio, in evaluation."""
 
 _STORED: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
@@ -42,8 +44,8 @@ def extract(
 ) -> FeaturesDocument:
     """Make the features of a corpus for one family, in memory that does not grow with the corpus.
 
-    Clips of train, validation and test are resampled, cut into windows and represented in threads; the
-    family's frozen part takes them in batches. Train clips are followed by `settings.views` augmented copies.
+    Clips of train and validation are resampled, cut into windows and represented in threads; the family's
+    frozen part takes them in batches. Train clips are followed by `settings.views` augmented copies.
 
     Args:
         corpus: a corpus folder.
@@ -54,7 +56,7 @@ def extract(
 
     Raises:
         CorpusError: there is no clip to train on.
-        ModelError, SettingsError: the family cannot be had with these settings.
+        ModelError, SettingsError: the family cannot be had with these settings, or there is no such device.
     """
     kind = families.family(family)
     try:
@@ -65,7 +67,8 @@ def extract(
     if not clips.rows("train"):
         raise CorpusError(f"The corpus {corpus} has no clip to train on.")
     hearing = kind.hearing(chosen)
-    part = kind.frozen_part(chosen, device) or FrozenPart("inputs", "float32", lambda rows: rows)
+    place = devices.choose(device, "resources.device")
+    part = kind.frozen_part(chosen, place) or FrozenPart("inputs", "float32", lambda rows: rows)
 
     genres = clips.document.genres
     out.mkdir(parents=True, exist_ok=True)
@@ -83,6 +86,7 @@ def extract(
     _write_index(out / INDEX, index, clips.manifest, genres)
 
     complete = chosen.model_dump(mode="json")
+    backbone = kind.backbone(chosen)
     document = FeaturesDocument(
         fingerprint=text_digest(
             (
@@ -90,6 +94,7 @@ def extract(
                 family,
                 chosen.model_dump_json(),
                 hearing.model_dump_json(),
+                backbone or "",
                 part.stage,
                 part.dtype,
                 content,
@@ -99,6 +104,7 @@ def extract(
         family=family,
         settings=complete,
         hearing=hearing,
+        backbone=backbone,
         stage=part.stage,
         dtype=part.dtype,
         window_shape=window_shape,
@@ -159,13 +165,6 @@ class Features:
             chosen &= self.index["view"] == view
         return self.index.loc[chosen, "row"].to_numpy(np.int64)
 
-    def array(self, rows: NDArray[np.int64] | list[int]) -> NDArray[np.float32]:
-        """Those rows, (len(rows), *window_shape) float32."""
-        stored = self._windows[np.asarray(rows, dtype=np.int64)]
-        if self.document.dtype == "bfloat16":
-            return (stored.astype(np.uint32) << 16).view(np.float32)
-        return stored.astype(np.float32, copy=False)
-
     def tensor(self, row: int) -> "torch.Tensor":
         """One row as a tensor of the stored type, window_shape; a copy of its own."""
         import torch
@@ -185,10 +184,10 @@ class _Heard:
 
 
 def _hear_all(clips: Corpus, hearing: Hearing, views: int) -> Iterator[_Heard]:
-    """Every clip of the three splits and the augmented copies, heard in threads, in order."""
+    """Every clip to learn from and the augmented copies, heard in threads, in order."""
     jobs = [
         (row, view)
-        for split in SPLITS
+        for split in LEARNT_FROM
         for row in clips.rows(split)
         for view in range(1 + (views if split == "train" else 0))
     ]

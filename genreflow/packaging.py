@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from genreflow import progress, runtime
 from genreflow.artifacts import ModelDocument, PackagedDocument, RuntimeReport, code_version, file_digest
 from genreflow.corpus.store import Corpus
-from genreflow.errors import CorpusError, GenreflowError, ModelError
+from genreflow.errors import CorpusError, ModelError
 from genreflow.features import hear
 from genreflow.runtime import PARITY, Classifier, Precision
 
@@ -90,19 +90,6 @@ def package(model: Path, corpus: Path, out: Path) -> PackagedDocument:
     )
     packaged.write(out)
     return packaged
-
-
-def verify(folder: Path) -> list[str]:
-    """What is wrong with a packaged folder, a sentence each: altered files, pickles, other answers here."""
-    folder = Path(folder)
-    try:
-        runtime.refuse_pickles(folder)
-        wrong = [f"{problem}." for problem in runtime.problems(folder, PackagedDocument.read(folder))]
-        if not wrong:
-            runtime.load_checked(folder)
-    except GenreflowError as error:
-        return [str(error)]
-    return wrong
 
 
 def real_windows(document: ModelDocument, corpus: Corpus, count: int) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from genreflow import devices
 from genreflow.artifacts import (
     Hearing,
     ModelDocument,
@@ -335,6 +336,7 @@ def load_pytorch(
 
     Raises:
         ModelError: PyTorch is not installed, or the files do not fit.
+        SettingsError: there is no such device here.
     """
     try:
         import torch
@@ -348,9 +350,7 @@ def load_pytorch(
 
     kind = family(document.family)
     module = kind.load(folder, kind.settings_type.model_validate(document.settings), document.genres)
-    place = torch.device(
-        "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
-    )
+    place = torch.device(devices.choose(device))
     chosen = precision or ("bf16" if place.type == "cuda" else "f32")
     module = module.to(place).eval()
 

@@ -58,8 +58,8 @@ def resolve(source: str, genres: Sequence[str], backbone: str | None = None) -> 
     """Fingerprint what lies behind the source's and the backbone's names: KFP's cache sees only the names.
 
     Returns:
-        The source's fingerprint, and the backbone's: a digest of a local folder's files, a hub id as it is,
-        "" for a model trained from scratch.
+        The source's fingerprint, and the backbone's: a digest of a local folder's files, a hub id with its
+        commit, "" for a model trained from scratch.
 
     Raises:
         CorpusError: there is no such source, or nothing in it that can be trained on.
@@ -76,7 +76,9 @@ def backbone_fingerprint(backbone: str | None) -> str:
         return ""
     folder = Path(backbone)
     if not folder.exists():
-        return backbone
+        from genreflow.families.encoder.backbone import at_commit, hub_commit
+
+        return at_commit(backbone, hub_commit(backbone))
     parts = []
     for path in sorted(folder.rglob("*") if folder.is_dir() else [folder]):
         if path.is_file():

@@ -70,6 +70,7 @@ def features(
         family="mfcc_cnn",
         settings=settings.model_dump(),
         hearing=family("mfcc_cnn").hearing(settings),
+        backbone=None,
         stage="inputs",
         dtype="float32",
         window_shape=(5, 40, FRAMES),
@@ -308,6 +309,7 @@ def encoder_features(folder: Path, **changes: Any) -> Path:
         family="encoder",
         settings=settings.model_dump(mode="json"),
         hearing=encoder.hearing(settings),
+        backbone=encoder.backbone(settings),
         stage=part.stage,
         dtype=part.dtype,
         window_shape=rows.shape[1:],
@@ -338,6 +340,13 @@ def test_an_encoder_learns_from_its_cached_part_and_answers_waveforms(tmp_path: 
 
     with torch.no_grad():
         assert module(torch.from_numpy(waveform)).logits.shape == (1, 2)
+
+
+def test_a_backbone_replaced_since_extraction_is_not_trained_on(tmp_path: Path) -> None:
+    source = encoder_features(tmp_path)
+    tiny_checkpoint("hubert", tmp_path / "backbone", seed=1)
+    with pytest.raises(TrainingError, match=r"backbone .* is no longer the one .* extract them again"):
+        fine_tune(source, tmp_path / "m", {"device": "cpu", "epochs": 1})
 
 
 def test_accumulated_gradients_make_the_same_steps_as_one_larger_batch(tmp_path: Path) -> None:

@@ -296,16 +296,30 @@ def _folder_names(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Paths of all files below, relative, with forward slashes."""
+    """Paths of all files below, relative, with forward slashes; links to folders are followed.
+
+    A folder that several links lead to is listed once, and none that `folder` itself lies in.
+    """
 
     def fail(error: OSError) -> None:
         raise CorpusError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error
 
-    for path, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not _litter(name)]
+    real = folder.resolve()
+    seen = {real, *real.parents}
+
+    def new(path: Path) -> bool:
+        known = path.resolve() in seen
+        seen.add(path.resolve())
+        return not known
+
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        path = Path(place)
+        # folders before links: what lies here keeps its own name
+        in_order = sorted(folders, key=lambda name: ((path / name).is_symlink(), name))
+        folders[:] = [name for name in in_order if not _litter(name) and new(path / name)]
         for name in names:
             if not _litter(name):
-                yield (Path(path) / name).relative_to(folder).as_posix()
+                yield (path / name).relative_to(folder).as_posix()
 
 
 def _litter(name: str) -> bool:

@@ -8,20 +8,6 @@ from genreflow.audio import Audio
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.errors import AudioError
 
-REASONS: dict[str, str] = {
-    "unreadable": "the file could not be opened",
-    "empty": "no bytes, or no samples",
-    "not-audio": "no known audio format: text, an error page, an image, noise",
-    "no-sound": "a video without an audio stream",
-    "truncated": "the file holds less audio than its header claims, or breaks off",
-    "not-finite": "NaN or infinity among the samples",
-    "sample-rate": "a sample rate that no recorder writes",
-    "too-short": "shorter than `corpus.min_seconds`",
-    "too-long": "longer than `corpus.max_seconds`",
-    "silent": "quieter than `corpus.silence_dbfs` throughout, a constant offset aside",
-}
-"""Every reason for quarantine, and what it means."""
-
 QUIETEST_DBFS = -200.0
 """What a level of zero is written as."""
 
@@ -42,7 +28,7 @@ def check(audio: Audio, settings: CorpusSettings | None = None, name: str = "the
     """Refuse what cannot be trained on.
 
     Raises:
-        AudioError: too short, too long, not finite or silent; `reason` is a key of `REASONS`.
+        AudioError: too short, too long, not finite or silent; `reason` is one of docs/data.md.
     """
     settings = settings or CorpusSettings()
     if audio.seconds < settings.min_seconds:

@@ -1,4 +1,4 @@
-"""The metrics: plain functions over labels and probabilities, and the same as `evaluate.Metric` classes.
+"""The metrics: plain functions over labels and probabilities, the headline ones as `evaluate.Metric`, too.
 
 Truth and answers are label ids (n,), probabilities (n, genres). Undefined figures are None, never a zero.
 """
@@ -167,7 +167,6 @@ class _Metric(evaluate.Metric):
     """An `evaluate.Metric` that lives here: no hub, no download, nothing written to a cache folder."""
 
     description = ""
-    citation = ""
     of_probabilities = False
 
     def __init__(self, **options: Any) -> None:
@@ -179,7 +178,7 @@ class _Metric(evaluate.Metric):
         taken = "probabilities (n, genres)" if self.of_probabilities else "label ids (n,)"
         return evaluate.MetricInfo(
             description=self.description,
-            citation=self.citation,
+            citation="",
             inputs_description=f"predictions: {taken}; references: label ids (n,)",
             features=datasets.Features({"predictions": answer, "references": label}),
         )
@@ -220,15 +219,3 @@ class MacroAuc(_Metric):
         areas = [auc(truth == label, probabilities[:, label]) for label in range(probabilities.shape[1])]
         defined = [area for area in areas if area is not None]
         return {"macro_auc": float(np.mean(defined)) if defined else None}
-
-
-class CalibrationError(_Metric):
-    """`evaluate.Metric`: expected calibration error, Brier score and negative log-likelihood."""
-
-    description = "Expected calibration error (15 equal-width bins), Brier score, negative log-likelihood."
-    citation = "Guo et al., On Calibration of Modern Neural Networks, ICML 2017"
-    of_probabilities = True
-
-    def _compute(self, predictions: Sequence[Sequence[float]], references: Sequence[int]) -> dict[str, float]:
-        found = calibration(np.asarray(references), np.asarray(predictions))
-        return {"ece": found.ece, "brier": found.brier, "nll": found.nll}

@@ -56,7 +56,7 @@ class Family(ABC):
 
     @abstractmethod
     def frozen_part(self, settings: Any, device: str) -> FrozenPart | None:
-        """The frozen, expensive part; None where rows are the plain representation."""
+        """The frozen, expensive part on `cpu` or `cuda`; None where rows are the plain representation."""
 
     @abstractmethod
     def build(self, settings: Any, genres: tuple[str, ...], stage: str, seed: int) -> "nn.Module":
@@ -89,12 +89,12 @@ class Family(ABC):
             ModelError: files are missing or do not fit.
         """
 
-    def whole(self, module: "nn.Module", settings: Any) -> "nn.Module":
-        """A trained module with its frozen part in front, taking raw representations: what is exported."""
-        return module
-
     def pretrained(self, settings: Any) -> str | None:
         """The backbone it begins from; None from scratch."""
+        return None
+
+    def backbone(self, settings: Any) -> str | None:
+        """What identifies the content behind that name: other weights, another text. None from scratch."""
         return None
 
 
@@ -102,13 +102,10 @@ def cross_entropy(
     logits: "torch.Tensor",
     labels: "torch.Tensor | None",
     class_weights: "torch.Tensor | None" = None,
-    label_smoothing: float = 0.0,
 ) -> "torch.Tensor | None":
     """Mean cross-entropy in float32; None without labels: (batch,) ids or (batch, genres) shares."""
     if labels is None:
         return None
     from torch.nn import functional
 
-    return functional.cross_entropy(
-        logits.float(), labels, weight=class_weights, label_smoothing=label_smoothing
-    )
+    return functional.cross_entropy(logits.float(), labels, weight=class_weights)

@@ -21,9 +21,9 @@ from scipy.special import log_softmax
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
 
-from genreflow import progress
+from genreflow import devices, progress
 from genreflow.artifacts import ModelDocument, code_version
-from genreflow.errors import SettingsError, TrainingError
+from genreflow.errors import TrainingError
 from genreflow.extraction import Features
 from genreflow.families import family as family_named
 from genreflow.training import OnLog, checkpoints
@@ -419,7 +419,12 @@ def fine_tune(
     validation_rows = np.asarray(rows.rows("validation", view=0), dtype=np.int64)
     train, validation = rows.index.iloc[train_rows], rows.index.iloc[validation_rows]
     _check_learnable(train)
-    device = _device(settings)
+    if family.backbone(family_settings) != document.backbone:
+        raise TrainingError(
+            f"The backbone {family.pretrained(family_settings)} is no longer the one that these features "
+            "were extracted with: extract them again."
+        )
+    device = devices.choose(settings.device, "training.device")
     backend = {"backend": "gloo"} if device == "cpu" and "WORLD_SIZE" in os.environ else {}
     state = accelerate.PartialState(cpu=device == "cpu", **backend)
 
@@ -517,14 +522,6 @@ def _check_learnable(train: pandas.DataFrame) -> None:
             f"All training clips are {genres[0]}: a classifier needs two genres at least. "
             "Add clips of other genres or choose another protocol."
         )
-
-
-def _device(settings: TrainingSettings) -> str:
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError(
-            "training.device=cuda, but PyTorch sees no CUDA device here; set training.device=auto."
-        )
-    return "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _precision(settings: TrainingSettings, device: str) -> str:

@@ -173,6 +173,7 @@ def cache(
         family="encoder",
         settings=settings.model_dump(mode="json"),
         hearing=ENCODER.hearing(settings),
+        backbone=ENCODER.backbone(settings),
         stage=part.stage,
         dtype=part.dtype,
         window_shape=rows.shape[1:],

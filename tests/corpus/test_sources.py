@@ -61,6 +61,26 @@ def test_clips_in_folders_below_a_genre_belong_to_it(tmp_path: Path) -> None:
     assert labels(tmp_path)["jazz/Some Artist/Album/one.wav"] == "jazz"
 
 
+def test_links_to_folders_are_followed_once_and_never_in_circles(tmp_path: Path) -> None:
+    music = genre_folder(tmp_path / "music", clips=2)
+    write(tmp_path / "shelf" / "Album" / "one.wav", tone())
+    jazz = music / "jazz"
+    (jazz / "linked").symlink_to(tmp_path / "shelf")
+    (jazz / "again").symlink_to(tmp_path / "shelf" / "Album")
+    (tmp_path / "shelf" / "Album" / "circle").symlink_to(tmp_path / "shelf")
+    (jazz / "up").symlink_to(music)
+    (jazz / "Artist").mkdir()
+    write(jazz / "Artist" / "two.wav", tone())
+    (jazz / "A link").symlink_to(jazz / "Artist")
+    found = labels(music)
+    assert {name for name in found if name.count("/") > 1} == {"jazz/again/one.wav", "jazz/Artist/two.wav"}
+    assert len(found) == 6
+    assert set(found.values()) == set(TWO)
+    before = resolve(str(music), TWO)
+    write(tmp_path / "shelf" / "Album" / "three.wav", tone())
+    assert resolve(str(music), TWO) != before
+
+
 def test_a_missing_folder_says_what_to_name_instead(tmp_path: Path) -> None:
     assert "There is no folder" in refusal(tmp_path / "nowhere")
 

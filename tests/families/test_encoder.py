@@ -1,6 +1,7 @@
 """The encoder family on tiny checkpoints of every layout, against transformers' own classifiers."""
 
 import json
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from checkpoints import LAYOUTS, tiny_checkpoint, tiny_model, window_seconds
 from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, BertConfig, BertModel
 
+from genreflow import steps
 from genreflow.errors import ModelError, SettingsError
 from genreflow.families.encoder import Encoder, EncoderSettings
 from genreflow.families.encoder.module import CachedFrontEnd
@@ -142,7 +144,7 @@ def test_frames_in_bfloat16_hardly_move_the_answer(layout: str, tmp_path: Path) 
     assert bits.dtype == np.uint16
     cached = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
     module = FAMILY.build(settings, GENRES, "front_end", seed=1).eval()
-    whole = FAMILY.whole(module, settings)
+    whole = FAMILY.build(settings, GENRES, "inputs", seed=1).eval()
     torch.testing.assert_close(module(cached).logits, whole(inputs).logits, rtol=0, atol=5e-3)
 
 
@@ -154,10 +156,8 @@ def test_a_model_trained_on_cached_frames_is_saved_whole(layout: str, tmp_path: 
     FAMILY.save(module, tmp_path / "saved")
     inputs = _inputs(settings)
     loaded = FAMILY.load(tmp_path / "saved", settings, GENRES)
-    torch.testing.assert_close(
-        loaded(inputs).logits, FAMILY.whole(module, settings)(inputs).logits, rtol=0, atol=0
-    )
-    assert isinstance(module.encoder.feature_extractor, CachedFrontEnd), "the module itself goes on as it was"
+    whole = FAMILY.build(settings, GENRES, "inputs", seed=1).eval()
+    torch.testing.assert_close(loaded(inputs).logits, whole(inputs).logits, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -196,11 +196,9 @@ def test_a_probe_hears_pooled_states_of_the_frozen_encoder(
     assert rows.shape == (3, changes.get("segments", 1), states, 48 if changes.get("pooling") else 24)
     module = FAMILY.build(settings, GENRES, "pooled", seed=1).eval()
     assert all(name.startswith("head.") for name in module.state_dict())
-    whole = FAMILY.whole(module, settings)
-    torch.testing.assert_close(module(torch.from_numpy(rows)).logits, whole(inputs).logits, rtol=0, atol=1e-5)
     FAMILY.save(module, tmp_path / "saved")
-    loaded = FAMILY.load(tmp_path / "saved", settings, GENRES)
-    torch.testing.assert_close(loaded(inputs).logits, whole(inputs).logits, rtol=0, atol=1e-6)
+    whole = FAMILY.load(tmp_path / "saved", settings, GENRES)
+    torch.testing.assert_close(module(torch.from_numpy(rows)).logits, whole(inputs).logits, rtol=0, atol=1e-5)
 
 
 def test_segments_are_classified_on_their_own_and_learn_the_label_each(tmp_path: Path) -> None:
@@ -263,6 +261,30 @@ def test_half_precision_checkpoints_are_trained_in_single(layout: str, tmp_path:
     tiny_checkpoint(layout, tmp_path / layout, dtype=torch.float16)
     module = FAMILY.build(_settings(layout, tmp_path), GENRES, "inputs", seed=0)
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+
+
+def test_a_folder_is_known_by_its_content_alone(tmp_path: Path) -> None:
+    first, copy = tiny_checkpoint("hubert", tmp_path / "a"), tmp_path / "b"
+    shutil.copytree(first, copy, copy_function=shutil.copyfile)  # with times of its own
+    (copy / "README.md").write_text("The same model.")
+    known = [FAMILY.backbone(EncoderSettings(backbone=str(folder))) for folder in (first, copy)]
+    assert known[0] == known[1]
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"layerdrop": 0.2}))
+    assert FAMILY.backbone(EncoderSettings(backbone=str(copy))) != known[0]
+    assert FAMILY.backbone(EncoderSettings(from_scratch={})) is None
+
+
+def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hub" / "models--someone--a-model"
+    tiny_checkpoint("hubert", cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert FAMILY.backbone(EncoderSettings(backbone="someone/a-model")) == f"someone/a-model@{commit}"
+    assert steps.backbone_fingerprint("someone/a-model") == f"someone/a-model@{commit}"
+    assert steps.backbone_fingerprint("someone/never-seen") == "someone/never-seen"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -426,7 +448,7 @@ def test_an_unfrozen_front_end_is_trained_on_waveforms(tmp_path: Path) -> None:
 
 
 def _training(**changes: Any) -> SimpleNamespace:
-    defaults = {"learning_rate": 1e-4, "head_learning_rate": None, "weight_decay": 0.01, "layer_decay": None}
+    defaults = {"learning_rate": 1e-4, "head_learning_rate": None, "weight_decay": 0.01, "layer_decay": 1.0}
     return SimpleNamespace(**defaults | changes)
 
 
@@ -506,7 +528,7 @@ def test_from_scratch_the_frozen_front_end_is_the_one_that_extraction_used(tmp_p
     cached = torch.from_numpy(part.compute(inputs.numpy()))
     for seed in (1, 2):
         module = FAMILY.build(settings, GENRES, "front_end", seed=seed).eval()
-        whole = FAMILY.whole(module, settings)
+        whole = FAMILY.build(settings, GENRES, "inputs", seed=seed).eval()
         torch.testing.assert_close(module(cached).logits, whole(inputs).logits, rtol=0, atol=1e-5)
     with pytest.raises(SettingsError, match="probe"):
         FAMILY.hearing(settings.model_copy(update={"method": "probe"}))

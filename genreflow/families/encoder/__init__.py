@@ -114,7 +114,6 @@ class Encoder(Family):
         where one is set; biases, norms and other vectors have no weight decay.
         """
         head_rate = training.head_learning_rate or training.learning_rate
-        decay = 1.0 if training.layer_decay is None else training.layer_decay
         config = module.encoder.config
         top = config.num_hidden_layers
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
@@ -124,7 +123,9 @@ class Encoder(Family):
             if name.startswith("head."):
                 rate = head_rate
             else:
-                rate = training.learning_rate * decay ** (top - _depth(name.removeprefix("encoder."), config))
+                rate = training.learning_rate * training.layer_decay ** (
+                    top - _depth(name.removeprefix("encoder."), config)
+                )
             weight_decay = training.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, weight_decay), []).append(parameter)
         return [
@@ -183,13 +184,13 @@ class Encoder(Family):
         module = EncoderClassifier(encoder, head, described.architecture, described.extractor, "inputs")
         return module.eval()
 
-    def whole(self, module: Any, settings: EncoderSettings) -> "EncoderClassifier":
-        """The trained module on raw representations, in eval mode; it shares the weights."""
-        return module.whole()
-
     def pretrained(self, settings: EncoderSettings) -> str | None:
         """The backbone as the settings name it; None from scratch."""
         return None if settings.from_scratch is not None else settings.backbone
+
+    def backbone(self, settings: EncoderSettings) -> str | None:
+        """A digest of a folder's configuration and weights, or a hub id with its commit."""
+        return checkpoints.identity(checkpoints.describe(settings))
 
     def _check(self, described: checkpoints.Backbone, settings: EncoderSettings) -> None:
         if settings.mel_front_end and (
@@ -221,7 +222,7 @@ class Encoder(Family):
         import torch
 
         module = self.build(settings, ("any",), "inputs", seed=0)
-        place = _device(device)
+        place = torch.device(device)
         module = module.to(place).eval()
 
         def compute(rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -239,7 +240,7 @@ class Encoder(Family):
 
         described = checkpoints.describe(settings)
         encoder = checkpoints.load_encoder(described, settings, ("any",), seed=0)
-        place = _device(device)
+        place = torch.device(device)
         front_end = encoder.feature_extractor.to(place).eval()
         half = settings.cache_precision == "half"
 
@@ -252,14 +253,6 @@ class Encoder(Family):
             return frames_all.float().contiguous().numpy()
 
         return FrozenPart("front_end", "bfloat16" if half else "float32", compute)
-
-
-def _device(device: str) -> "torch.device":
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
 
 
 def _parts(rows: NDArray[np.float32], device: "torch.device") -> "tuple[torch.Tensor, ...]":

@@ -9,6 +9,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+from genreflow.artifacts import file_digest, text_digest
 from genreflow.errors import ModelError, SettingsError
 from genreflow.families.encoder.settings import EncoderSettings
 from genreflow.features import fbank, log_mel
@@ -104,6 +105,48 @@ def describe_checkpoint(source: str | Path) -> Backbone:
                 "do_normalize, …) is unknown. Put the one its authors publish beside its config.json."
             ) from error
     return Backbone(source, ARCHITECTURES[model_type], config, dict(extractor))
+
+
+def identity(backbone: Backbone) -> str | None:
+    """What tells this content from another under the same name: a digest of a folder's files, a hub's commit.
+
+    Files that say nothing of the model, and their times, do not matter. None from scratch.
+    """
+    if backbone.source is None:
+        return None
+    folder = Path(backbone.source)
+    if not folder.is_dir():
+        return at_commit(backbone.source, cached_commit(backbone.source))
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    return text_digest(
+        f"{path.name} {file_digest(path)}" for path in [*sorted(folder.glob("*.json")), *weights]
+    )
+
+
+def at_commit(name: str, commit: str | None) -> str:
+    """A hub id with its commit, where that is known."""
+    return f"{name}@{commit}" if commit else name
+
+
+def cached_commit(name: str) -> str | None:
+    """The commit of a hub id that was loaded last; None where the hub's cache has none."""
+    from huggingface_hub import errors, try_to_load_from_cache
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+    except errors.HFValidationError:
+        return None
+    return Path(cached).parent.name if isinstance(cached, str) else None
+
+
+def hub_commit(name: str) -> str | None:
+    """The commit that loading a hub id would take now: the hub's, or the cache's where no hub answers."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    if not constants.HF_HUB_OFFLINE:
+        with contextlib.suppress(Exception):  # what a missing network raises is the transport's choice
+            return get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=HUB_SECONDS).commit_hash
+    return cached_commit(name)
 
 
 def configure(backbone: Backbone, settings: EncoderSettings, genres: tuple[str, ...]) -> "PreTrainedConfig":

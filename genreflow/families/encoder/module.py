@@ -1,6 +1,5 @@
 """The network: an encoder in transformers' own code, and the head that makes logits of its states."""
 
-import copy
 import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,6 @@ class CachedFrontEnd(nn.Module):
     def __init__(self, front_end: nn.Module) -> None:
         super().__init__()
         self.conv_layers = front_end.conv_layers
-        self.computing = (front_end,)  # in a tuple, so that its weights are not registered twice
 
     def forward(self, cached: torch.Tensor) -> torch.Tensor:
         """(batch, frames, channels) as cached, to (batch, channels, frames) as the convolutions give it."""
@@ -244,17 +242,6 @@ class EncoderClassifier(nn.Module):
                 for rows in batches
             )
         self.train(training)
-
-    def whole(self) -> "EncoderClassifier":
-        """The same weights, in eval mode, on raw representations."""
-        encoder = self.encoder
-        if self.stage == "front_end":
-            encoder = copy.copy(encoder)
-            encoder._modules = dict(encoder._modules)  # the copy's own, its parts stay shared
-            encoder.feature_extractor = encoder.feature_extractor.computing[0]
-        device = next(self.head.parameters()).device
-        module = EncoderClassifier(encoder, self.head, self.architecture, self.extractor, "inputs")
-        return module.to(device).eval()
 
     def _mask(self, spectrogram: torch.Tensor) -> torch.Tensor:
         """SpecAugment on a spectrogram, for the architectures whose encoder does not do it itself."""

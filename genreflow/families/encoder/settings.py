@@ -36,7 +36,8 @@ class EncoderSettings(FamilySettings):
     """The convolutions before the transformer of HuBERT, wav2vec2 and WavLM stay as they are; extraction
     computes their output once."""
     frozen_layers: Annotated[int, Field(ge=0)] = 0
-    """So many of the lowest transformer layers, with what lies below them, stay as they are."""
+    """So many of the lowest transformer layers, with what lies below them, stay as they are. Every step
+    computes them, since dropout, masking and layerdrop go on there: only the front end's output is cached."""
 
     layers: Literal["last", "weighted", "inner"] | tuple[int, ...] = "last"
     """The hidden states that the head hears: the last; all (`weighted`); all between the first layer's input
