@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from genreflow.artifacts import (
     Hearing,
@@ -347,7 +348,15 @@ def load_pytorch(
         ) from error
 
     kind = family(document.family)
-    module = kind.load(folder, kind.settings_type.model_validate(document.settings), document.genres)
+    try:
+        settings = kind.settings_type.model_validate(document.settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(
+            f"{folder} was made by another version of genreflow: its setting "
+            f"{'.'.join(map(str, first['loc']))} does not fit this one ({first['msg']}). Train it anew."
+        ) from error
+    module = kind.load(folder, settings, document.genres)
     place = torch.device(
         "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
     )

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genreflow.artifacts import CorpusDocument, PackagedDocument
+from genreflow.artifacts import CorpusDocument, PackagedDocument, file_digest, text_digest
 from genreflow.errors import ModelError, RegistryError
 from genreflow.evaluation.document import EvaluationDocument
 from genreflow.registry import card
@@ -28,7 +28,7 @@ from genreflow.registry.runs import (
 )
 from genreflow.registry.store import MODEL_NAME, as_default_store, asking, connect
 from genreflow.registry.versions import LOGGED_MODEL, METRIC_PREFIX, PACKAGED, entries
-from genreflow.runtime import problems
+from genreflow.runtime import native_files, problems
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +102,7 @@ def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str | None)
             MODEL_NAME,
             source=f"{LOGGED_MODEL}{model_id}",
             run_id=run_id,
-            tags=card.tags(package, scores, music),
+            tags=card.tags(package, scores, music, file_digest(packaged / PackagedDocument.file_name)),
             description=card.describe(package, scores, music, card.Trace(experiment, run_id)),
             model_id=model_id,
         )
@@ -146,11 +146,19 @@ def serving_requirements(package: PackagedDocument) -> list[str]:
 
 
 def _check_belonging(package: PackagedDocument, scores: EvaluationDocument, music: CorpusDocument) -> None:
-    same_features = scores.model.features_fingerprint == package.model.features_fingerprint
-    if not same_features or scores.genres != package.model.genres:
+    evaluated, model = scores.model, package.model
+    same_weights = evaluated.weights_digest == _weights_digest(package)
+    same_features = evaluated.features_fingerprint == model.features_fingerprint
+    if not same_weights or not same_features or scores.genres != model.genres:
         raise RegistryError("The evaluation is of another model than the packaged one: evaluate this model.")
     if scores.corpus_fingerprint != music.fingerprint:
         raise RegistryError("The evaluation was made on another corpus than the one given: name that corpus.")
+
+
+def _weights_digest(package: PackagedDocument) -> str:
+    """`evaluation.artifact.weights_digest` of the packaged native files, from the digests on record."""
+    files = sorted(native_files(package.files).items(), key=lambda entry: PurePosixPath(entry[0]))
+    return text_digest(f"{name} {digest}" for name, digest in files)
 
 
 def _known_run(client: "MlflowClient", run_id: str | None, package: PackagedDocument) -> str:

@@ -133,6 +133,8 @@ def test_an_evaluation_of_another_model_or_corpus_is_refused(candidate: Make) ->
                 candidate(2).corpus,
             )
         )
+    with pytest.raises(RegistryError, match="another model"):
+        register(Candidate(candidate(4).packaged, candidate(5).evaluation, candidate(6).corpus))
     with pytest.raises(RegistryError, match="another corpus"):
         register(candidate(3, corpus={"fingerprint": "d0" * 32}))
     assert registry.versions() == []
