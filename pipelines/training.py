@@ -11,6 +11,7 @@ from kfp import compiler, dsl, kubernetes
 from components.evaluate import evaluate
 from components.extract_features import extract_features
 from components.fine_tune import fine_tune
+from components.image import cluster_image
 from components.ingest import ingest
 from components.package import package
 from components.promote import promote
@@ -35,11 +36,12 @@ class Outcome(NamedTuple):
     aliases: list
 
 
-def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..., Any]:
+def training_pipeline(settings: RunSettings, image: str, local: bool = False) -> Callable[..., Any]:
     """The pipeline for these settings. They are its parameters' defaults, to be changed run by run.
 
     Args:
         settings: what to train on what; its resources are compiled in.
+        image: what the steps run in; on this machine only a part of the cache's keys.
         local: for `kfp.local`, which knows no accelerators and need not retry what fails for a reason.
     """
     resources = settings.resources
@@ -78,14 +80,14 @@ def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..
         8. Promote: the gate; the alias moves last. Never cached.
         """
         resolved = resolve(source=source, genres=genres, backbone=backbone)
-        _prepare(resolved, "Resolve source", resources, local, light=True, cached=False)
+        _prepare(resolved, "Resolve source", resources, image, local, light=True, cached=False)
 
         ingested = ingest(
             source=source,
             source_fingerprint=resolved.outputs["source_fingerprint"],
             settings=corpus_settings,
         )
-        _prepare(ingested, "Ingest corpus", resources, local)
+        _prepare(ingested, "Ingest corpus", resources, image, local)
 
         extracted = extract_features(
             corpus=ingested.outputs["corpus"],
@@ -95,18 +97,18 @@ def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..
             device=device,
             batch=batch,
         )
-        _prepare(extracted, "Extract features", resources, local, accelerated=True)
+        _prepare(extracted, "Extract features", resources, image, local, accelerated=True)
 
         tuned = fine_tune(
             features=extracted.outputs["features"], training=training_settings, experiment=experiment
         )
-        _prepare(tuned, "Fine-tune model", resources, local, accelerated=True)
+        _prepare(tuned, "Fine-tune model", resources, image, local, accelerated=True)
 
         evaluated = evaluate(corpus=ingested.outputs["corpus"], model=tuned.outputs["model"])
-        _prepare(evaluated, "Evaluate model", resources, local, accelerated=True)
+        _prepare(evaluated, "Evaluate model", resources, image, local, accelerated=True)
 
         packaged = package(model=tuned.outputs["model"], corpus=ingested.outputs["corpus"])
-        _prepare(packaged, "Package model", resources, local)
+        _prepare(packaged, "Package model", resources, image, local)
 
         registered = register(
             packaged=packaged.outputs["packaged"],
@@ -114,7 +116,7 @@ def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..
             corpus=ingested.outputs["corpus"],
             run_id=tuned.outputs["Output"],
         )
-        _prepare(registered, "Register version", resources, local, light=True, cached=False)
+        _prepare(registered, "Register version", resources, image, local, light=True, cached=False)
 
         promoted = promote(
             version=registered.outputs["version"],
@@ -123,7 +125,7 @@ def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..
             corpus=ingested.outputs["corpus"],
             policy=gate_policy,
         )
-        _prepare(promoted, "Promote or keep", resources, local, cached=False)
+        _prepare(promoted, "Promote or keep", resources, image, local, cached=False)
 
         return Outcome(
             corpus=ingested.outputs["corpus"],
@@ -141,20 +143,22 @@ def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..
 def compile_to(path: Path, settings: RunSettings) -> None:
     """Write the pipeline for Kubeflow as YAML."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(training_pipeline(settings), package_path=str(path))
+    compiler.Compiler().compile(training_pipeline(settings, cluster_image()), package_path=str(path))
 
 
 def _prepare(
     task: dsl.PipelineTask,
     title: str,
     resources: Resources,
+    image: str,
     local: bool,
     light: bool = False,
     accelerated: bool = False,
     cached: bool = True,
 ) -> None:
-    """Give a task its name, caching, retries, resources and environment."""
+    """Give a task its image, name, caching, retries, resources and environment."""
     task.set_caching_options(enable_caching=cached)
+    task.set_container_image(image)
     if local:
         return
     task.set_display_name(title)

@@ -1,14 +1,25 @@
 """The compiled pipeline: what Kubeflow will do, read from its YAML."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from google.protobuf import json_format
 
-from components.image import IMAGE, image
+from components.image import (
+    IMAGE,
+    LOCK,
+    PACKAGES,
+    ROOT,
+    cluster_image,
+    image,
+    installed_packages,
+    subprocess_image,
+)
 from pipelines.settings import settings
-from pipelines.training import compile_to
+from pipelines.training import compile_to, training_pipeline
 
 CACHED = {"ingest", "extract-features", "fine-tune", "evaluate", "package"}
 NEVER_CACHED = {"resolve", "register", "promote"}
@@ -56,7 +67,7 @@ def test_every_step_has_a_name_retries_and_limits(spec: dict[str, Any]) -> None:
 
 def test_steps_run_in_the_image_of_this_code_and_install_nothing(spec: dict[str, Any]) -> None:
     for container in containers(spec).values():
-        assert container["image"] == IMAGE
+        assert container["image"] == cluster_image()
         assert "pip install" not in " ".join(container["command"])
 
 
@@ -100,9 +111,34 @@ def test_pods_are_told_of_a_tracking_server_but_not_of_a_local_store(
     assert all(container["env"] == expected for container in containers(served).values())
 
 
-def test_the_image_is_named_by_the_environment_or_by_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GENREFLOW_IMAGE", raising=False)
-    assert image() == image()
-    assert image().startswith("genreflow:")
+def test_pods_run_in_the_image_of_the_environment_and_local_steps_in_the_one_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GENREFLOW_IMAGE", "registry/genreflow@sha256:1")
-    assert image() == "registry/genreflow@sha256:1"
+    spec, _ = compiled(tmp_path / "training.yaml")
+    assert {container["image"] for container in containers(spec).values()} == {"registry/genreflow@sha256:1"}
+    local = training_pipeline(settings(), subprocess_image(), local=True).pipeline_spec
+    images = {container["image"] for container in containers(json_format.MessageToDict(local)).values()}
+    assert images == {subprocess_image()}
+    assert subprocess_image().startswith(image())
+
+
+def test_changed_code_or_another_lock_is_another_image(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / LOCK, tmp_path)
+    assert image(tmp_path) == IMAGE
+    seen = [IMAGE]
+    for name in ("genreflow/audio.py", "components/ingest.py", "serving/service.py", LOCK):
+        with (tmp_path / name).open("a") as file:
+            file.write("# changed\n")
+        seen.append(image(tmp_path))
+    assert len(set(seen)) == len(seen)
+
+
+def test_steps_of_this_machine_are_cached_by_the_packages_that_are_installed() -> None:
+    packages = installed_packages()
+    named = {package.partition("==")[0] for package in packages}
+    assert {"numpy", "soundfile", "soxr", "openvino", "torch", "transformers"} <= named
+    assert subprocess_image() == subprocess_image(packages)
+    assert subprocess_image([*packages[:-1], "transformers==0"]) != subprocess_image()
