@@ -6,7 +6,7 @@ its error as a sentence, through `genreflow.progress`, so that whoever started t
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,8 +54,13 @@ def told(step: str) -> Iterator[None]:
     progress.report(step, "finished", event="finished", seconds=round(time.monotonic() - began, 3))
 
 
-def resolve(source: str, genres: Sequence[str], backbone: str | None = None) -> tuple[str, str]:
+def resolve(source: str, corpus: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[str, str]:
     """Fingerprint what lies behind the source's and the backbone's names: KFP's cache sees only the names.
+
+    Args:
+        source: as `genreflow.corpus.sources.open_source` takes it.
+        corpus: of `CorpusSettings`.
+        model: the family's own settings.
 
     Returns:
         The source's fingerprint, and the backbone's: a digest of a local folder's files, a hub id as it is,
@@ -65,9 +70,12 @@ def resolve(source: str, genres: Sequence[str], backbone: str | None = None) -> 
         CorpusError: there is no such source, or nothing in it that can be trained on.
     """
     from genreflow.corpus import ingest as corpus_ingest
+    from genreflow.corpus.settings import CorpusSettings
 
     with told("resolve"):
-        return corpus_ingest.resolve(source, tuple(genres)), backbone_fingerprint(backbone)
+        genres = CorpusSettings.model_validate(dict(corpus)).genres
+        backbone = model.get("backbone") if model.get("from_scratch") is None else None
+        return corpus_ingest.resolve(source, genres), backbone_fingerprint(backbone)
 
 
 def backbone_fingerprint(backbone: str | None) -> str:

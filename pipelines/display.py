@@ -147,9 +147,14 @@ def finished(run: "FinishedRun") -> str:
         lines.append(f"Cached: {', '.join(TITLES[name] for name in cached)}")
     lines.append(f"Took {run.seconds:.0f} s")
     lines += ["", "Next:", *(f"  {command:<{_widest(run)}}  {why}" for command, why in next_commands(run))]
-    if not run.created:
+    if nothing_new(run.created, run.decision["verdict"]):
         lines += ["", f"nothing new: identical to version {run.version}"]
     return "\n".join(lines)
+
+
+def nothing_new(created: bool, verdict: str) -> bool:
+    """Whether a run changed nothing: its model was there before, and the gate did not promote it now."""
+    return not created and verdict != "promoted"
 
 
 def next_commands(run: "FinishedRun") -> list[tuple[str, str]]:

@@ -48,7 +48,6 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
     # JSON texts: the structs that KFP passes know neither integers nor null.
     defaults = {
         "corpus": settings.corpus.model_dump_json(),
-        "genres": json.dumps(settings.corpus.genres),
         "model": json.dumps(settings.model),
         "training": json.dumps(settings.training),
         "gate": settings.gate.model_dump_json(),
@@ -57,11 +56,9 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
     @dsl.pipeline(name=NAME, display_name="genreflow: train, evaluate, register, promote")
     def training(
         source: str = settings.source,
-        backbone: str = settings.backbone or "",
         family: str = settings.family,
         experiment: str = settings.experiment,
         corpus_settings: str = defaults["corpus"],
-        genres: str = defaults["genres"],
         model_settings: str = defaults["model"],
         training_settings: str = defaults["training"],
         gate_policy: str = defaults["gate"],
@@ -79,15 +76,15 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
         7. Register one version per model content. Never cached.
         8. Promote: the gate; the alias moves last. Never cached.
         """
-        resolved = resolve(source=source, genres=genres, backbone=backbone)
-        _prepare(resolved, "Resolve source", resources, image, local, light=True, cached=False)
+        resolved = resolve(source=source, corpus=corpus_settings, model=model_settings)
+        _prepare(resolved, "Resolve source", resources, image, local, light=True, cached=False, mounted=True)
 
         ingested = ingest(
             source=source,
             source_fingerprint=resolved.outputs["source_fingerprint"],
             settings=corpus_settings,
         )
-        _prepare(ingested, "Ingest corpus", resources, image, local)
+        _prepare(ingested, "Ingest corpus", resources, image, local, mounted=True)
 
         extracted = extract_features(
             corpus=ingested.outputs["corpus"],
@@ -97,12 +94,12 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
             device=device,
             batch=batch,
         )
-        _prepare(extracted, "Extract features", resources, image, local, accelerated=True)
+        _prepare(extracted, "Extract features", resources, image, local, accelerated=True, mounted=True)
 
         tuned = fine_tune(
             features=extracted.outputs["features"], training=training_settings, experiment=experiment
         )
-        _prepare(tuned, "Fine-tune model", resources, image, local, accelerated=True)
+        _prepare(tuned, "Fine-tune model", resources, image, local, accelerated=True, mounted=True)
 
         evaluated = evaluate(corpus=ingested.outputs["corpus"], model=tuned.outputs["model"])
         _prepare(evaluated, "Evaluate model", resources, image, local, accelerated=True)
@@ -155,8 +152,9 @@ def _prepare(
     light: bool = False,
     accelerated: bool = False,
     cached: bool = True,
+    mounted: bool = False,
 ) -> None:
-    """Give a task its image, name, caching, retries, resources and environment."""
+    """Give a task its image, name, caching, retries, resources, volumes and environment."""
     task.set_caching_options(enable_caching=cached)
     task.set_container_image(image)
     if local:
@@ -167,6 +165,9 @@ def _prepare(
     task.set_memory_limit(LIGHT["memory"] if light else resources.memory)
     for name, value in sorted(environment(resources).items()):
         task.set_env_variable(name, value)
+    if mounted:
+        for claim, path in sorted(resources.volumes.items()):
+            kubernetes.mount_pvc(task, claim, path)
     if accelerated and resources.gpus:
         task.set_accelerator_type(resources.accelerator).set_accelerator_limit(resources.gpus)
         kubernetes.empty_dir_mount(

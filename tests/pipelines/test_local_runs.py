@@ -114,7 +114,7 @@ def test_each_kind_of_change_in_the_folder_is_seen(tmp_path: Path) -> None:
     folder = clips(tmp_path / "clips", per_genre=2)
 
     def fingerprint() -> str:
-        return steps.resolve(str(folder), GENRES)[0]
+        return steps.resolve(str(folder), {"genres": GENRES}, {})[0]
 
     seen = [fingerprint()]
     assert fingerprint() == seen[0]

@@ -23,6 +23,7 @@ from pipelines.training import compile_to, training_pipeline
 
 CACHED = {"ingest", "extract-features", "fine-tune", "evaluate", "package"}
 NEVER_CACHED = {"resolve", "register", "promote"}
+READING_STEPS = {"resolve", "ingest", "extract-features", "fine-tune"}
 MODEL_STEPS = {"extract-features", "fine-tune", "evaluate"}
 
 
@@ -76,11 +77,34 @@ def test_a_step_is_given_only_what_it_needs(spec: dict[str, Any]) -> None:
         given = tasks(spec)[task].get("inputs", {}).get("parameters", {})
         return {entry.get("componentInputParameter", "") for entry in given.values()} - {""}
 
+    assert parameters("resolve") == {"source", "corpus_settings", "model_settings"}
     assert parameters("ingest") == {"source", "corpus_settings"}
     assert parameters("extract-features") == {"family", "model_settings", "device", "batch"}
     assert parameters("fine-tune") == {"training_settings", "experiment"}
     assert parameters("evaluate") == parameters("package") == parameters("register") == set()
     assert parameters("promote") == {"gate_policy"}
+
+
+def test_every_parameter_in_kubeflows_form_reaches_what_it_names(spec: dict[str, Any]) -> None:
+    used: dict[str, set[str]] = {}
+    for name, task in tasks(spec).items():
+        for given in task.get("inputs", {}).get("parameters", {}).values():
+            used.setdefault(given.get("componentInputParameter", ""), set()).add(name)
+    assert set(spec["root"]["inputDefinitions"]["parameters"]) == set(used) - {""}
+    # what is listed and fingerprinted follows the very settings that corpus and model are made with
+    assert used["corpus_settings"] == {"resolve", "ingest"}
+    assert used["model_settings"] == {"resolve", "extract-features"}
+
+
+def test_volumes_are_mounted_where_source_and_backbone_are_read(tmp_path: Path) -> None:
+    _, kubernetes = compiled(
+        tmp_path / "training.yaml", "resources.volumes={gtzan-data: /data, weights: /weights}"
+    )
+    executors = kubernetes["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert {name.removeprefix("exec-") for name in executors} == READING_STEPS
+    for executor in executors.values():
+        mounts = [(mount["constant"], mount["mountPath"]) for mount in executor["pvcMount"]]
+        assert mounts == [("gtzan-data", "/data"), ("weights", "/weights")]
 
 
 def test_no_accelerator_is_asked_for_unless_wanted(spec: dict[str, Any], tmp_path: Path) -> None:
