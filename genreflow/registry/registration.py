@@ -106,9 +106,25 @@ def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str | None)
             description=card.describe(package, scores, music, card.Trace(experiment, run_id)),
             model_id=model_id,
         )
+    with asking("look for the same model"):
+        winner = _first_of(client, package.digest, str(created.version), model_id)
     with asking("tell of the versions"):
         refresh_overview(client)
-    return Registered(str(created.version), True, package.digest)
+    return Registered(winner, winner == str(created.version), package.digest)
+
+
+def _first_of(client: "MlflowClient", digest: str, created: str, model_id: str) -> str:
+    """The lowest version of that digest; the one just created is deleted where another came before it.
+
+    MLflow knows no unique tags: whoever registers the same content at the same time finds the same lowest
+    version.
+    """
+    same = [int(entry.version) for entry in entries(client) if entry.tags.get("digest") == digest]
+    winner = str(min(same))
+    if winner != created:
+        client.delete_model_version(MODEL_NAME, created)
+        client.delete_logged_model(model_id)
+    return winner
 
 
 def signature(genres: tuple[str, ...]) -> "ModelSignature":
@@ -139,10 +155,17 @@ def serving_requirements(package: PackagedDocument) -> list[str]:
     """What a server of this version needs, pinned; PyTorch only where OpenVINO does not serve it."""
     from importlib.metadata import version as installed
 
-    names = list(SERVING_PACKAGES)
-    if not any(runtime.usable and runtime.name == "openvino" for runtime in package.runtimes):
-        names += PYTORCH_PACKAGES
-    return [f"{name}=={installed(name).split('+')[0]}" for name in names]
+    pinned = [f"{name}=={installed(name).split('+')[0]}" for name in SERVING_PACKAGES]
+    return pinned + pytorch_requirements(package)
+
+
+def pytorch_requirements(package: PackagedDocument) -> list[str]:
+    """PyTorch's packages, pinned, for a model that OpenVINO does not serve; none for one that it does."""
+    from importlib.metadata import version as installed
+
+    if any(runtime.usable and runtime.name == "openvino" for runtime in package.runtimes):
+        return []
+    return [f"{name}=={installed(name).split('+')[0]}" for name in PYTORCH_PACKAGES]
 
 
 def _check_belonging(package: PackagedDocument, scores: EvaluationDocument, music: CorpusDocument) -> None:
