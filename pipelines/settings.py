@@ -112,7 +112,7 @@ def _check_variants(profile: str, variants: Mapping[str, Any]) -> None:
         where = f"variants.{variant}"
         sections = _mapping(f"Profile {profile}: {where}", parts)
         _check_keys_of(f"Profile {profile}: {where}", sections, ("model", "training"))
-        kinds = {
+        kinds: dict[str, type[Frozen]] = {
             "model": family(variant.removeprefix(PRETRAINED)).settings_type,
             "training": TrainingSettings,
         }
