@@ -47,7 +47,11 @@ class Document(Frozen):
         try:
             return cls.model_validate_json(path.read_text())
         except ValidationError as error:
-            raise GenreflowError(f"{path} is not a readable {cls.__name__}: {error}") from error
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise GenreflowError(
+                f"{path} is not a readable {cls.__name__}: {where + ': ' if where else ''}{first['msg']}."
+            ) from error
 
 
 class Hearing(Frozen):

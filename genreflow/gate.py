@@ -155,6 +155,17 @@ def decide(
     return _decide_paired(candidate, champion, candidate_facts, champion_facts, policy)
 
 
+def not_comparable(champion: str, why: str, clips: int, policy: GatePolicy) -> Decision:
+    """The decision where the champion cannot be scored at all.
+
+    Args:
+        champion: how the reason calls it: `version 3`.
+        why: goes on after `not comparable, as`.
+        clips: the candidate's test clips.
+    """
+    return _kept(f"kept {champion}: not comparable, as {why}", _numbers(policy, clips=clips))
+
+
 def _decide_alone(table: "pd.DataFrame", model: ModelFacts, why: str, policy: GatePolicy) -> Decision:
     """Without a champion to compare with: floors, and better than chance."""
     unseen = table[~_seen(table, model)]

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from genreflow import devices
 from genreflow.artifacts import (
@@ -349,7 +350,15 @@ def load_pytorch(
         ) from error
 
     kind = family(document.family)
-    module = kind.load(folder, kind.settings_type.model_validate(document.settings), document.genres)
+    try:
+        settings = kind.settings_type.model_validate(document.settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(
+            f"{folder} was made by another version of genreflow: its setting "
+            f"{'.'.join(map(str, first['loc']))} does not fit this one ({first['msg']}). Train it anew."
+        ) from error
+    module = kind.load(folder, settings, document.genres)
     place = torch.device(devices.choose(device))
     chosen = precision or ("bf16" if place.type == "cuda" else "f32")
     module = module.to(place).eval()

@@ -6,7 +6,7 @@ its error as a sentence, through `genreflow.progress`, so that whoever started t
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,14 +20,14 @@ from genreflow.artifacts import (
     file_digest,
     text_digest,
 )
-from genreflow.errors import GenreflowError
+from genreflow.errors import GenreflowError, ModelError, SettingsError
 from genreflow.gate import Decision, GatePolicy, ModelFacts
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from genreflow.evaluation.document import EvaluationDocument
-    from genreflow.registry import Registered
+    from genreflow.registry import Registered, Version
 
 log = logging.getLogger("genreflow")
 
@@ -54,8 +54,13 @@ def told(step: str) -> Iterator[None]:
     progress.report(step, "finished", event="finished", seconds=round(time.monotonic() - began, 3))
 
 
-def resolve(source: str, genres: Sequence[str], backbone: str | None = None) -> tuple[str, str]:
+def resolve(source: str, corpus: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[str, str]:
     """Fingerprint what lies behind the source's and the backbone's names: KFP's cache sees only the names.
+
+    Args:
+        source: as `genreflow.corpus.sources.open_source` takes it.
+        corpus: of `CorpusSettings`.
+        model: the family's own settings.
 
     Returns:
         The source's fingerprint, and the backbone's: a digest of a local folder's files, a hub id with its
@@ -65,9 +70,12 @@ def resolve(source: str, genres: Sequence[str], backbone: str | None = None) -> 
         CorpusError: there is no such source, or nothing in it that can be trained on.
     """
     from genreflow.corpus import ingest as corpus_ingest
+    from genreflow.corpus.settings import CorpusSettings
 
     with told("resolve"):
-        return corpus_ingest.resolve(source, tuple(genres)), backbone_fingerprint(backbone)
+        genres = CorpusSettings.model_validate(dict(corpus)).genres
+        backbone = model.get("backbone") if model.get("from_scratch") is None else None
+        return corpus_ingest.resolve(source, genres), backbone_fingerprint(backbone)
 
 
 def backbone_fingerprint(backbone: str | None) -> str:
@@ -245,17 +253,10 @@ def _promote(version: str, packaged: Path, evaluation: Path, corpus: Path, polic
         why = f"kept: {earlier['decision_reason']}. To take it all the same: genreflow promote {version}"
         return Decision(promote=False, verdict="kept", reason=why, numbers={})
     champion = registry.champion()
-    champion_folder = registry.fetch(champion.version) if champion else None
-    champion_facts = (
-        gate.facts(PackagedDocument.read(champion_folder), f"version {champion.version}")
-        if champion and champion_folder
-        else None
-    )
-    clips = _clips(evaluation)
-    scored = None
-    if champion_folder and champion_facts and _compared(candidate, champion_facts):
-        scored = _score(champion_folder, corpus, clips)
-    decision = gate.decide(clips, scored, candidate, champion_facts, policy)
+    if champion is None:
+        decision = gate.decide(_clips(evaluation), None, candidate, None, policy)
+    else:
+        decision = _decide_against(champion, candidate, evaluation, corpus, policy)
     registry.record_decision(version, decision, champion.version if champion else None)
     if decision.promote:
         registry.set_champion(version, decision.reason)
@@ -264,13 +265,35 @@ def _promote(version: str, packaged: Path, evaluation: Path, corpus: Path, polic
     return decision
 
 
-def _compared(candidate: ModelFacts, champion: ModelFacts) -> bool:
-    """Whether the gate will look at both models' predictions (scoring the champion costs time)."""
-    return (
-        candidate.digest != champion.digest
-        and candidate.synthetic == champion.synthetic
-        and set(candidate.genres) == set(champion.genres)
-    )
+def _decide_against(
+    champion: "Version", candidate: ModelFacts, evaluation: Path, corpus: Path, policy: GatePolicy
+) -> Decision:
+    from genreflow import gate, registry
+
+    clips, name = _clips(evaluation), f"version {champion.version}"
+    digest, synthetic = champion.digest or "", champion.tags.get("synthetic") == "true"
+    if digest == candidate.digest or synthetic != candidate.synthetic:
+        # its tags are enough: no files, which cost time and which this code may not be able to read
+        facts = ModelFacts(
+            name=name,
+            digest=digest,
+            genres=candidate.genres,
+            synthetic=synthetic,
+            train_clips={},
+            validation_clips={},
+            runtimes={},
+        )
+        return gate.decide(clips, None, candidate, facts, policy)
+    try:
+        folder = registry.fetch(champion.version)
+        facts = gate.facts(PackagedDocument.read(folder), name)
+        comparable = set(candidate.genres) == set(facts.genres)
+        scored = _score(folder, corpus, clips) if comparable else None
+    except (ModelError, SettingsError) as error:
+        return gate.not_comparable(
+            name, f"it cannot be loaded by this genreflow: {error}", len(clips), policy
+        )
+    return gate.decide(clips, scored, candidate, facts, policy)
 
 
 def _clips(evaluation: Path) -> "pd.DataFrame":
@@ -286,10 +309,11 @@ def _score(champion: Path, corpus: Path, clips: "pd.DataFrame") -> "pd.DataFrame
     from genreflow.corpus.store import Corpus
     from genreflow.evaluation import predict
 
+    # As the candidate was evaluated: a difference of precision must not decide between models.
+    classifier = runtime.load(champion, runtime="pytorch", precision="f32")
     store = Corpus.open(corpus)
     wanted = set(clips["clip_id"])
     rows = [row for row, clip_id in enumerate(store.manifest["clip_id"]) if clip_id in wanted]
     progress.report("promote", f"scoring the champion on {len(rows)} clips")
-    # As the candidate was evaluated: a difference of precision must not decide between models.
-    predictions = predict(runtime.load(champion, runtime="pytorch", precision="f32"), store, rows)
+    predictions = predict(classifier, store, rows)
     return predictions[predictions["level"] == "clip"].reset_index(drop=True)

@@ -35,6 +35,7 @@ def submit(
         `run_id` and `url` of the run, with `state` after waiting; `recurring_run_id` with `cron`.
 
     Raises:
+        SettingsError: the pods are not told of an MLflow server that they share.
         GenreflowError: the API does not answer or refuses, or the awaited run did not succeed.
     """
     if cron and wait:
@@ -43,8 +44,15 @@ def submit(
     import kfp_server_api
     import urllib3
 
-    from pipelines.training import NAME, compile_to
+    from pipelines.training import NAME, compile_to, environment
 
+    tracking = environment(settings.resources).get("MLFLOW_TRACKING_URI", "")
+    if not tracking.startswith(("http://", "https://")):
+        raise SettingsError(
+            "The pods need one MLflow server that all of them reach, and MLFLOW_TRACKING_URI "
+            f"{f'is {tracking} for them' if tracking else 'names none'}: each would keep a store of its own. "
+            "Set it in this shell, or with --set resources.environment.MLFLOW_TRACKING_URI=http://…"
+        )
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "training.yaml"
         compile_to(package, settings)

@@ -148,7 +148,7 @@ def finished(run: "FinishedRun") -> str:
         lines.append(f"Cached: {', '.join(TITLES[name] for name in cached)}")
     lines.append(f"Took {run.seconds:.0f} s")
     lines += ["", "Next:", *(f"  {command:<{_widest(run)}}  {why}" for command, why in next_commands(run))]
-    if not run.created:
+    if nothing_new(run.created, run.decision["verdict"]):
         lines += ["", f"nothing new: identical to version {run.version}"]
     return "\n".join(lines)
 
@@ -161,6 +161,11 @@ def _accuracy(evaluation: "EvaluationDocument") -> str:
         f"Accuracy {evaluation.accuracy:.1%} on {evaluation.clips} test clips, "
         f"95 % interval {low:.1%} to {high:.1%}; macro F1 {evaluation.macro_f1:.2f}"
     )
+
+
+def nothing_new(created: bool, verdict: str) -> bool:
+    """Whether a run changed nothing: its model was there before, and the gate did not promote it now."""
+    return not created and verdict != "promoted"
 
 
 def next_commands(run: "FinishedRun") -> list[tuple[str, str]]:

@@ -29,7 +29,11 @@ class Finding(NamedTuple):
 
 
 def examine() -> list[Finding]:
-    """Look at everything; nothing is changed but that the state folder is created."""
+    """Look at everything.
+
+    Where missing, the state folder and an embedded MLflow store come into being, and the champion is fetched
+    into the state folder.
+    """
     looks: list[tuple[str, Callable[[], Finding]]] = [
         ("python", _python),
         ("packages", _packages),

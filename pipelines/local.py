@@ -252,10 +252,12 @@ def run(
         _stopping_its_steps(progress_file),
         Follower(progress_file, show) as follower,
     ):
+        from components.image import IMAGE, subprocess_image
         from pipelines.training import training_pipeline
 
         _initialise(settings, runner, progress_file)
-        pipeline = training_pipeline(settings, local=True)
+        image = subprocess_image() if runner == "subprocess" else IMAGE
+        pipeline = training_pipeline(settings, image, local=True)
         try:
             outputs = pipeline().outputs
         except RuntimeError as error:

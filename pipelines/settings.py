@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import Field, ValidationError
@@ -17,10 +17,12 @@ from genreflow.gate import GatePolicy
 from genreflow.training import TrainingSettings, training_settings
 
 PROFILES = Path(__file__).parent / "profiles"
-SECTIONS = ("corpus", "model", "training", "gate", "resources")
-"""The sections that `--set section.key=value` reaches."""
+PRETRAINED = "pretrained_"
+"""Before a family's name: the variant of a profile that is taken where a backbone is given."""
 SCALARS = ("source", "family", "backbone", "experiment")
 """The settings that stand outside a section."""
+ClaimName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+MountPath = Annotated[str, Field(pattern=r"^/.")]
 
 
 class Resources(Frozen):
@@ -42,6 +44,8 @@ class Resources(Frozen):
     """How often a pod that died is tried again; on this machine a failure is told at once."""
     environment: dict[str, str] = Field(default_factory=dict)
     """Variables of every pod, such as MLFLOW_TRACKING_URI."""
+    volumes: dict[ClaimName, MountPath] = Field(default_factory=dict)
+    """Persistent volume claims, each with the path where the steps that read source or backbone see it."""
 
 
 class RunSettings(Frozen):
@@ -93,11 +97,40 @@ def read_profile(name: str) -> dict[str, Any]:
         raise SettingsError(f"Profile {name} is not readable YAML: {_one_line(str(error))}") from error
     if not isinstance(profile, dict):
         raise SettingsError(f"Profile {name} is not a mapping of settings.")
-    for key in profile:
-        known = (*SCALARS, "corpus", "gate", "resources", "variants")
-        if key not in known:
-            raise SettingsError(f"Profile {name} has an unknown key {key!r}{nearest(str(key), known)}")
+    _check_keys_of(f"Profile {name}", profile, (*SCALARS, "corpus", "gate", "resources", "variants"))
+    for section in ("corpus", "gate", "resources", "variants"):
+        _mapping(f"Profile {name}: {section}", profile.get(section))
+    _check_variants(name, profile.get("variants") or {})
     return profile
+
+
+def _check_variants(profile: str, variants: Mapping[str, Any]) -> None:
+    """Refuse what is misspelt in any variant, also in those that this run does not take."""
+    known = [*FAMILIES, *(f"{PRETRAINED}{name}" for name in FAMILIES)]
+    _check_keys_of(f"Profile {profile}: variants", variants, known)
+    for variant, parts in variants.items():
+        where = f"variants.{variant}"
+        sections = _mapping(f"Profile {profile}: {where}", parts)
+        _check_keys_of(f"Profile {profile}: {where}", sections, ("model", "training"))
+        kinds: dict[str, type[Frozen]] = {
+            "model": family(variant.removeprefix(PRETRAINED)).settings_type,
+            "training": TrainingSettings,
+        }
+        for section, values in sections.items():
+            given = _mapping(f"Profile {profile}: {where}.{section}", values)
+            checked(f"{where}.{section}", kinds[section], given)
+
+
+def _check_keys_of(what: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in values:
+        if key not in known:
+            raise SettingsError(f"{what} has an unknown key {key!r}{nearest(str(key), known)}")
+
+
+def _mapping(what: str, value: Any) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise SettingsError(f"{what} is not a mapping of settings.")
+    return value or {}
 
 
 def settings(
@@ -160,6 +193,12 @@ def settings(
             f"The family {name} has no backbone; leave --backbone away, or take --family encoder."
         )
     model = checked("model", kind.settings_type, sections["model"])
+    if scalars["backbone"] is not None and kind.pretrained(model) is None:
+        raise SettingsError(
+            f"The backbone {scalars['backbone']} would not be used: model.from_scratch trains from scratch. "
+            f"Leave one of the two away (--set model.from_scratch=null), or give profile {profile} a variant "
+            f"{PRETRAINED}{name}."
+        )
     sections["training"].setdefault("device", sections["resources"].get("device", "auto"))
     checked("training", TrainingSettings, sections["training"])
     training = training_settings(kind, model, sections["training"])
@@ -273,7 +312,9 @@ def _place(section: dict[str, Any], path: list[str], value: Any) -> None:
 def _sections(profile: Mapping[str, Any], name: str, backbone: str | None) -> dict[str, dict[str, Any]]:
     """The profile's sections for this family; a given backbone takes the variant `pretrained`."""
     variants = profile.get("variants") or {}
-    chosen = f"pretrained_{name}" if backbone is not None and f"pretrained_{name}" in variants else name
+    chosen = name
+    if backbone is not None and f"{PRETRAINED}{name}" in variants:
+        chosen = f"{PRETRAINED}{name}"
     variant = variants.get(chosen) or {}
     sections = {section: profile.get(section) or {} for section in ("corpus", "gate", "resources")}
     sections |= {"model": variant.get("model") or {}, "training": variant.get("training") or {}}

@@ -11,6 +11,7 @@ from kfp import compiler, dsl, kubernetes
 from components.evaluate import evaluate
 from components.extract_features import extract_features
 from components.fine_tune import fine_tune
+from components.image import cluster_image
 from components.ingest import ingest
 from components.package import package
 from components.promote import promote
@@ -35,18 +36,18 @@ class Outcome(NamedTuple):
     aliases: list
 
 
-def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..., Any]:
+def training_pipeline(settings: RunSettings, image: str, local: bool = False) -> Callable[..., Any]:
     """The pipeline for these settings. They are its parameters' defaults, to be changed run by run.
 
     Args:
         settings: what to train on what; its resources are compiled in.
+        image: what the steps run in; on this machine only a part of the cache's keys.
         local: for `kfp.local`, which knows no accelerators and need not retry what fails for a reason.
     """
     resources = settings.resources
     # JSON texts: the structs that KFP passes know neither integers nor null.
     defaults = {
         "corpus": settings.corpus.model_dump_json(),
-        "genres": json.dumps(settings.corpus.genres),
         "model": json.dumps(settings.model),
         "training": json.dumps(settings.training),
         "gate": settings.gate.model_dump_json(),
@@ -55,11 +56,9 @@ def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..
     @dsl.pipeline(name=NAME, display_name="genreflow: train, evaluate, register, promote")
     def training(
         source: str = settings.source,
-        backbone: str = settings.backbone or "",
         family: str = settings.family,
         experiment: str = settings.experiment,
         corpus_settings: str = defaults["corpus"],
-        genres: str = defaults["genres"],
         model_settings: str = defaults["model"],
         training_settings: str = defaults["training"],
         gate_policy: str = defaults["gate"],
@@ -77,15 +76,15 @@ def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..
         7. Register one version per model content. Never cached.
         8. Promote: the gate; the alias moves last. Never cached.
         """
-        resolved = resolve(source=source, genres=genres, backbone=backbone)
-        _prepare(resolved, "Resolve source", resources, local, light=True, cached=False)
+        resolved = resolve(source=source, corpus=corpus_settings, model=model_settings)
+        _prepare(resolved, "Resolve source", resources, image, local, light=True, cached=False, mounted=True)
 
         ingested = ingest(
             source=source,
             source_fingerprint=resolved.outputs["source_fingerprint"],
             settings=corpus_settings,
         )
-        _prepare(ingested, "Ingest corpus", resources, local)
+        _prepare(ingested, "Ingest corpus", resources, image, local, mounted=True)
 
         extracted = extract_features(
             corpus=ingested.outputs["corpus"],
@@ -95,18 +94,18 @@ def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..
             device=device,
             batch=batch,
         )
-        _prepare(extracted, "Extract features", resources, local, accelerated=True)
+        _prepare(extracted, "Extract features", resources, image, local, accelerated=True, mounted=True)
 
         tuned = fine_tune(
             features=extracted.outputs["features"], training=training_settings, experiment=experiment
         )
-        _prepare(tuned, "Fine-tune model", resources, local, accelerated=True)
+        _prepare(tuned, "Fine-tune model", resources, image, local, accelerated=True, mounted=True)
 
         evaluated = evaluate(corpus=ingested.outputs["corpus"], model=tuned.outputs["model"])
-        _prepare(evaluated, "Evaluate model", resources, local, accelerated=True)
+        _prepare(evaluated, "Evaluate model", resources, image, local, accelerated=True)
 
         packaged = package(model=tuned.outputs["model"], corpus=ingested.outputs["corpus"])
-        _prepare(packaged, "Package model", resources, local)
+        _prepare(packaged, "Package model", resources, image, local)
 
         registered = register(
             packaged=packaged.outputs["packaged"],
@@ -114,7 +113,7 @@ def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..
             corpus=ingested.outputs["corpus"],
             run_id=tuned.outputs["Output"],
         )
-        _prepare(registered, "Register version", resources, local, light=True, cached=False)
+        _prepare(registered, "Register version", resources, image, local, light=True, cached=False)
 
         promoted = promote(
             version=registered.outputs["version"],
@@ -123,7 +122,7 @@ def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..
             corpus=ingested.outputs["corpus"],
             policy=gate_policy,
         )
-        _prepare(promoted, "Promote or keep", resources, local, cached=False)
+        _prepare(promoted, "Promote or keep", resources, image, local, cached=False)
 
         return Outcome(
             corpus=ingested.outputs["corpus"],
@@ -141,20 +140,23 @@ def training_pipeline(settings: RunSettings, local: bool = False) -> Callable[..
 def compile_to(path: Path, settings: RunSettings) -> None:
     """Write the pipeline for Kubeflow as YAML."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(training_pipeline(settings), package_path=str(path))
+    compiler.Compiler().compile(training_pipeline(settings, cluster_image()), package_path=str(path))
 
 
 def _prepare(
     task: dsl.PipelineTask,
     title: str,
     resources: Resources,
+    image: str,
     local: bool,
     light: bool = False,
     accelerated: bool = False,
     cached: bool = True,
+    mounted: bool = False,
 ) -> None:
-    """Give a task its name, caching, retries, resources and environment."""
+    """Give a task its image, name, caching, retries, resources, volumes and environment."""
     task.set_caching_options(enable_caching=cached)
+    task.set_container_image(image)
     if local:
         return
     task.set_display_name(title)
@@ -163,6 +165,9 @@ def _prepare(
     task.set_memory_limit(LIGHT["memory"] if light else resources.memory)
     for name, value in sorted(environment(resources).items()):
         task.set_env_variable(name, value)
+    if mounted:
+        for claim, path in sorted(resources.volumes.items()):
+            kubernetes.mount_pvc(task, claim, path)
     if accelerated and resources.gpus:
         task.set_accelerator_type(resources.accelerator).set_accelerator_limit(resources.gpus)
         kubernetes.empty_dir_mount(

@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 import genreflow
 from genreflow import registry
 from genreflow.artifacts import PackagedDocument, code_digest, file_digest, text_digest
+from genreflow.registry.registration import pytorch_requirements
 
 NAME = "genreflow"
 DIGEST_CHARACTERS = 12
@@ -49,7 +50,7 @@ def import_model(model: str = "champion") -> bentoml.Model:
 def build(model: str = "champion") -> bentoml.Bento:
     """Build the bento of a registered model, or return it where it is built already.
 
-    It carries no torch and no transformers: the packaged OpenVINO model answers.
+    It carries no torch and no transformers where OpenVINO serves the model, and both where only PyTorch does.
 
     Raises:
         RegistryError: there is no such model.
@@ -59,7 +60,8 @@ def build(model: str = "champion") -> bentoml.Bento:
     service = Path(__file__).parent / "service.py"
     requirements = [Requirement(line) for line in requires("genreflow") or []]
     core = [f"{need.name}=={version(need.name)}" for need in requirements if need.marker is None]
-    code = text_digest([code_digest(), file_digest(service), *core])
+    packages = [*core, *pytorch_requirements(PackagedDocument.read(Path(stored.path)))]
+    code = text_digest([code_digest(), file_digest(service), *packages])
     tag = f"{NAME}:{stored.tag.version}-{code[:CODE_CHARACTERS]}"
     try:
         return bentoml.bentos.get(tag)
@@ -77,7 +79,7 @@ def build(model: str = "champion") -> bentoml.Bento:
             version=tag.partition(":")[2],
             labels=dict(stored.info.labels),
             include=["genreflow/**", "service.py", MODEL_TAG_FILE],
-            python={"packages": [*core, f"bentoml=={version('bentoml')}"], "lock_packages": False},
+            python={"packages": [*packages, f"bentoml=={version('bentoml')}"], "lock_packages": False},
             models=[str(stored.tag)],
             build_ctx=str(context),
         )

@@ -17,6 +17,7 @@ from genreflow.artifacts import (
     RuntimeReport,
     file_digest,
 )
+from genreflow.evaluation.artifact import weights_digest
 from genreflow.evaluation.document import (
     Calibration,
     Confusion,
@@ -155,7 +156,7 @@ def write_evaluation(folder: Path, packaged: Path, accuracy: float, fields: dict
         "model": ModelIdentity(
             family=model.family,
             pretrained=model.pretrained,
-            weights_digest="w",
+            weights_digest=weights_digest(packaged / "model"),
             features_fingerprint=model.features_fingerprint,
             corpus_fingerprint=model.corpus_fingerprint,
             code_version=model.code_version,

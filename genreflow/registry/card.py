@@ -8,7 +8,7 @@ from genreflow.artifacts import CorpusDocument, PackagedDocument, RuntimeReport
 from genreflow.evaluation.document import EvaluationDocument
 from genreflow.registry.runs import corpus_name
 from genreflow.registry.store import MODEL_NAME
-from genreflow.registry.versions import Version
+from genreflow.registry.versions import DOCUMENT_TAG, Version
 
 SPACE = "\u00a0"
 """MLflow shows tables without borders or padding: cells bring their own."""
@@ -28,7 +28,7 @@ proof of how good it is.
 - **@champion** is what `genreflow classify`, `genreflow serve` and `genreflow.load("champion")` answer \
 with. It moves only when a candidate passes the gate (both models on the same clips, none of them seen in \
 training), or by hand with `genreflow promote`, back with `genreflow rollback`.
-- **@challenger** is the latest version that the gate compared and did not promote.
+- **@challenger** is the latest version that the gate did not promote.
 
 Figures on a leaky split flatter; versions trained on synthetic music say nothing about real music.
 """
@@ -43,9 +43,16 @@ class Trace:
 
 
 def tags(
-    packaged: PackagedDocument, evaluation: EvaluationDocument, corpus: CorpusDocument
+    packaged: PackagedDocument,
+    evaluation: EvaluationDocument,
+    corpus: CorpusDocument,
+    document_sha256: str,
 ) -> dict[str, str]:
-    """The tags of a version, all of them set when it is created; MLflow shows them in this order."""
+    """The tags of a version, all of them set when it is created; MLflow shows them in this order.
+
+    Args:
+        document_sha256: of the file `packaged.json`, which names the digests of all other files.
+    """
     model = packaged.model
     return {
         "decision": "none yet",
@@ -58,6 +65,7 @@ def tags(
         "backbone": model.pretrained or "none (from scratch)",
         "decision_reason": "The gate has not compared it yet.",
         "digest": packaged.digest,
+        DOCUMENT_TAG: document_sha256,
         "corpus_fingerprint": model.corpus_fingerprint,
     }
 

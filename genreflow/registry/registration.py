@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genreflow.artifacts import CorpusDocument, PackagedDocument
+from genreflow.artifacts import CorpusDocument, PackagedDocument, file_digest, text_digest
 from genreflow.errors import ModelError, RegistryError
 from genreflow.evaluation.document import EvaluationDocument
 from genreflow.registry import card
@@ -28,7 +28,7 @@ from genreflow.registry.runs import (
 )
 from genreflow.registry.store import MODEL_NAME, as_default_store, asking, connect
 from genreflow.registry.versions import LOGGED_MODEL, METRIC_PREFIX, PACKAGED, entries
-from genreflow.runtime import problems
+from genreflow.runtime import native_files, problems
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,13 +102,29 @@ def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str | None)
             MODEL_NAME,
             source=f"{LOGGED_MODEL}{model_id}",
             run_id=run_id,
-            tags=card.tags(package, scores, music),
+            tags=card.tags(package, scores, music, file_digest(packaged / PackagedDocument.file_name)),
             description=card.describe(package, scores, music, card.Trace(experiment, run_id)),
             model_id=model_id,
         )
+    with asking("look for the same model"):
+        winner = _first_of(client, package.digest, str(created.version), model_id)
     with asking("tell of the versions"):
         refresh_overview(client)
-    return Registered(str(created.version), True, package.digest)
+    return Registered(winner, winner == str(created.version), package.digest)
+
+
+def _first_of(client: "MlflowClient", digest: str, created: str, model_id: str) -> str:
+    """The lowest version of that digest; the one just created is deleted where another came before it.
+
+    MLflow knows no unique tags: whoever registers the same content at the same time finds the same lowest
+    version.
+    """
+    same = [int(entry.version) for entry in entries(client) if entry.tags.get("digest") == digest]
+    winner = str(min(same))
+    if winner != created:
+        client.delete_model_version(MODEL_NAME, created)
+        client.delete_logged_model(model_id)
+    return winner
 
 
 def signature(genres: tuple[str, ...]) -> "ModelSignature":
@@ -139,18 +155,33 @@ def serving_requirements(package: PackagedDocument) -> list[str]:
     """What a server of this version needs, pinned; PyTorch only where OpenVINO does not serve it."""
     from importlib.metadata import version as installed
 
-    names = list(SERVING_PACKAGES)
-    if not any(runtime.usable and runtime.name == "openvino" for runtime in package.runtimes):
-        names += PYTORCH_PACKAGES
-    return [f"{name}=={installed(name).split('+')[0]}" for name in names]
+    pinned = [f"{name}=={installed(name).split('+')[0]}" for name in SERVING_PACKAGES]
+    return pinned + pytorch_requirements(package)
+
+
+def pytorch_requirements(package: PackagedDocument) -> list[str]:
+    """PyTorch's packages, pinned, for a model that OpenVINO does not serve; none for one that it does."""
+    from importlib.metadata import version as installed
+
+    if any(runtime.usable and runtime.name == "openvino" for runtime in package.runtimes):
+        return []
+    return [f"{name}=={installed(name).split('+')[0]}" for name in PYTORCH_PACKAGES]
 
 
 def _check_belonging(package: PackagedDocument, scores: EvaluationDocument, music: CorpusDocument) -> None:
-    same_features = scores.model.features_fingerprint == package.model.features_fingerprint
-    if not same_features or scores.genres != package.model.genres:
+    evaluated, model = scores.model, package.model
+    same_weights = evaluated.weights_digest == _weights_digest(package)
+    same_features = evaluated.features_fingerprint == model.features_fingerprint
+    if not same_weights or not same_features or scores.genres != model.genres:
         raise RegistryError("The evaluation is of another model than the packaged one: evaluate this model.")
     if scores.corpus_fingerprint != music.fingerprint:
         raise RegistryError("The evaluation was made on another corpus than the one given: name that corpus.")
+
+
+def _weights_digest(package: PackagedDocument) -> str:
+    """`evaluation.artifact.weights_digest` of the packaged native files, from the digests on record."""
+    files = sorted(native_files(package.files).items(), key=lambda entry: PurePosixPath(entry[0]))
+    return text_digest(f"{name} {digest}" for name, digest in files)
 
 
 def _known_run(client: "MlflowClient", run_id: str | None, package: PackagedDocument) -> str:

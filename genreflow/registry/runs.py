@@ -40,7 +40,6 @@ def open_run(
     experiment: str,
     parameters: Mapping[str, Any],
     tags: Mapping[str, str] | None = None,
-    dataset: CorpusDocument | None = None,
     name: str | None = None,
 ) -> str:
     """Open a run, or join the one that `MLFLOW_RUN_ID` names (KFP injects it), and log how it was set up.
@@ -51,7 +50,6 @@ def open_run(
     Args:
         experiment: name of the experiment of a new run.
         parameters: possibly nested; flattened with dots.
-        dataset: logged as the training input; `register` logs it again, completely.
         name: of a new run; where None, the family's where `parameters` has it.
 
     Returns:
@@ -78,8 +76,6 @@ def open_run(
         _log_parameters(client, run_id, flat)
         _log_tags(client, run_id, given)
         client.log_text(run_id, requirements(), "environment/requirements.txt")
-        if dataset is not None:
-            log_dataset(client, run_id, dataset, ("training",))
     return run_id
 
 

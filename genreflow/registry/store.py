@@ -126,8 +126,16 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
         return str(found.experiment_id)
     # A tracking server has its own artifact store; an embedded one keeps artifacts in the state folder.
     root = None if served(home.tracking_uri()) else home.artifact_root()
+    from mlflow.exceptions import MlflowException
+
     with asking(f"create the experiment {name!r}"):
-        return str(client.create_experiment(name, artifact_location=root, tags=EXPERIMENT_TAGS))
+        try:
+            return str(client.create_experiment(name, artifact_location=root, tags=EXPERIMENT_TAGS))
+        except MlflowException as error:
+            there = client.get_experiment_by_name(name)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or there is None:
+                raise
+            return str(there.experiment_id)  # another process was faster
 
 
 def ui_address() -> str | None:

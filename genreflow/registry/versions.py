@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genreflow import home
-from genreflow.artifacts import PackagedDocument
+from genreflow.artifacts import PackagedDocument, file_digest
 from genreflow.errors import GenreflowError, ModelError, RegistryError
 from genreflow.registry.store import MODEL_NAME, as_default_store, asking, connect
 from genreflow.runtime import problems
@@ -24,6 +24,8 @@ LOGGED_MODEL = "models:/"
 METRIC_PREFIX = "test/"
 PACKAGED = "packaged"
 """Under this name the packaged folder lies among the registered model's artifacts."""
+DOCUMENT_TAG = "packaged_sha256"
+"""The tag with the sha256 of `packaged.json`, which names the digests of all other files of a version."""
 PAGE = 200
 
 log = logging.getLogger("genreflow")
@@ -71,20 +73,18 @@ def version(name: str) -> Version:
 
 def champion() -> Version | None:
     """The champion; None where there is none yet."""
-    return _of_alias(CHAMPION)
-
-
-def challenger() -> Version | None:
-    """The latest version that was compared and not promoted; None where there is none."""
-    return _of_alias(CHALLENGER)
+    client = connect()
+    with asking("find the champion"):
+        targets = alias_targets(client)
+        return described(client, find(client, targets[CHAMPION]), targets) if CHAMPION in targets else None
 
 
 def fetch(alias_or_version: str) -> Path:
     """The packaged model of an alias or version, downloaded once a content and verified.
 
     Raises:
-        RegistryError: there is no such version, or the store refuses.
-        ModelError: what was downloaded is not what was registered.
+        RegistryError: there is no such version, the store refuses, or what it has is not what was registered.
+        ModelError: it is what was registered, but its documents do not fit this version of genreflow.
     """
     client = connect()
     with asking("find the version"):
@@ -96,7 +96,7 @@ def fetch(alias_or_version: str) -> Path:
         )
     folder = home.models_folder() / digest
     if folder.is_dir():
-        wrong = _wrong(folder, digest)
+        wrong = _wrong(folder, entry)
         if wrong is None:
             return folder
         log.warning("%s is damaged (%s): fetching it again.", folder, wrong)
@@ -105,9 +105,9 @@ def fetch(alias_or_version: str) -> Path:
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home.models_folder()) as scratch:
         with asking(f"download version {entry.version}"), as_default_store():
             arrived = _download_packaged(entry, Path(scratch))
-        wrong = _wrong(arrived, digest)
+        wrong = _wrong(arrived, entry)
         if wrong is not None:
-            raise ModelError(
+            raise RegistryError(
                 f"Version {entry.version} is not what was registered: {wrong}. Train and register it anew."
             )
         try:
@@ -182,13 +182,6 @@ def described(client: "MlflowClient", entry: "ModelVersion", targets: dict[str, 
     )
 
 
-def _of_alias(alias: str) -> Version | None:
-    client = connect()
-    with asking(f"find the {alias}"):
-        targets = alias_targets(client)
-        return described(client, find(client, targets[alias]), targets) if alias in targets else None
-
-
 def _download_packaged(entry: "ModelVersion", scratch: Path) -> Path:
     """The packaged folder out of the model's files, under `scratch`."""
     import mlflow.artifacts
@@ -203,12 +196,29 @@ def _download_packaged(entry: "ModelVersion", scratch: Path) -> Path:
     return folder / str(flavor["artifacts"][PACKAGED]["path"])
 
 
-def _wrong(folder: Path, digest: str) -> str | None:
-    """What is not right with a packaged folder; None where it is what was registered."""
+def _wrong(folder: Path, entry: "ModelVersion") -> str | None:
+    """What is not right with a packaged folder; None where it is what was registered as that version.
+
+    Raises:
+        ModelError: its document is the one that was registered, and cannot be read by this code.
+    """
+    path, registered = folder / PackagedDocument.file_name, entry.tags.get(DOCUMENT_TAG)
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if registered is None:
+        log.warning(
+            "Version %s was registered before genreflow kept the digest of %s: whether that file was altered "
+            "cannot be told.", entry.version, path.name,
+        )  # fmt: skip
+    elif file_digest(path) != registered:
+        return f"{path.name} was altered since it was registered"
     try:
         document = PackagedDocument.read(folder)
     except GenreflowError as error:
-        return str(error)
-    if document.digest != digest:
-        return f"its digest is {document.digest}, not {digest}"
+        raise ModelError(
+            f"Version {entry.version} was made by another version of genreflow, and this one cannot read its "
+            f"{path.name} ({str(error).partition(': ')[2].rstrip('.')}). Train and register it anew."
+        ) from error
+    if document.digest != entry.tags["digest"]:
+        return f"its digest is {document.digest}, not {entry.tags['digest']}"
     return next(problems(folder, document), None)

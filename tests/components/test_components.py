@@ -50,11 +50,11 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
             write(folder / "clips" / genre / f"{clip}.wav", samples)
     chain = Chain(folder)
     source, made, new = str(folder / "clips"), chain.artifacts, chain.new
+    corpus = {"genres": GENRES, "protocol": "grouped"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GENREFLOW_HOME", str(folder / "home"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        source_print, backbone_print = resolve.python_func(source, json.dumps(GENRES), "")
-        corpus = {"genres": GENRES, "protocol": "grouped"}
+        source_print, backbone_print = resolve.python_func(source, json.dumps(corpus), "{}")
         ingest.python_func(source, source_print, json.dumps(corpus), new(dsl.Dataset, "corpus"))
         extract_features.python_func(
             made["corpus"], "mfcc_cnn", "{}", backbone_print, "cpu", 8, new(dsl.Dataset, "features")
@@ -103,7 +103,8 @@ def test_a_backbones_fingerprint_follows_its_content(chain: Chain) -> None:
     (folder / "config.json").write_text("{}")
 
     def fingerprint() -> str:
-        return resolve.python_func(str(chain.folder / "clips"), json.dumps(GENRES), str(folder))[1]
+        model = json.dumps({"backbone": str(folder), "from_scratch": None})
+        return resolve.python_func(str(chain.folder / "clips"), json.dumps({"genres": GENRES}), model)[1]
 
     before = fingerprint()
     assert fingerprint() == before

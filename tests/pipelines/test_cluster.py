@@ -60,6 +60,7 @@ class Answer(BaseHTTPRequestHandler):
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowApi]:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     server = KubeflowApi()
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -102,3 +103,20 @@ def test_an_api_that_does_not_answer_is_a_sentence(api: KubeflowApi) -> None:
 def test_waiting_for_a_schedule_is_refused() -> None:
     with pytest.raises(SettingsError, match="--wait"):
         submit(settings(), "http://127.0.0.1:1", cron="0 0 3 * * *", wait=True)
+
+
+@pytest.mark.parametrize("tracking", [None, "sqlite:///mlflow.db", "mlruns", "file:///mlruns"])
+def test_pods_without_a_shared_mlflow_server_are_refused(
+    api: KubeflowApi, monkeypatch: pytest.MonkeyPatch, tracking: str | None
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    if tracking is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    with pytest.raises(SettingsError, match="one MLflow server"):
+        submit(settings(), api.url)
+    if tracking is not None:
+        with pytest.raises(SettingsError, match=tracking):
+            submit(settings(assignments=[f"resources.environment.MLFLOW_TRACKING_URI={tracking}"]), api.url)
+    assert api.posted == {}
+    server = "resources.environment.MLFLOW_TRACKING_URI=http://mlflow:5000"
+    assert submit(settings(assignments=[server]), api.url)["run_id"] == "r1"

@@ -105,6 +105,8 @@ def test_an_unknown_key_is_refused_with_the_nearest(assignment: str, expected: s
         ("corpus.protocol=sorted", "Setting corpus.protocol"),
         ("gate.margin=high", "Setting gate.margin"),
         ("resources.gpus=one", "Setting resources.gpus"),
+        ("resources.volumes={gtzan-data: data}", "Setting resources.volumes.gtzan-data"),
+        ("resources.volumes={Data_1: /data}", "Setting resources.volumes.Data_1"),
         ("training.epochs", "--set wants key=value"),
         ("training.epochs=[1", "not readable YAML"),
         ("family=3", "family is a text"),
@@ -135,6 +137,41 @@ def test_a_profile_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
         read_profile(str(path))
     with pytest.raises(SettingsError, match="no profile file"):
         read_profile(str(tmp_path / "other.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("variants: {encodr: {}}", "did you mean encoder?"),
+        ("variants: {pretrained_mfcc: {}}", "did you mean pretrained_mfcc_cnn?"),
+        ("variants: {encoder: {modle: {}}}", "did you mean model?"),
+        ("variants: {encoder: {training: {epoch: 3}}}", "did you mean variants.encoder.training.epochs?"),
+        ("variants: {mfcc_cnn: {model: {dropot: 0}}}", "did you mean variants.mfcc_cnn.model.dropout?"),
+        ("variants: {pretrained_encoder: {training: {epochs: few}}}", "Setting variants.pretrained_encoder"),
+        ("variants: {encoder: {training: fast}}", "is not a mapping"),
+        ("variants: [encoder]", "is not a mapping"),
+        ("corpus: random", "is not a mapping"),
+        ("gate: {margn: 0.1}", "did you mean gate.margin?"),
+    ],
+)
+def test_what_is_misspelt_anywhere_in_a_profile_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"source: synthetic\nfamily: encoder\n{text}\n")
+    with pytest.raises(SettingsError) as refused:
+        settings(str(path))
+    assert expected in str(refused.value)
+
+
+def test_a_backbone_that_would_not_be_used_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    scratch = "variants: {encoder: {model: {from_scratch: {model_type: hubert}}}}"
+    path.write_text(f"source: synthetic\n{scratch}\n")
+    with pytest.raises(SettingsError, match="a/b would not be used"):
+        settings(str(path), backbone="a/b")
+    with pytest.raises(SettingsError, match="a/b would not be used"):
+        settings(str(path), assignments=["model.backbone=a/b"])
+    assert settings(str(path), backbone="a/b", assignments=["model.from_scratch=null"]).backbone == "a/b"
+    assert settings(str(path)).backbone is None
 
 
 def test_nothing_near_means_no_guess() -> None:

@@ -1,17 +1,29 @@
 """The compiled pipeline: what Kubeflow will do, read from its YAML."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from google.protobuf import json_format
 
-from components.image import IMAGE, image
+from components.image import (
+    IMAGE,
+    LOCK,
+    PACKAGES,
+    ROOT,
+    cluster_image,
+    image,
+    installed_packages,
+    subprocess_image,
+)
 from pipelines.settings import settings
-from pipelines.training import compile_to
+from pipelines.training import compile_to, training_pipeline
 
 CACHED = {"ingest", "extract-features", "fine-tune", "evaluate", "package"}
 NEVER_CACHED = {"resolve", "register", "promote"}
+READING_STEPS = {"resolve", "ingest", "extract-features", "fine-tune"}
 MODEL_STEPS = {"extract-features", "fine-tune", "evaluate"}
 
 
@@ -56,7 +68,7 @@ def test_every_step_has_a_name_retries_and_limits(spec: dict[str, Any]) -> None:
 
 def test_steps_run_in_the_image_of_this_code_and_install_nothing(spec: dict[str, Any]) -> None:
     for container in containers(spec).values():
-        assert container["image"] == IMAGE
+        assert container["image"] == cluster_image()
         assert "pip install" not in " ".join(container["command"])
 
 
@@ -65,11 +77,34 @@ def test_a_step_is_given_only_what_it_needs(spec: dict[str, Any]) -> None:
         given = tasks(spec)[task].get("inputs", {}).get("parameters", {})
         return {entry.get("componentInputParameter", "") for entry in given.values()} - {""}
 
+    assert parameters("resolve") == {"source", "corpus_settings", "model_settings"}
     assert parameters("ingest") == {"source", "corpus_settings"}
     assert parameters("extract-features") == {"family", "model_settings", "device", "batch"}
     assert parameters("fine-tune") == {"training_settings", "experiment"}
     assert parameters("evaluate") == parameters("package") == parameters("register") == set()
     assert parameters("promote") == {"gate_policy"}
+
+
+def test_every_parameter_in_kubeflows_form_reaches_what_it_names(spec: dict[str, Any]) -> None:
+    used: dict[str, set[str]] = {}
+    for name, task in tasks(spec).items():
+        for given in task.get("inputs", {}).get("parameters", {}).values():
+            used.setdefault(given.get("componentInputParameter", ""), set()).add(name)
+    assert set(spec["root"]["inputDefinitions"]["parameters"]) == set(used) - {""}
+    # what is listed and fingerprinted follows the very settings that corpus and model are made with
+    assert used["corpus_settings"] == {"resolve", "ingest"}
+    assert used["model_settings"] == {"resolve", "extract-features"}
+
+
+def test_volumes_are_mounted_where_source_and_backbone_are_read(tmp_path: Path) -> None:
+    _, kubernetes = compiled(
+        tmp_path / "training.yaml", "resources.volumes={gtzan-data: /data, weights: /weights}"
+    )
+    executors = kubernetes["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert {name.removeprefix("exec-") for name in executors} == READING_STEPS
+    for executor in executors.values():
+        mounts = [(mount["constant"], mount["mountPath"]) for mount in executor["pvcMount"]]
+        assert mounts == [("gtzan-data", "/data"), ("weights", "/weights")]
 
 
 def test_no_accelerator_is_asked_for_unless_wanted(spec: dict[str, Any], tmp_path: Path) -> None:
@@ -100,9 +135,34 @@ def test_pods_are_told_of_a_tracking_server_but_not_of_a_local_store(
     assert all(container["env"] == expected for container in containers(served).values())
 
 
-def test_the_image_is_named_by_the_environment_or_by_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GENREFLOW_IMAGE", raising=False)
-    assert image() == image()
-    assert image().startswith("genreflow:")
+def test_pods_run_in_the_image_of_the_environment_and_local_steps_in_the_one_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GENREFLOW_IMAGE", "registry/genreflow@sha256:1")
-    assert image() == "registry/genreflow@sha256:1"
+    spec, _ = compiled(tmp_path / "training.yaml")
+    assert {container["image"] for container in containers(spec).values()} == {"registry/genreflow@sha256:1"}
+    local = training_pipeline(settings(), subprocess_image(), local=True).pipeline_spec
+    images = {container["image"] for container in containers(json_format.MessageToDict(local)).values()}
+    assert images == {subprocess_image()}
+    assert subprocess_image().startswith(image())
+
+
+def test_changed_code_or_another_lock_is_another_image(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / LOCK, tmp_path)
+    assert image(tmp_path) == IMAGE
+    seen = [IMAGE]
+    for name in ("genreflow/audio.py", "components/ingest.py", "serving/service.py", LOCK):
+        with (tmp_path / name).open("a") as file:
+            file.write("# changed\n")
+        seen.append(image(tmp_path))
+    assert len(set(seen)) == len(seen)
+
+
+def test_steps_of_this_machine_are_cached_by_the_packages_that_are_installed() -> None:
+    packages = installed_packages()
+    named = {package.partition("==")[0] for package in packages}
+    assert {"numpy", "soundfile", "soxr", "openvino", "torch", "transformers"} <= named
+    assert subprocess_image() == subprocess_image(packages)
+    assert subprocess_image([*packages[:-1], "transformers==0"]) != subprocess_image()

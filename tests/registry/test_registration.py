@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +145,8 @@ def test_an_evaluation_of_another_model_or_corpus_is_refused(candidate: Make) ->
                 candidate(2).corpus,
             )
         )
+    with pytest.raises(RegistryError, match="another model"):
+        register(Candidate(candidate(4).packaged, candidate(5).evaluation, candidate(6).corpus))
     with pytest.raises(RegistryError, match="another corpus"):
         register(candidate(3, corpus={"fingerprint": "d0" * 32}))
     assert registry.versions() == []
@@ -217,3 +221,26 @@ def test_the_signature_names_the_column_and_every_genre(candidate: Make) -> None
     assert [(column.name, column.type.name) for column in info.signature.inputs] == [("audio", "binary")]
     assert info.signature.outputs.input_names()[:3] == ["genre", "confidence", "p_blues"]
     assert info.saved_input_example_info is not None
+
+
+def test_the_same_content_registered_twice_at_once_is_one_version(candidate: Make, tmp_path: Path) -> None:
+    made = candidate()
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom genreflow import registry\n"
+        "registry.versions()\n"  # everything is loaded
+        "mine, other, *folders = map(Path, sys.argv[1:])\nmine.touch()\n"
+        "while not other.exists(): time.sleep(0.005)\n"
+        "done = registry.register(*folders, None)\nprint(done.version, done.created)"
+    )
+    gates = [str(tmp_path / name) for name in ("a", "b")]
+    folders = [str(made.packaged), str(made.evaluation), str(made.corpus)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, *order, *folders], stdout=subprocess.PIPE, text=True)
+        for order in (gates, gates[::-1])
+    ]
+    said = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert sorted(said) == [["1", "False"], ["1", "True"]]
+    assert [version.version for version in registry.versions()] == ["1"]
+    experiment = client().get_experiment_by_name("genreflow")
+    assert experiment is not None
+    assert len(client().search_logged_models([experiment.experiment_id])) == 1

@@ -1,13 +1,18 @@
 """The gate's decision on record, the aliases, and the way back."""
 
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
 import pytest
-from candidates import Populated
+from candidates import Candidate, Populated
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from genreflow import home, registry, steps
 from genreflow.errors import RegistryError
 from genreflow.gate import Decision
+from genreflow.genres import GENRES
 
 PROMOTED = Decision(promote=True, verdict="promoted", reason="promoted: it is better", numbers={"n": 290})
 KEPT = Decision(promote=False, verdict="kept", reason="kept version 2: it is not better", numbers={})
@@ -68,13 +73,12 @@ def test_a_version_that_is_kept_out_says_why_and_becomes_challenger(populated: P
 def test_a_promoted_challenger_is_challenger_no_more(populated: Populated) -> None:
     registry.set_challenger("3")
     assert registry.set_champion("3", "by ear").aliases == ("champion",)
-    assert registry.challenger() is None
 
 
 def test_the_champion_is_never_its_own_challenger(populated: Populated) -> None:
     registry.set_champion("3", "by ear")
     registry.set_challenger("3")
-    assert registry.challenger() is None
+    assert registry.version("3").aliases == ("champion",)
 
 
 def test_an_identical_verdict_changes_nothing(populated: Populated) -> None:
@@ -180,3 +184,50 @@ def test_a_version_that_a_person_rolled_back_is_not_promoted_again_by_a_run(popu
     champion = registry.champion()
     assert champion is not None
     assert champion.version == "2"
+
+
+def test_a_champion_that_does_not_fit_todays_code_is_not_comparable(
+    populated: Populated, candidate: Callable[..., Candidate]
+) -> None:
+    old = candidate(7, model={"settings": {"backbone": "a/b", "no_longer_a_setting": 1}})
+    number = registry.register(old.packaged, old.evaluation, old.corpus, None).version
+    registry.set_champion(number, "long ago")
+    new = populated.candidates[2]
+    write_predictions(new.evaluation)
+    decision, aliases = steps.promote("3", new.packaged, new.evaluation, new.corpus, {})
+    assert (decision.verdict, aliases) == ("kept", ("challenger",))
+    assert f"kept version {number}: not comparable" in decision.reason
+    assert "no_longer_a_setting" in decision.reason
+    assert registry.version("3").tags["decision_reason"] == decision.reason
+    assert champion() == number
+
+
+def test_a_synthetic_champion_that_cannot_be_read_gives_way_to_real_music(
+    populated: Populated, candidate: Callable[..., Candidate]
+) -> None:
+    old = candidate(8, model={"synthetic": True}, corpus={"synthetic": True})
+    number = registry.register(old.packaged, old.evaluation, old.corpus, None).version
+    registry.set_champion(number, "long ago")
+    client = MlflowClient(home.tracking_uri())
+    client.set_model_version_tag(registry.MODEL_NAME, number, "packaged_sha256", "another")
+    new = populated.candidates[2]
+    write_predictions(new.evaluation)
+    decision, _ = steps.promote("3", new.packaged, new.evaluation, new.corpus, {})
+    assert decision.verdict == "promoted", decision.reason
+    assert champion() == "3"
+
+
+def write_predictions(evaluation: Path) -> None:
+    """Forty clips, all answered rightly."""
+    rows = [
+        {
+            "level": "clip",
+            "clip_id": f"clip {number}",
+            "sha256": f"test {number}",
+            "duplicate_cluster": f"test {number}",
+            "genre": GENRES[number % 10],
+            "predicted": GENRES[number % 10],
+        }
+        for number in range(40)
+    ]
+    pd.DataFrame(rows).to_parquet(evaluation / "predictions.parquet", index=False)

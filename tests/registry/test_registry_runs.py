@@ -22,6 +22,11 @@ def client() -> MlflowClient:
     return MlflowClient(home.tracking_uri())
 
 
+def new_experiment(name: str) -> str:
+    """Made by another program than genreflow; without a place, artifacts lie in the working folder."""
+    return str(client().create_experiment(name, artifact_location=home.artifact_root()))
+
+
 def test_a_run_keeps_parameters_tags_and_environment() -> None:
     run_id = registry.open_run(
         "an experiment",
@@ -68,8 +73,7 @@ def test_every_setting_becomes_a_parameter_that_mlflow_takes(parameters: dict[st
 
 
 def test_the_run_that_the_platform_opened_is_joined_and_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = client().create_experiment("kfp")
-    platform = client().create_run(experiment).info.run_id
+    platform = client().create_run(new_experiment("kfp")).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", platform)
     parameters = {"family": "encoder", "seed": 1}
     assert registry.open_run("another", parameters) == platform
@@ -80,7 +84,7 @@ def test_the_run_that_the_platform_opened_is_joined_and_left_open(monkeypatch: p
 
 
 def test_a_second_fit_in_a_joined_run_gets_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    platform = client().create_run(client().create_experiment("kfp")).info.run_id
+    platform = client().create_run(new_experiment("kfp")).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", platform)
     registry.open_run("genreflow", {"family": "encoder"})
     child = registry.open_run("genreflow", {"family": "mfcc_cnn"})
@@ -97,7 +101,7 @@ def test_a_run_to_join_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_deleted_experiment_is_told() -> None:
-    client().delete_experiment(client().create_experiment("old"))
+    client().delete_experiment(new_experiment("old"))
     with pytest.raises(RegistryError, match="'old' was deleted: restore it"):
         registry.open_run("old", {})
 
@@ -119,7 +123,8 @@ def test_a_synthetic_corpus_is_named_as_generated_by_code() -> None:
         duplicate_clusters=0,
         code_version="0",
     )
-    run_id = registry.open_run("genreflow", {}, dataset=corpus)
+    run_id = registry.open_run("genreflow", {})
+    runs.log_dataset(client(), run_id, corpus, ("training",))
     [entry] = client().get_run(run_id).inputs.dataset_inputs
     assert entry.dataset.name == "synthetic music, training split"
     assert entry.dataset.source_type == "code"

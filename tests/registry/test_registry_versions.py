@@ -9,13 +9,23 @@ from mlflow import MlflowClient
 
 import genreflow
 from genreflow import home, registry
+from genreflow.artifacts import file_digest
 from genreflow.errors import ModelError, RegistryError
+
+
+def stored(home_folder: Path, digest: str) -> Path:
+    """Where the store keeps the packaged folder of that digest."""
+    (found,) = (
+        path.parent
+        for path in (home_folder / "mlartifacts").rglob("packaged/packaged.json")
+        if digest in path.read_text()
+    )
+    return found
 
 
 def test_an_empty_registry_says_so() -> None:
     assert registry.versions() == []
     assert registry.champion() is None
-    assert registry.challenger() is None
     with pytest.raises(RegistryError, match="registry is empty"):
         registry.fetch("champion")
 
@@ -66,19 +76,46 @@ def test_a_damaged_copy_is_fetched_again(populated: Populated) -> None:
 def test_a_model_altered_in_the_store_is_refused_and_not_kept(
     populated: Populated, three_versions: tuple[Path, Populated], tmp_path: Path
 ) -> None:
-    weights = [
-        path
-        for path in (three_versions[0] / "mlartifacts").rglob("packaged/openvino/model.bin")
-        if populated.candidates[1].digest in (path.parent.parent / "packaged.json").read_text()
-    ]
-    shutil.copy(weights[0], tmp_path / "kept")
-    weights[0].write_bytes(b"altered")
+    weights = stored(three_versions[0], populated.candidates[1].digest) / "openvino" / "model.bin"
+    shutil.copy(weights, tmp_path / "kept")
+    weights.write_bytes(b"altered")
     try:
-        with pytest.raises(ModelError, match="Version 2 is not what was registered"):
+        with pytest.raises(RegistryError, match="Version 2 is not what was registered"):
             registry.fetch("2")
     finally:
-        shutil.copy(tmp_path / "kept", weights[0])
+        shutil.copy(tmp_path / "kept", weights)
     assert list(home.models_folder().iterdir()) == []
+
+
+def test_a_document_altered_in_the_store_is_refused(
+    populated: Populated, three_versions: tuple[Path, Populated]
+) -> None:
+    document = stored(three_versions[0], populated.candidates[1].digest) / "packaged.json"
+    before = document.read_text()
+    document.write_text(before.replace('"protocol": "fault-filtered"', '"protocol": "artist"'))
+    try:
+        with pytest.raises(RegistryError, match=r"Version 2 .* packaged\.json was altered"):
+            registry.fetch("2")
+    finally:
+        document.write_text(before)
+    assert registry.fetch("2").is_dir()
+
+
+def test_a_document_of_another_schema_is_told_as_such_and_the_versions_are_still_listed(
+    populated: Populated, three_versions: tuple[Path, Populated]
+) -> None:
+    document = stored(three_versions[0], populated.candidates[1].digest) / "packaged.json"
+    before = document.read_text()
+    document.write_text(before.replace('"processor":', '"cpu":'))
+    client = MlflowClient(home.tracking_uri())
+    client.set_model_version_tag(registry.MODEL_NAME, "2", "packaged_sha256", file_digest(document))
+    try:
+        with pytest.raises(ModelError, match="made by another version of genreflow") as told:
+            registry.fetch("2")
+    finally:
+        document.write_text(before)
+    assert "\n" not in str(told.value)
+    assert [version.version for version in registry.versions()] == ["3", "2", "1"]
 
 
 def test_a_version_that_others_registered_is_refused_in_a_sentence(populated: Populated) -> None:

@@ -56,6 +56,34 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield Service(address, song, expected, PackagedDocument.read(packaged).digest)
 
 
+def requirements(bentoml_home: Path) -> str:
+    """What the one bento there asks to be installed."""
+    (bento,) = (bentoml_home / "bentos" / "genreflow").glob("*/env/python/requirements.txt")
+    return bento.read_text()
+
+
+def test_a_bento_carries_pytorch_only_where_openvino_does_not_serve_the_model(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slim = requirements(service.song.parent / "bentoml")
+    assert "openvino==" in slim
+    assert "torch==" not in slim
+    packaged, evaluation, corpus = tmp_path / "packaged", tmp_path / "evaluation", tmp_path / "corpus"
+    write_packaged(packaged, 0, {})
+    document = PackagedDocument.read(packaged)
+    refused = document.runtimes[0].model_copy(update={"usable": False, "reason": "parity failed"})
+    document.model_copy(update={"runtimes": (refused,)}).write(packaged)
+    write_corpus(corpus, {})
+    write_evaluation(evaluation, packaged, 0.8, {})
+    registry.register(packaged, evaluation, corpus, None)
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    done = subprocess.run([*CLI, "build", "--model", "1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    whole = requirements(tmp_path / "bentoml")
+    for package in ("torch", "transformers", "safetensors", "openvino"):
+        assert f"{package}==" in whole
+
+
 def test_a_clip_is_classified_as_the_library_does_with_the_lineage_of_the_model(service: Service) -> None:
     answer = service.post("classify", service.song.read_bytes())
     assert answer.status_code == 200, answer.text
