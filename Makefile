@@ -21,7 +21,7 @@ run: setup ## the whole pipeline on the built-in synthetic corpus
 	$(BIN)/genreflow run
 
 test: setup ## every test
-	$(BIN)/pytest -n 2 -m "not bench"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not bench"
 
 bench: setup ## the measurements (long)
 	$(BIN)/pytest -s -m bench tests/benchmarks

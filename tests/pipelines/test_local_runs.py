@@ -39,7 +39,8 @@ def run(folder: Path, home: Path, *arguments: str) -> subprocess.CompletedProces
     )
 
 
-pytestmark = pytest.mark.timeout(2 * PATIENCE)
+# one worker, so that the three runs are made once
+pytestmark = [pytest.mark.timeout(2 * PATIENCE), pytest.mark.xdist_group("runs")]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_after_a_change_in_the_folder_every_step_runs_again(runs: dict[str, Any]
 
 
 def test_each_kind_of_change_in_the_folder_is_seen(tmp_path: Path) -> None:
-    folder = clips(tmp_path / "clips", per_genre=2)
+    folder = clips(tmp_path / "clips", per_genre=3)
 
     def fingerprint() -> str:
         return steps.resolve(str(folder), {"genres": GENRES}, {})[0]
