@@ -302,8 +302,10 @@ print(taken(few, out + "/few"), taken(many, out + "/many"))
 
 
 def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
-    samples = np.random.default_rng(0).normal(0, 0.1, 22_050 * 20).astype(np.float32)
-    clip = write(tmp_path / "clip.wav", samples)
+    def noise(seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).normal(0, 0.1, 22_050 * 20).astype(np.float32)
+
+    clip = write(tmp_path / "clip.wav", noise(0))
     for name, clips in (("few", 12), ("many", 48)):  # 24 × 0.9 MB, and four times as much
         for genre in ("jazz", "rock"):
             folder = tmp_path / name / genre
@@ -312,10 +314,8 @@ def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
                 (folder / f"{number}.wav").symlink_to(clip)
                 if number < 3:  # some recordings of their own, so that there is something to split
                     (folder / f"{number}.wav").unlink()
-                    write(
-                        folder / f"{number}.wav",
-                        np.roll(samples, 7 + number) * (0.9 if genre == "jazz" else 1),
-                    )
+                    seed = number if genre == "jazz" else 10 + number
+                    write(folder / f"{number}.wav", noise(1 + seed))
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path / "few"), str(tmp_path / "many"), str(tmp_path / "out")],
         capture_output=True,
