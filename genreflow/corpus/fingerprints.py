@@ -1,9 +1,9 @@
 """Acoustic fingerprints: the same recording found again after a lossy codec, a gain, a resampling, a trim.
 
 After Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002): each of 32 bits says
-whether the difference of level between two neighbouring bands, of 33 between 300 and 2000 Hz, rose or fell over
-a moment. Signs of differences know nothing of gain and equalisation. Frames with the same 32 bits propose a
-pair of clips and an offset; at that offset the bits of the whole overlap then have to agree.
+whether the difference of level between two neighbouring bands, of 33 between 300 and 2000 Hz, rose or fell
+over a moment. Signs of differences know nothing of gain and equalisation. Frames with the same 32 bits
+propose a pair of clips and an offset; at that offset the bits of the whole overlap then have to agree.
 """
 
 import tempfile
@@ -30,14 +30,14 @@ LAG = 4
 BAND_EDGES_HZ = np.geomspace(300.0, 2_000.0, 34)
 VOID = 0
 """Bits of a frame in which nothing is heard or nothing changes: it is like every other such frame."""
-FLOOR_DBFS = -90.0
+FLOOR_DBFS = -100.0
 """Added to every band, as white noise of that level: what lies under it (16-bit rounding) changes nothing."""
 LEAST_CHANGE = 0.05
 """Mean change of level between neighbouring bands, in nepers of power, under which a frame is void."""
 
 INDEX_FRAMES = 1 << 22
-"""Frames looked up by their bits at most: bounds the memory. Of larger corpora a share is, chosen by the bits,
-so that two versions of a recording keep the same ones."""
+"""Frames looked up by their bits at most: bounds the memory. Of larger corpora a share is, chosen by the
+bits, so that two versions of a recording keep the same ones."""
 NEIGHBOURS = 8
 """With how many others of the same bits a frame is paired: bits that many clips have tell none apart."""
 LAGS_COMPARED = 3
