@@ -98,6 +98,8 @@ class CorpusDocument(Document):
     quarantined: int
     duplicate_clusters: int
     """Clusters of two clips or more with the same audio."""
+    near_duplicate_clusters: int = 0
+    """Clusters of clips with the same recording, but not all with the same audio."""
     notes: tuple[str, ...] = ()
     code_version: str
 

@@ -19,7 +19,7 @@ from genreflow.evaluation.uncertainty import wilson
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("clip_id", "sha256", "duplicate_cluster", "genre", "predicted")
+COLUMNS = ("clip_id", "sha256", "duplicate_cluster", "near_duplicate_cluster", "genre", "seen", "predicted")
 Verdict = Literal["promoted", "kept", "identical"]
 
 
@@ -114,8 +114,8 @@ def decide(
     """Whether the candidate becomes champion.
 
     Args:
-        candidate: the candidate's clip-level predictions, columns `clip_id`, `sha256`, `duplicate_cluster`,
-            `genre`, `predicted`, one row a clip.
+        candidate: the candidate's clip-level predictions, the columns of `COLUMNS` (see
+            `genreflow.evaluation.predictions.predict`), one row a clip.
         champion: the champion's on the same clips; not needed where the two are not compared (no champion, a
             synthetic one, the same digest).
 
@@ -297,8 +297,8 @@ class _Recordings:
 
 
 def _recordings(unseen: "pd.DataFrame", models: Mapping[str, "pd.DataFrame"]) -> _Recordings:
-    """Join the rows of `unseen` by duplicate cluster, in the clusters' alphabetical order."""
-    clusters, index = np.unique(unseen["duplicate_cluster"].to_numpy(dtype=str), return_inverse=True)
+    """Join the rows of `unseen` by near duplicate cluster, in the clusters' alphabetical order."""
+    clusters, index = np.unique(unseen["near_duplicate_cluster"].to_numpy(dtype=str), return_inverse=True)
     n = len(clusters)
     sizes = np.bincount(index, minlength=n).astype(float)
     right = {
@@ -347,8 +347,12 @@ def _floors(model: ModelFacts, accuracy: float, recordings: _Recordings, policy:
 
 
 def _seen(table: "pd.DataFrame", model: ModelFacts) -> "pd.Series[bool]":
-    """Which rows the model has seen in training or validation, by content or by duplicate cluster."""
-    return table["sha256"].isin(model.seen_sha256) | table["duplicate_cluster"].isin(model.seen_clusters)
+    """Which rows the model has seen in training or validation.
+
+    By content, by exact duplicate, or by near duplicate as `predict` found it: that takes the whole corpus.
+    """
+    met = table["sha256"].isin(model.seen_sha256) | table["duplicate_cluster"].isin(model.seen_clusters)
+    return met | table["seen"]
 
 
 def _check(table: "pd.DataFrame", name: str) -> None:

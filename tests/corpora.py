@@ -8,9 +8,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genreflow.artifacts import CorpusDocument, text_digest
+from genreflow.corpus.duplicates import near_pairs
 from genreflow.corpus.store import (
     MANIFEST,
     MANIFEST_TYPES,
+    NEAR_DUPLICATES,
     QUARANTINE,
     QUARANTINE_COLUMNS,
     ClipWriter,
@@ -41,6 +43,7 @@ def write_corpus(folder: Path, clips: Sequence[Clip], genres: tuple[str, ...]) -
                     "artist": None,
                     "title": None,
                     "duplicate_cluster": clip_id,
+                    "near_duplicate_cluster": clip_id,
                     "rms_dbfs": -20.0,
                     "peak_dbfs": -3.0,
                     "split": split,
@@ -49,6 +52,7 @@ def write_corpus(folder: Path, clips: Sequence[Clip], genres: tuple[str, ...]) -
             )
     manifest = pd.DataFrame(rows).astype(MANIFEST_TYPES)
     manifest.to_parquet(folder / MANIFEST, index=False)
+    near_pairs(manifest, []).to_parquet(folder / NEAR_DUPLICATES, index=False)
     pd.DataFrame(columns=list(QUARANTINE_COLUMNS)).to_parquet(folder / QUARANTINE, index=False)
     CorpusDocument(
         fingerprint=text_digest([row["sha256"] for row in rows]),

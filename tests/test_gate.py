@@ -24,7 +24,9 @@ def clips(right: list[bool] | np.ndarray, clusters: list[str] | None = None) -> 
             "clip_id": names,
             "sha256": [f"sha-{name}" for name in names],
             "duplicate_cluster": clusters or [f"cluster-{name}" for name in names],
+            "near_duplicate_cluster": clusters or [f"cluster-{name}" for name in names],
             "genre": genres,
+            "seen": False,
             "predicted": [genre if good else OTHER[genre] for genre, good in zip(genres, right, strict=True)],
         }
     )
@@ -138,6 +140,14 @@ def test_clips_seen_by_either_are_left_out_by_content_and_by_cluster() -> None:
     old = model("version 1", train_clips={ids[0]: clusters[0]}, validation_clips={ids[2]: clusters[2]})
     numbers = decide(table, clips(share(100, 0.5)), new, old).numbers
     assert (numbers["seen_by_candidate"], numbers["seen_by_champion"], numbers["compared"]) == (2, 2, 97)
+
+
+def test_clips_whose_near_duplicate_was_seen_are_left_out_and_near_duplicates_count_once() -> None:
+    table = clips(share(100, 0.9))
+    table.loc[:1, "seen"] = True
+    table.loc[10:12, "near_duplicate_cluster"] = "one recording"
+    numbers = decide(table, clips(share(100, 0.5)), model(), model("version 1")).numbers
+    assert (numbers["seen_by_candidate"], numbers["compared"], numbers["recordings"]) == (2, 98, 96)
 
 
 def test_too_few_unseen_clips_are_not_comparable_and_the_numbers_are_told() -> None:

@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from genreflow.artifacts import SPLITS, CorpusDocument, code_version, file_digest, text_digest
 from genreflow.audio import decode
 from genreflow.corpus import gtzan
-from genreflow.corpus.duplicates import cluster_id, clusters
+from genreflow.corpus.duplicates import cluster_id, clusters, near_clusters, near_pairs, same_what
+from genreflow.corpus.fingerprints import Fingerprints, acoustic_fingerprint
 from genreflow.corpus.protocols import UNUSED, assign
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.corpus.sources import SourceItem, check_counts, clip_ids, open_source
 from genreflow.corpus.store import (
     MANIFEST,
     MANIFEST_TYPES,
+    NEAR_DUPLICATES,
     QUARANTINE,
     QUARANTINE_COLUMNS,
     ClipWriter,
@@ -50,6 +52,8 @@ class _Taken:
     row: dict[str, Any]
     pcm: NDArray[np.int16]
     gain: float
+    bits: NDArray[np.uint32]
+    """Its acoustic fingerprint; empty where none is wanted."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,15 @@ def ingest(
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-partial-", dir=out.parent))
     try:
-        taken, refused, notes = _store(items, ids, settings, partial, workers or os.cpu_count() or 1)
-        _check_left(taken, refused, settings, source)
+        with Fingerprints(partial) as prints:
+            taken, refused, notes = _store(
+                items, ids, settings, partial, workers or os.cpu_count() or 1, prints
+            )
+            _check_left(taken, refused, settings, source)
+            report(STEP, "looking for near duplicates")
+            matches = prints.matches()
         manifest = pd.DataFrame(taken)
+        manifest["near_duplicate_cluster"] = near_clusters(manifest, matches)
         known = not opened.synthetic and gtzan.is_gtzan(manifest["clip_id"], manifest["seconds"])
         if known:
             manifest, told = _with_published_facts(manifest)
@@ -125,10 +135,14 @@ def ingest(
             counts={split: counts[split] for split in (*SPLITS, UNUSED)},
             quarantined=len(refused),
             duplicate_clusters=len(clusters(manifest)),
+            near_duplicate_clusters=sum(
+                same_what(cluster) == "recording" for cluster in clusters(manifest, "near_duplicate_cluster")
+            ),
             notes=(*opened.notes(), *notes, *made.notes),
             code_version=code_version(),
         )
         made.manifest[list(MANIFEST_TYPES)].astype(MANIFEST_TYPES).to_parquet(partial / MANIFEST, index=False)
+        near_pairs(manifest, matches).to_parquet(partial / NEAR_DUPLICATES, index=False)
         quarantine = [(each.source, each.reason, each.detail) for each in refused]
         pd.DataFrame(quarantine, columns=list(QUARANTINE_COLUMNS), dtype="str").to_parquet(
             partial / QUARANTINE, index=False
@@ -154,9 +168,18 @@ def fingerprint(manifest: pd.DataFrame, genres: tuple[str, ...]) -> str:
 
 
 def _store(
-    items: list[SourceItem], ids: list[str], settings: CorpusSettings, folder: Path, workers: int
+    items: list[SourceItem],
+    ids: list[str],
+    settings: CorpusSettings,
+    folder: Path,
+    workers: int,
+    prints: Fingerprints,
 ) -> tuple[list[dict[str, Any]], list[_Refused], list[str]]:
-    """Decode in parallel, write in order: rows of the manifest, what was refused, and notes."""
+    """Decode in parallel, write in order: rows of the manifest, what was refused, and notes.
+
+    `prints` gets the fingerprint of the first clip of every exact cluster.
+    """
+    fingerprinted: set[str] = set()
     taken: list[dict[str, Any]] = []
     refused: list[_Refused] = []
     scaled: list[str] = []
@@ -172,6 +195,9 @@ def _store(
             clip_id = result.row["clip_id"]
             writer.write(clip_id, result.row["sample_rate"], result.pcm)
             taken.append(result.row)
+            if result.row["duplicate_cluster"] not in fingerprinted:
+                fingerprinted.add(result.row["duplicate_cluster"])
+                prints.add(result.bits)
             if result.gain < 1:
                 scaled.append(clip_id)
     notes = []
@@ -232,6 +258,11 @@ def _take(item: SourceItem, clip_id: str, settings: CorpusSettings) -> _Taken | 
         check(audio, settings, name=item.name)
         rms, peak = levels(audio)
         pcm, gain = quantise(audio.samples)
+        bits = (
+            acoustic_fingerprint(audio.samples, audio.sample_rate)
+            if settings.near_duplicates
+            else np.zeros(0, np.uint32)
+        )
         sha256 = file_digest(path)
         md5 = None
         if clip_id in gtzan.md5s() and audio.seconds <= gtzan.LONGEST:
@@ -257,7 +288,7 @@ def _take(item: SourceItem, clip_id: str, settings: CorpusSettings) -> _Taken | 
         "peak_dbfs": peak,
         "md5": md5,  # only of clips named like GTZAN's; not kept
     }
-    return _Taken(row, pcm, gain)
+    return _Taken(row, pcm, gain, bits)
 
 
 def _check_left(

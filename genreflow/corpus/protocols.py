@@ -8,7 +8,7 @@ import pandas as pd
 
 from genreflow.artifacts import SPLITS
 from genreflow.corpus import gtzan
-from genreflow.corpus.duplicates import clusters, conflicts
+from genreflow.corpus.duplicates import clusters, same_what
 from genreflow.errors import CorpusError, SettingsError
 from genreflow.genres import GENRES
 
@@ -53,7 +53,7 @@ def assign(
 
     Args:
         manifest: a row a clip with at least `clip_id`, `genre`, `seconds`, `artist` (may be null) and
-            `duplicate_cluster`.
+            `duplicate_cluster` and `near_duplicate_cluster`.
         protocol: `auto`, `fault-filtered`, `artist`, `random`, `grouped` or `all`.
         fold: which fold is the test split, from 0; only `artist` has folds.
         seed: of the splits made here; published lists have none.
@@ -114,7 +114,7 @@ def _artist(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...
     split = pd.Series(splits, manifest.index)
     others = manifest[split == "train"]
     artist = [listed[name][1] for name in others["clip_id"]]
-    groups = _joined(others, artist, others["duplicate_cluster"])
+    groups = _joined(others, artist, others["near_duplicate_cluster"])
     shares = {"train": 1 - ARTIST_VALIDATION_SHARE, "validation": ARTIST_VALIDATION_SHARE}
     split.loc[others.index] = _allocate(others, groups, shares, seed)
     return replace(_assignment(manifest.assign(fold=pd.array(folds, "Int32")), split, "artist"), fold=fold)
@@ -124,7 +124,8 @@ def _random(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...
     """By clip, stratified, as the tutorials do: nothing keeps an artist or a repeated clip on one side."""
     split = _allocate(manifest, pd.Series(np.arange(len(manifest)), manifest.index), RANDOM_SHARES, seed)
     made = manifest.assign(split=split)
-    artists, repeated = _crossing(made, _artist_keys(made)), _crossing(made, made["duplicate_cluster"])
+    artists = _crossing(made, _artist_keys(made))
+    repeated = _crossing(made, made["near_duplicate_cluster"])
     reason = "The split is random by clip: clips of one artist lie in training and in test"
     reason += f" ({artists} known artists do" if artists else " (artists unknown or none here"
     reason += f", and {repeated} repeated recordings)" if repeated else ")"
@@ -149,7 +150,7 @@ def _grouped(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ..
     by_clip: set[str] = set()
     while True:
         keys = artist.where(~manifest["genre"].isin(by_clip), None)
-        groups = _joined(manifest, keys, manifest["duplicate_cluster"])
+        groups = _joined(manifest, keys, manifest["near_duplicate_cluster"])
         made = _assignment(manifest, _allocate(manifest, groups, GROUPED_SHARES, seed), "grouped")
         lacking = set(_lacking(made.manifest, genres, ("train", "test"))) - by_clip
         if not lacking:
@@ -305,11 +306,11 @@ def _crossing(manifest: pd.DataFrame, key: pd.Series) -> int:
 def _straddling(manifest: pd.DataFrame) -> list[str]:
     """What a published list leaves on both sides: reported, not repaired."""
     notes = []
-    for cluster in clusters(manifest):
+    for cluster in clusters(manifest, "near_duplicate_cluster"):
         splits = set(cluster["split"]) - {UNUSED}
         if len(splits) > 1:
             where = ", ".join(f"{c} ({s})" for c, s in zip(cluster["clip_id"], cluster["split"], strict=True))
-            notes.append(f"The published split has the same audio on both sides: {where}.")
+            notes.append(f"The published split has the same {same_what(cluster)} on both sides: {where}.")
     artists = _crossing(manifest, _artist_keys(manifest))
     if artists:
         notes.append(
@@ -323,6 +324,7 @@ def _straddling(manifest: pd.DataFrame) -> list[str]:
 
 def _label_conflicts(manifest: pd.DataFrame) -> list[str]:
     return [
-        "The same audio under several genres: " + ", ".join(cluster["clip_id"]) + "."
-        for cluster in conflicts(manifest)
+        f"The same {same_what(cluster)} under several genres: {', '.join(cluster['clip_id'])}."
+        for cluster in clusters(manifest, "near_duplicate_cluster")
+        if cluster["genre"].nunique() > 1
     ]

@@ -24,6 +24,8 @@ class CorpusSettings(Frozen):
     """Shorter clips are quarantined."""
     max_seconds: float = Field(default=1800.0, gt=0)
     """Longer clips are quarantined."""
+    near_duplicates: bool = True
+    """Whether other encodings and trims of a recording are looked for and kept on one side of the split."""
     silence_dbfs: float = Field(default=-60.0, lt=0)
     """A clip whose level stays under this in dB of full scale (root mean square) is silence."""
 

@@ -19,6 +19,7 @@ from genreflow.errors import CorpusError
 CLIPS = "clips"
 MANIFEST = "manifest.parquet"
 QUARANTINE = "quarantine.parquet"
+NEAR_DUPLICATES = "near_duplicates.parquet"
 
 FULL_SCALE = 32_768
 """int16 samples are stored as round(sample × FULL_SCALE), clipped at 32 767."""
@@ -37,6 +38,7 @@ MANIFEST_TYPES = {
     "artist": "str",
     "title": "str",
     "duplicate_cluster": "str",
+    "near_duplicate_cluster": "str",
     "rms_dbfs": "float64",
     "peak_dbfs": "float64",
     "split": "str",
@@ -186,3 +188,10 @@ class Corpus:
     def quarantine(self) -> pd.DataFrame:
         """What was refused: columns source, reason, detail."""
         return pd.read_parquet(self.folder / QUARANTINE)
+
+    def near_duplicates(self) -> pd.DataFrame:
+        """Pairs that hold the same recording: columns clip_id, other_clip_id, offset_seconds, similarity.
+
+        Of exact duplicates only the first is named, and of a recording in many clips not every pair.
+        """
+        return pd.read_parquet(self.folder / NEAR_DUPLICATES)

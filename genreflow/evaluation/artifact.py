@@ -98,9 +98,7 @@ def judge(
     truth = clips["genre"].map(label).to_numpy(np.int64)
     probabilities = clips[probability_columns(genres)].to_numpy(float)
     answers = clips["predicted"].map(label).to_numpy(np.int64)
-    clusters = clips["duplicate_cluster"].tolist()
-    seen = {*model.train_clips, *model.validation_clips}
-    seen_clusters = {*model.train_clips.values(), *model.validation_clips.values()}
+    clusters = clips["near_duplicate_cluster"].tolist()
     matrix = metrics.confusion(truth, answers, len(genres))
     return EvaluationDocument(
         accuracy=metrics.Accuracy().compute(predictions=answers, references=truth)["accuracy"],
@@ -136,7 +134,7 @@ def judge(
         fold=corpus.fold,
         leaky=corpus.leaky,
         leak_reason=corpus.leak_reason,
-        seen_clips=int((clips["sha256"].isin(seen) | clips["duplicate_cluster"].isin(seen_clusters)).sum()),
+        seen_clips=int(clips["seen"].sum()),
         synthetic=corpus.synthetic,
         pretrained=model.pretrained,
         seconds=seconds,

@@ -42,6 +42,28 @@ class DuplicateMember:
 
 
 @dataclass(frozen=True)
+class NearDuplicates:
+    """Two clips that hold the same recording: other encodings, levels, rates or trims of it."""
+
+    first: DuplicateMember
+    second: DuplicateMember
+    offset_seconds: float
+    """Where the second begins on the first one's time axis."""
+    similarity: float
+    """Share of equal bits of their fingerprints: 0.5 for unrelated clips, 1 for the same audio."""
+
+    @property
+    def straddles(self) -> bool:
+        """Whether they lie in two of train, validation and test."""
+        return len({self.first.split, self.second.split} & set(SPLITS)) > 1
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether they carry different genres."""
+        return self.first.genre != self.second.genre
+
+
+@dataclass(frozen=True)
 class Exploration:
     """Figures and examples over a whole corpus, whatever the split."""
 
@@ -61,6 +83,8 @@ class Exploration:
     typical: dict[str, TypicalClip]
     duplicates: tuple[tuple[DuplicateMember, ...], ...]
     """Clusters of clips with the same audio."""
+    near_duplicates: tuple[NearDuplicates, ...]
+    """Pairs of clips with the same recording, but not the same audio, most similar first."""
     quarantine: pd.DataFrame
     """source, reason, detail."""
     descriptors: pd.DataFrame
@@ -103,6 +127,7 @@ def explore(corpus: Corpus) -> Exploration:
         loudness={genre: rows["rms_dbfs"].to_numpy(float) for genre, rows in by_genre if genre in genres},
         typical={genre: _typical(corpus, genre) for genre in genres},
         duplicates=_duplicates(manifest),
+        near_duplicates=_near_duplicates(corpus),
         quarantine=corpus.quarantine(),
         descriptors=descriptors,
         separation=separation,
@@ -145,6 +170,16 @@ def _duplicates(manifest: pd.DataFrame) -> tuple[tuple[DuplicateMember, ...], ..
         told = rows[["clip_id", "genre", "split"]].itertuples(index=False, name=None)
         clusters.append(tuple(DuplicateMember(*member) for member in told))
     return tuple(clusters)
+
+
+def _near_duplicates(corpus: Corpus) -> tuple[NearDuplicates, ...]:
+    told = corpus.manifest[["clip_id", "genre", "split"]].itertuples(index=False, name=None)
+    members = {member[0]: DuplicateMember(*member) for member in told}
+    pairs = corpus.near_duplicates().itertuples(index=False, name=None)
+    found = [
+        NearDuplicates(members[one], members[other], offset, share) for one, other, offset, share in pairs
+    ]
+    return tuple(sorted(found, key=lambda pair: -pair.similarity))
 
 
 def _descriptors(corpus: Corpus, genres: tuple[str, ...]) -> tuple[pd.DataFrame, dict[str, float]]:

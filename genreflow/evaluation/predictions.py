@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from genreflow.corpus.duplicates import heard
 from genreflow.corpus.store import Corpus
 from genreflow.errors import GenreflowError
 from genreflow.progress import track
@@ -30,16 +31,19 @@ def predict(
 
     Returns:
         One row a window and, after a clip's windows, one a clip: `level` ("window", "clip"), `clip_id`,
-        `sha256`, `duplicate_cluster`, `genre`, `window` (-1 for the clip), `start_seconds`, `predicted` (of a
-        clip: the genre with the highest mean window probability), `vote` (of a clip: the genre most windows
-        answer), `p_<genre>` (after temperature).
+        `sha256`, `duplicate_cluster`, `near_duplicate_cluster`, `genre`, `seen` (whether the model was
+        trained or selected on the clip, or on an exact or near duplicate of it), `window` (-1 for the clip),
+        `start_seconds`, `predicted` (of a clip: the genre with the highest mean window probability), `vote`
+        (of a clip: the genre most windows answer), `p_<genre>` (after temperature).
 
     Raises:
         GenreflowError: the model answered something that is not a number.
     """
     genres = classifier.document.genres
-    told = ["clip_id", "sha256", "duplicate_cluster", "genre"]
-    manifest = corpus.manifest.loc[:, told]
+    told = ["clip_id", "sha256", "duplicate_cluster", "near_duplicate_cluster", "genre", "seen"]
+    learned = {**classifier.document.train_clips, **classifier.document.validation_clips}
+    seen = heard(corpus.manifest, learned.keys(), learned.values())
+    manifest = corpus.manifest.assign(seen=seen)[told]
     answers: list[NDArray[np.float32]] = []
     facts: list[tuple[object, ...]] = []
     for row in track(step, rows, len(rows), "listening to test clips"):

@@ -37,7 +37,8 @@ def wilson(successes: float, trials: float, confidence: float = 0.95) -> tuple[f
 def accuracy_interval(correct: NDArray[np.bool_], clusters: Sequence[str]) -> tuple[float, float]:
     """Wilson's interval around the accuracy of (n,) answers, as wide as for that many *different* clips.
 
-    Clips of one cluster have the same audio and get the same answer: counting each as evidence would flatter.
+    Clips of one cluster hold the same recording and get much the same answer: counting each as evidence would
+    flatter.
     """
     distinct = len(set(clusters))
     return wilson(float(np.mean(correct)) * distinct, distinct)

@@ -246,6 +246,7 @@ def log_dataset(
         "fold": corpus.fold,
         "quarantined": corpus.quarantined,
         "duplicate_clusters": corpus.duplicate_clusters,
+        "near_duplicate_clusters": corpus.near_duplicate_clusters,
         "fingerprint": corpus.fingerprint,
         "source_fingerprint": corpus.source_fingerprint,
     }

@@ -32,7 +32,15 @@ def clips_of(count: int) -> pd.DataFrame:
     names = [f"clip {index}" for index in range(count)]
     genres = [GENRES[index % len(GENRES)] for index in range(count)]
     return pd.DataFrame(
-        {"clip_id": names, "sha256": names, "duplicate_cluster": names, "genre": genres, "predicted": genres}
+        {
+            "clip_id": names,
+            "sha256": names,
+            "duplicate_cluster": names,
+            "near_duplicate_cluster": names,
+            "genre": genres,
+            "seen": False,
+            "predicted": genres,
+        }
     )
 
 

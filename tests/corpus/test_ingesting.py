@@ -156,6 +156,59 @@ def test_duplicates_by_file_and_by_decoded_audio_are_one_cluster_and_never_strad
     assert manifest["duplicate_cluster"].nunique() == 12
 
 
+def test_re_encodings_are_one_near_cluster_beside_their_exact_ones_and_never_straddle(
+    shared: Path, tmp_path: Path
+) -> None:
+    for genre in TWO.genres:
+        for number in range(6):
+            clip = _excerpt(shared, genre, number)
+            write(tmp_path / "music" / genre / f"{number}.wav", *clip)
+    samples, rate = _excerpt(shared, "rock", 0)
+    write(tmp_path / "music" / "rock" / "copy.flac", samples, rate)
+    write(tmp_path / "music" / "rock" / "late.mp3", 0.5 * samples[rate // 5 :], rate)
+    write(tmp_path / "music" / "jazz" / "stray.ogg", samples, rate)
+
+    document = take_in(tmp_path / "music", tmp_path / "corpus")
+    corpus = Corpus.open(tmp_path / "corpus")
+    manifest = corpus.manifest.set_index("clip_id")
+    same = manifest.loc[["rock.0", "rock.copy", "rock.late", "jazz.stray"]]
+    assert same["duplicate_cluster"].nunique() == 3
+    assert set(same["near_duplicate_cluster"]) == {min(same["duplicate_cluster"])}
+    assert same["split"].nunique() == 1
+    others = manifest.drop(same.index)
+    assert (others["near_duplicate_cluster"] == others["duplicate_cluster"]).all()
+    assert (document.duplicate_clusters, document.near_duplicate_clusters) == (1, 1)
+    assert "The same recording under several genres: jazz.stray, rock.0, rock.copy, rock.late." in (
+        document.notes
+    )
+    found = corpus.near_duplicates().set_index(["clip_id", "other_clip_id"])
+    assert set(found.index) == {
+        ("jazz.stray", "rock.0"),
+        ("jazz.stray", "rock.late"),
+        ("rock.0", "rock.late"),
+    }
+    assert found.loc[("rock.0", "rock.late"), "offset_seconds"] == pytest.approx(0.2, abs=0.06)
+    assert (found["similarity"] > 0.85).all()
+
+
+def test_near_duplicates_are_left_alone_if_said_so(shared: Path, tmp_path: Path) -> None:
+    for genre in TWO.genres:
+        for number in range(3):
+            write(tmp_path / "music" / genre / f"{number}.wav", *_excerpt(shared, genre, number))
+    write(tmp_path / "music" / "rock" / "again.ogg", *_excerpt(shared, "rock", 0))
+    settings = CorpusSettings(genres=TWO.genres, near_duplicates=False)
+    assert take_in(tmp_path / "music", tmp_path / "corpus", settings).near_duplicate_clusters == 0
+    corpus = Corpus.open(tmp_path / "corpus")
+    assert (corpus.manifest["near_duplicate_cluster"] == corpus.manifest["duplicate_cluster"]).all()
+    assert corpus.near_duplicates().empty
+
+
+def _excerpt(shared: Path, genre: str, number: int) -> tuple[np.ndarray, int]:
+    """Four seconds of a piece of music."""
+    path = sorted((shared / "gtzan-mini" / "genres" / genre).iterdir())[number]
+    return soundfile.read(path, frames=4 * 22_050, dtype="float32")
+
+
 def test_clips_tagged_with_one_artist_stay_on_one_side(tmp_path: Path) -> None:
     for genre, pitch in (("jazz", 200), ("rock", 500)):
         for clip in range(8):
@@ -302,8 +355,10 @@ print(taken(few, out + "/few"), taken(many, out + "/many"))
 
 
 def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
-    samples = np.random.default_rng(0).normal(0, 0.1, 22_050 * 20).astype(np.float32)
-    clip = write(tmp_path / "clip.wav", samples)
+    def noise(seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).normal(0, 0.1, 22_050 * 20).astype(np.float32)
+
+    clip = write(tmp_path / "clip.wav", noise(0))
     for name, clips in (("few", 12), ("many", 48)):  # 24 × 0.9 MB, and four times as much
         for genre in ("jazz", "rock"):
             folder = tmp_path / name / genre
@@ -312,10 +367,8 @@ def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
                 (folder / f"{number}.wav").symlink_to(clip)
                 if number < 3:  # some recordings of their own, so that there is something to split
                     (folder / f"{number}.wav").unlink()
-                    write(
-                        folder / f"{number}.wav",
-                        np.roll(samples, 7 + number) * (0.9 if genre == "jazz" else 1),
-                    )
+                    seed = number if genre == "jazz" else 10 + number
+                    write(folder / f"{number}.wav", noise(1 + seed))
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path / "few"), str(tmp_path / "many"), str(tmp_path / "out")],
         capture_output=True,

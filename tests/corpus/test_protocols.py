@@ -17,7 +17,7 @@ from genreflow.genres import GENRES
 def clips(rows: list[tuple[str, str, str | None, str]]) -> pd.DataFrame:
     """(clip id, genre, artist, duplicate cluster) as a manifest."""
     manifest = pd.DataFrame(rows, columns=["clip_id", "genre", "artist", "duplicate_cluster"])
-    return manifest.assign(seconds=30.0)
+    return manifest.assign(near_duplicate_cluster=manifest["duplicate_cluster"], seconds=30.0)
 
 
 def whole_gtzan() -> pd.DataFrame:
@@ -97,16 +97,23 @@ def test_published_lists_are_refused_for_other_music(protocol: str) -> None:
         assign(own(), protocol, genres=("jazz", "rock"))
 
 
-def test_a_duplicate_that_straddles_the_published_lists_is_reported_and_stays() -> None:
+@pytest.mark.parametrize(
+    ("columns", "what"),
+    [(["duplicate_cluster", "near_duplicate_cluster"], "audio"), (["near_duplicate_cluster"], "recording")],
+)
+def test_a_duplicate_that_straddles_the_published_lists_is_reported_and_stays(
+    columns: list[str], what: str
+) -> None:
     manifest = whole_gtzan()
     lists = gtzan.fault_filtered()
     train, test = (
         next(n for n in lists if lists[n] == split and n < "blues.1") for split in ("train", "test")
     )
-    manifest.loc[manifest["clip_id"].isin([train, test]), "duplicate_cluster"] = "same"
+    manifest.loc[manifest["clip_id"].isin([train, test]), columns] = "same"
     made = assign(manifest, "fault-filtered")
     assert made.manifest.set_index("clip_id")["split"][[train, test]].tolist() == ["train", "test"]
-    assert any(train in note and test in note for note in made.notes)
+    (note,) = (note for note in made.notes if train in note and test in note)
+    assert f"has the same {what} on both sides" in note
 
 
 @pytest.mark.parametrize("fold", range(gtzan.FOLDS))
@@ -165,17 +172,18 @@ def test_all_trains_on_everything() -> None:
 
 def test_a_genre_that_is_one_recording_cannot_be_split() -> None:
     manifest = own(5)
-    manifest.loc[manifest["genre"] == "jazz", "duplicate_cluster"] = "the same"
+    manifest.loc[manifest["genre"] == "jazz", "near_duplicate_cluster"] = "the same"
     with pytest.raises(CorpusError, match="jazz"):
         assign(manifest, "grouped", genres=("jazz", "rock"))
 
 
 def test_the_same_audio_under_two_genres_is_reported() -> None:
     manifest = own(10)
-    manifest.loc[manifest["clip_id"].isin(["jazz.song0", "rock.song0"]), "duplicate_cluster"] = "both"
+    both = manifest["clip_id"].isin(["jazz.song0", "rock.song0"])
+    manifest.loc[both, "near_duplicate_cluster"] = "both"
     made = assign(manifest, "grouped", genres=("jazz", "rock"))
-    assert any("jazz.song0, rock.song0" in note for note in made.notes)
-    assert not straddles(made, "duplicate_cluster")
+    assert "The same recording under several genres: jazz.song0, rock.song0." in made.notes
+    assert not straddles(made, "near_duplicate_cluster")
 
 
 def test_an_unknown_protocol_is_refused() -> None:

@@ -107,25 +107,35 @@ def test_where_every_clip_trained_nothing_is_measured_and_the_document_says_so(
     corpus.manifest = corpus.manifest.assign(split="train")
     rows = rows_to_evaluate(corpus, classifier.document)
     assert len(rows) == len(corpus.manifest)
-    table = predict(classifier, corpus, rows)
     clips = dict(zip(corpus.manifest["sha256"], corpus.manifest["duplicate_cluster"], strict=True))
-    trained = classifier.document.model_copy(update={"train_clips": clips})
-    document = judge(table, trained, corpus.document, "digest", 1.0)
+    classifier = copy(classifier)
+    classifier.document = trained = classifier.document.model_copy(update={"train_clips": clips})
+    document = judge(predict(classifier, corpus, rows), trained, corpus.document, "digest", 1.0)
     assert not document.measured
     assert document.headline == f"Not measured: all {len(rows)} clips were trained on."
     assert document.scalars() == {"test_clips": 0.0}
 
 
 def test_test_clips_that_the_model_has_met_are_counted(classifier: Classifier, corpus: Corpus) -> None:
-    table = predict(classifier, corpus, corpus.rows("test"))
-    honest = judge(table, classifier.document, corpus.document, "digest", 1.0)
-    assert honest.seen_clips == 0
-    met = dict(zip(table["sha256"].iloc[:1], ["another cluster"], strict=True))
-    peeking = classifier.document.model_copy(update={"train_clips": met})
-    assert judge(table, peeking, corpus.document, "digest", 1.0).seen_clips == 1
-    same_audio = {"another file": table["duplicate_cluster"].iloc[0]}
-    peeking = classifier.document.model_copy(update={"validation_clips": same_audio})
-    assert judge(table, peeking, corpus.document, "digest", 1.0).seen_clips >= 1
+    rows = corpus.rows("test")
+    first, second = (corpus.manifest.iloc[row] for row in rows[:2])
+
+    def seen(corpus: Corpus = corpus, **clips: dict[str, str]) -> int:
+        model = classifier.document.model_copy(update=clips)
+        met = copy(classifier)
+        met.document = model
+        return judge(predict(met, corpus, rows), model, corpus.document, "digest", 1.0).seen_clips
+
+    assert seen() == 0
+    assert seen(train_clips={first["sha256"]: "another cluster"}) == 1
+    assert seen(validation_clips={"another file": first["duplicate_cluster"]}) >= 1
+    # a near duplicate of a test clip lies in training, as published lists allow
+    joined, trained = copy(corpus), corpus.manifest.iloc[corpus.rows("train")[0]]
+    alike = corpus.manifest["clip_id"].isin([second["clip_id"], trained["clip_id"]])
+    joined.manifest = corpus.manifest.assign(
+        near_duplicate_cluster=corpus.manifest["near_duplicate_cluster"].mask(alike, "one recording")
+    )
+    assert seen(joined, train_clips={trained["sha256"]: trained["duplicate_cluster"]}) == 1
 
 
 def test_the_scalars_are_plain_numbers_without_what_is_undefined(

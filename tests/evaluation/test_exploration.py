@@ -1,9 +1,14 @@
 """What is said of a corpus is what lies in it."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from genreflow.corpus.store import Corpus
+from genreflow.corpus.duplicates import NEAR_COLUMNS
+from genreflow.corpus.store import NEAR_DUPLICATES, Corpus
 from genreflow.evaluation.exploration import between_share, explore
 
 
@@ -24,6 +29,22 @@ def test_duplicates_and_refused_files_are_listed(corpus: Corpus) -> None:
     ]
     assert (found.straddling, found.contradicting) == (0, 0)
     assert found.quarantine["source"].str.contains("page.wav").any()
+
+
+def test_near_duplicates_are_listed_by_likeness_with_what_is_wrong_about_them(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    assert explore(corpus).near_duplicates == ()
+    rows = [corpus.rows(split)[0] for split in ("train", "train", "test")]
+    train, same, test = (corpus.manifest["clip_id"][row] for row in rows)
+    pairs = [(train, same, 0.0, 0.8), (train, test, -1.5, 0.9)]
+    folder = shutil.copytree(corpus.folder, tmp_path / "corpus")
+    pd.DataFrame(pairs, columns=list(NEAR_COLUMNS)).to_parquet(folder / NEAR_DUPLICATES)
+    first, second = explore(Corpus.open(folder)).near_duplicates
+    assert (first.first.clip_id, first.second.clip_id, first.offset_seconds) == (train, test, -1.5)
+    assert (first.straddles, second.straddles) == (True, False)
+    genres = corpus.manifest["genre"]
+    assert first.contradicts == (genres[rows[0]] != genres[rows[2]])
 
 
 def test_a_genres_typical_clip_is_the_one_of_median_loudness(corpus: Corpus) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from genreflow.corpus.store import Corpus
 from genreflow.evaluation import figures
 from genreflow.evaluation.artifact import judge
 from genreflow.evaluation.document import Confusion, EvaluationDocument
-from genreflow.evaluation.exploration import Exploration, explore
+from genreflow.evaluation.exploration import DuplicateMember, Exploration, NearDuplicates, explore
 from genreflow.evaluation.predictions import predict
 from genreflow.evaluation.report import banners, verdict, write_report
 from genreflow.evaluation.worst import EXCERPT_SECONDS, WorstClip, listen_to_worst, mp3
@@ -237,3 +238,21 @@ def test_the_page_of_a_perfect_model_says_that_nothing_is_confused(
     perfect = evaluated.model_copy(update={"most_confused": ()})
     write_report(perfect, document, corpus.document, explored, worst[-1:], tmp_path / "report.html")
     assert "nothing is confused" in (tmp_path / "report.html").read_text()
+
+
+def test_near_duplicates_are_on_the_page_with_likeness_and_offset(
+    evaluated: EvaluationDocument,
+    document: ModelDocument,
+    corpus: Corpus,
+    explored: Exploration,
+    worst: list[WorstClip],
+    tmp_path: Path,
+) -> None:
+    train, test = DuplicateMember("high.1", "high", "train"), DuplicateMember("high.2", "r&b $x$", "test")
+    found = replace(explored, near_duplicates=(NearDuplicates(train, test, -0.2, 0.914),))
+    write_report(evaluated, document, corpus.document, found, worst[-1:], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "1 pairs of clips" not in text
+    assert "high.1, high.2</td><td>0.91</td><td>-0.20 s</td>" in text
+    assert "1 of them straddle splits" in text
+    assert "high, r&amp;b $x$" in text
