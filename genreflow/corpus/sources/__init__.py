@@ -1,0 +1,55 @@
+"""Where labelled clips come from: a registry of kinds of source, and the one way to open any of them."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from genreflow.corpus.sources.base import (
+    SYNTHETIC_MARK,
+    Source,
+    SourceItem,
+    check_counts,
+    clip_ids,
+    listed,
+    same_genre,
+    shown,
+)
+from genreflow.corpus.sources.folder import FolderSource
+from genreflow.corpus.sources.synthetic import SyntheticSource, generator_digest, synthetic_source
+from genreflow.errors import CorpusError
+
+__all__ = [
+    "SOURCES",
+    "SYNTHETIC_MARK",
+    "FolderSource",
+    "Source",
+    "SourceItem",
+    "SyntheticSource",
+    "check_counts",
+    "clip_ids",
+    "generator_digest",
+    "listed",
+    "open_source",
+    "same_genre",
+    "shown",
+]
+
+SOURCES: dict[str, Callable[[str, tuple[str, ...]], Source]] = {"synthetic": synthetic_source}
+"""Kinds of source by the prefix of their specification; anything else is a folder."""
+
+
+def open_source(spec: str, genres: tuple[str, ...]) -> Source:
+    """The source that `spec` names: a folder, `synthetic`, or `synthetic?clips=20&seconds=8&seed=0`.
+
+    Raises:
+        CorpusError: there is no such source, or it cannot be split by genre.
+        SettingsError: a parameter that the source does not have.
+    """
+    for prefix, opener in SOURCES.items():
+        if re.match(rf"{re.escape(prefix)}($|[?:])", spec):
+            return opener(spec, genres)
+    if scheme := re.match(r"([a-z][a-z0-9+.-]*)://", spec):
+        raise CorpusError(
+            f"There is no kind of source {scheme[1]}://; a source is a folder or one of {', '.join(SOURCES)}."
+        )
+    return FolderSource(Path(spec).expanduser(), genres)
