@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from genreflow.corpus.sources.archive import SUFFIXES, archive_source
 from genreflow.corpus.sources.base import (
     SYNTHETIC_MARK,
     Source,
@@ -16,6 +17,7 @@ from genreflow.corpus.sources.base import (
 )
 from genreflow.corpus.sources.folder import FolderSource
 from genreflow.corpus.sources.synthetic import SyntheticSource, generator_digest, synthetic_source
+from genreflow.corpus.sources.unpack import archive_kind
 from genreflow.errors import CorpusError
 
 __all__ = [
@@ -52,4 +54,9 @@ def open_source(spec: str, genres: tuple[str, ...]) -> Source:
         raise CorpusError(
             f"There is no kind of source {scheme[1]}://; a source is a folder or one of {', '.join(SOURCES)}."
         )
-    return FolderSource(Path(spec).expanduser(), genres)
+    path = Path(spec).expanduser()
+    if path.is_file() and archive_kind(path) is not None:
+        return archive_source(path, genres)
+    if path.suffix.lower() in SUFFIXES and not path.exists():
+        raise CorpusError(f"There is no archive {path}.")
+    return FolderSource(path, genres)
