@@ -38,7 +38,8 @@ def archive_source(path: Path, genres: tuple[str, ...]) -> "UnpackedSource":
             raise CorpusError(f"{path} was changed while it was unpacked. Run again.")
 
     fingerprint = text_digest([f"archive {before.st_size} {before.st_mtime_ns}"])
-    return UnpackedSource(stem(path.name), fingerprint, make, genres)
+    folder = home.corpora_folder() / f"{stem(path.name)}-{fingerprint[:12]}"
+    return UnpackedSource(folder, fingerprint, make, genres)
 
 
 def stem(name: str) -> str:
@@ -48,28 +49,25 @@ def stem(name: str) -> str:
 
 
 class UnpackedSource:
-    """A folder made once a fingerprint, kept under `GENREFLOW_HOME/corpora`, and checked when used."""
+    """A folder that is made where it is missing, kept, and checked when it is used."""
 
     def __init__(
-        self, name: str, fingerprint: str, make: Callable[[Path], None], genres: tuple[str, ...]
+        self, folder: Path, fingerprint: str, make: Callable[[Path], None], genres: tuple[str, ...]
     ) -> None:
         """
         Args:
-            make: unpacks into a new folder with a record (`unpack.unpacked`), whole or not at all.
+            folder: where the files lie once they are fetched.
+            make: unpacks into that folder with a record (`unpack.unpacked`), whole or not at all.
         """
-        self._name, self._fingerprint, self._make, self._genres = name, fingerprint, make, genres
+        self.folder, self._fingerprint, self._make, self._genres = folder, fingerprint, make, genres
 
     def resolve(self) -> str:
         return self._fingerprint
 
-    def folder(self) -> Path:
-        """Where the files lie once they are fetched."""
-        return home.corpora_folder() / f"{self._name}-{self._fingerprint[:12]}"
-
     def fetch(self) -> None:
         """Make the folder where it is missing."""
-        if not self.folder().is_dir():
-            self._make(self.folder())
+        if not self.folder.is_dir():
+            self._make(self.folder)
 
     @property
     def synthetic(self) -> bool:
@@ -84,9 +82,9 @@ class UnpackedSource:
     @cached_property
     def _record(self) -> Unpacked:
         self.fetch()
-        return unpacked(self.folder())
+        return unpacked(self.folder)
 
     @cached_property
     def _source(self) -> FolderSource:
         assert self._record
-        return FolderSource(self.folder(), self._genres)
+        return FolderSource(self.folder, self._genres)

@@ -75,6 +75,15 @@ class FolderSource:
         check_counts({genre: counts[genre] for genre in self._genres}, str(folder), "file")
 
 
+def files_below(folder: Path) -> list[str]:
+    """Paths of all files below a folder, relative, with forward slashes, in order; litter aside.
+
+    Raises:
+        CorpusError: a folder cannot be read.
+    """
+    return sorted(_files(folder))
+
+
 def _genre_root(folder: Path, genres: tuple[str, ...]) -> Path:
     """The folder whose subfolders are the genres: `folder` or the shallowest below it that has any."""
     try:

@@ -120,33 +120,35 @@ def unpack(archive: Path, folder: Path, tell: Callable[[int, int], None] = lambd
         CorpusError: it is no archive, is damaged or cut short, names places outside of itself, exceeds a
             limit, or the disk is full.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-partial-", dir=folder.parent))
     try:
-        writer = _Writer(archive, partial, _limit(archive, folder.parent))
-        kind = archive_kind(archive)
-        try:
-            if kind == "zip":
-                _unpack_zip(archive, writer, tell)
-            elif kind == "tar":
-                _unpack_tar(archive, writer, tell)
-            else:
-                raise CorpusError(f"{archive} is neither a tar nor a zip archive.")
-        except DAMAGE as error:
+        build(folder, lambda partial: _fill(archive, partial, tell))
+    except DAMAGE as error:
+        raise CorpusError(
+            f"The archive {archive} is damaged or cut short ({_words(error)}); fetch or make it again."
+        ) from error
+    except RuntimeError as error:  # zipfile's way to ask for a password
+        raise CorpusError(
+            f"The archive {archive} is encrypted ({_words(error)}); unpack it yourself."
+        ) from error
+    except OSError as error:
+        if error.errno is None:  # a decompressor's complaint, not the disk's
             raise CorpusError(
                 f"The archive {archive} is damaged or cut short ({_words(error)}); fetch or make it again."
             ) from error
-        except RuntimeError as error:  # zipfile's way to ask for a password
-            raise CorpusError(
-                f"The archive {archive} is encrypted ({_words(error)}); unpack it yourself."
-            ) from error
-        except OSError as error:
-            if error.errno is None:
-                raise CorpusError(
-                    f"The archive {archive} is damaged or cut short ({_words(error)}); fetch or make it again."
-                ) from error
-            raise CorpusError(f"{archive} cannot be unpacked: {error.strerror}.") from error
-        record = Unpacked(state=folder_state(partial), notes=tuple(writer.notes()))
+        raise CorpusError(f"{archive} cannot be unpacked: {error.strerror}.") from error
+
+
+def build(folder: Path, fill: Callable[[Path], list[str]]) -> None:
+    """Make the new folder `folder` of what `fill` writes into an empty one; it is there whole or not at all.
+
+    Args:
+        fill: writes files and says what it left out, in sentences.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-partial-", dir=folder.parent))
+    try:
+        notes = fill(partial)
+        record = Unpacked(state=folder_state(partial), notes=tuple(notes))
         (partial / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
         partial.chmod(0o755)
         if not folder.is_dir():  # another process may have been quicker: the content is the same
@@ -184,6 +186,18 @@ def folder_state(folder: Path) -> str:
                     f"{shown(file.relative_to(folder).as_posix())} {state.st_size} {state.st_mtime_ns}"
                 )
     return text_digest(sorted(lines))
+
+
+def _fill(archive: Path, folder: Path, tell: Callable[[int, int], None]) -> list[str]:
+    writer = _Writer(archive, folder, _limit(archive, folder))
+    match archive_kind(archive):
+        case "zip":
+            _unpack_zip(archive, writer, tell)
+        case "tar":
+            _unpack_tar(archive, writer, tell)
+        case None:
+            raise CorpusError(f"{archive} is neither a tar nor a zip archive.")
+    return writer.notes()
 
 
 @dataclass
