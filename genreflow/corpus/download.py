@@ -172,7 +172,7 @@ def _go_on(
                 part.begin(_validator(answer))
                 here = 0
             with part.path.open("ab") as file:
-                for block in answer.iter_raw(BLOCK):
+                for block in answer.iter_raw():  # as it comes: a part that breaks off is kept whole
                     file.write(block)
                     here += len(block)
                     tell(here, total)

@@ -81,9 +81,7 @@ def verify(
     Raises:
         CorpusError: there is no such folder, or nothing in it is named like a clip of the corpus.
     """
-    if not folder.is_dir():
-        raise CorpusError(f"There is no folder {folder}.")
-    paths = files_below(folder)
+    paths = _paths(folder)
     if not any(_clip_id(path) in md5s for path in paths):
         raise CorpusError(
             f"Nothing in {folder} is named like a clip of {index} ({listed(sorted(md5s), 2)}): "
@@ -130,13 +128,23 @@ def verify(
 
 
 def matching_index(folder: Path, indexes: Mapping[str, Mapping[str, str]]) -> str:
-    """The smallest of the published corpora that has every clip that the folder has."""
-    ids = {_clip_id(path) for path in files_below(folder)}
+    """The smallest of the published corpora that has every published clip that the folder has.
+
+    Raises:
+        CorpusError: there is no such folder.
+    """
+    ids = {_clip_id(path) for path in _paths(folder)}
     known = ids & set().union(*indexes.values())
     return min(
         (name for name, md5s in indexes.items() if known <= md5s.keys()),
         key=lambda name: len(indexes[name]),
     )
+
+
+def _paths(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise CorpusError(f"There is no folder {folder}.")
+    return files_below(folder)
 
 
 def _instead(path: Path, other: str | None) -> str:

@@ -189,7 +189,6 @@ def _class_names(schema: Any, column: str) -> list[str] | None:
 def _told(spec: str) -> Iterator[None]:
     """What the hub's library raises, as sentences."""
     try:
-        import httpx
         from huggingface_hub import constants, errors
     except ImportError as error:
         raise CorpusError(
@@ -216,12 +215,13 @@ def _told(spec: str) -> Iterator[None]:
         hint = {
             401: "set HF_TOKEN to a valid token",
             403: "set HF_TOKEN to a token that may read it",
+            404: "there is no such data set or file",
             429: "it asks to slow down; run again later",
         }.get(status, "run again later; what was fetched is kept")
         raise FetchError(f"{spec}: {hub} answers {status}; {hint}.") from error
     except errors.HFValidationError as error:
         raise CorpusError(f"{spec} names no repository: {_one_line(error)}") from error
-    except (errors.LocalEntryNotFoundError, httpx.HTTPError) as error:
+    except (errors.LocalEntryNotFoundError, errors.HTTPError) as error:
         raise FetchError(
             f"{spec}: {hub} does not answer ({_one_line(error.__cause__ or error)}). "
             "Check HF_ENDPOINT and the network, and run again."

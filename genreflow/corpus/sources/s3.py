@@ -152,7 +152,7 @@ class S3Source:
             user_agent_extra="genreflow",
         )
         try:
-            return boto3.client("s3", config=config)
+            return boto3.Session().client("s3", config=config)
         except (BotoCoreError, ValueError) as error:
             raise CorpusError(f"{self._spec} cannot be opened: {_one_line(error)}") from error
 
