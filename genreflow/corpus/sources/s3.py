@@ -187,11 +187,12 @@ class S3Source:
             while not stopped.is_set():
                 before = partial.stat().st_size if partial.exists() else 0
                 try:
-                    encrypted = self._go_on(item, partial, before, stopped)
+                    digest = hashlib.md5(usedforsecurity=False) if before == 0 else None
+                    encrypted = self._go_on(item, partial, before, digest, stopped)
                     if stopped.is_set():
                         return
                     if partial.stat().st_size == item.size:
-                        if encrypted or self._is_content(item, partial):
+                        if encrypted or self._is_content(item, partial, digest):
                             os.utime(partial, (item.modified, item.modified))
                             partial.replace(target)
                             return
@@ -217,8 +218,8 @@ class S3Source:
                 "make room and run again."
             ) from error
 
-    def _go_on(self, item: _Object, partial: Path, here: int, stopped: threading.Event) -> bool:
-        """Append what is missing; whether the ETag says nothing of the content."""
+    def _go_on(self, item: _Object, partial: Path, here: int, digest: Any, stopped: threading.Event) -> bool:
+        """Append what is missing, and to the digest; whether the ETag says nothing of the content."""
         asked = {"Bucket": self._bucket, "Key": item.key, "IfMatch": f'"{item.etag}"'}
         if here > item.size:
             partial.unlink()
@@ -233,19 +234,25 @@ class S3Source:
         with body, partial.open("ab" if here and "ContentRange" in answer else "wb") as file:
             while not stopped.is_set() and (block := body.read(BLOCK)):
                 file.write(block)
+                if digest is not None:
+                    digest.update(block)
         return answer.get("ServerSideEncryption") in ENCRYPTED or "SSECustomerAlgorithm" in answer
 
-    def _is_content(self, item: _Object, path: Path) -> bool:
-        """Whether a file is what its ETag says: an md5, or the md5 of the md5s of its parts."""
-        digest, _, parts = item.etag.partition("-")
+    def _is_content(self, item: _Object, path: Path, digest: Any) -> bool:
+        """Whether a file is what its ETag says: an md5, or the md5 of the md5s of its parts.
+
+        Args:
+            digest: of all of the file, where it came in one piece.
+        """
+        wanted, _, parts = item.etag.partition("-")
         if not parts:
-            return _md5(path, item.size or 1)[1] == digest
+            return (digest.hexdigest() if digest is not None else _md5(path)) == wanted
         head = self._client.head_object(
             Bucket=self._bucket, Key=item.key, IfMatch=f'"{item.etag}"', PartNumber=1
         )
         size = head["ContentLength"]
         guesses = [size] if size < item.size else _part_sizes(item.size, int(parts))
-        return any(_md5(path, guess)[0] == digest for guess in guesses)
+        return any(_md5_of_parts(path, guess) == wanted for guess in guesses)
 
     @cached_property
     def _errors(self) -> tuple[type[Exception], ...]:
@@ -329,20 +336,27 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _md5(path: Path, part: int) -> tuple[str, str]:
-    """The md5 over the md5s of parts of so many bytes, and the md5 of all, in one reading."""
-    whole, outer = hashlib.md5(usedforsecurity=False), hashlib.md5(usedforsecurity=False)
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _md5_of_parts(path: Path, part: int) -> str:
+    """The md5 over the md5s of parts of so many bytes."""
+    outer = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while True:
             inner, left = hashlib.md5(usedforsecurity=False), part
             while left and (block := file.read(min(BLOCK, left))):
                 inner.update(block)
-                whole.update(block)
                 left -= len(block)
             if left < part:
                 outer.update(inner.digest())
             if left:
-                return outer.hexdigest(), whole.hexdigest()
+                return outer.hexdigest()
 
 
 def _part_sizes(size: int, parts: int) -> list[int]:
