@@ -22,6 +22,7 @@ from genreflow.corpus.known import KNOWN, KnownCorpus, fetch_address, fetch_know
 from genreflow.corpus.sources import open_source
 from genreflow.errors import CorpusError, FetchError
 from pipelines import cli
+from pipelines.settings import settings
 
 CONTENT = bytes(range(256)) * 8000  # 2 MB
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -206,6 +207,11 @@ def test_a_published_corpus_is_fetched_by_name_verified_and_used(corpus: KnownCo
     web.requests.clear()
     assert len(list(open_source("gtzan-mini", TWO).items())) == 4
     assert web.requests == []
+
+
+@pytest.mark.parametrize("source", ["gtzan", "gtzan-mini", "s3://music/gtzan", "hf://datasets/owner/name"])
+def test_what_is_no_path_stays_as_it_was_typed(source: str) -> None:
+    assert settings("quickstart", source, None, None, None, ()).source == source
 
 
 def test_mirrors_are_asked_first(
