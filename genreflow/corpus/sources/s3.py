@@ -3,6 +3,7 @@
 The endpoint and the credentials are boto3's: `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, profiles, roles.
 """
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -28,7 +29,7 @@ ATTEMPTS = 5
 """Tries in a row without a byte gained, for one object; boto3 itself tries a failed request up to 6 times."""
 FIRST_PAUSE_SECONDS = 0.5
 CONNECT_SECONDS, READ_SECONDS = 10, 30
-BLOCK = 1 << 20
+BLOCK = 1 << 18
 SUFFIX_LENGTH = 8
 ENCRYPTED = ("aws:kms", "aws:kms:dsse")
 """Server-side encryption under which an ETag is not made from the content."""
@@ -78,13 +79,14 @@ class S3Source:
         missing = [key for key in self._keys if not self._is_here(self._objects[key])]
         if not missing:
             return
+        parts = self._left_behind  # looked for once, not by each thread
         reporter, done, counting = Reporter(STEP, f"objects of {self._spec} fetched"), 0, threading.Lock()
         stopped = threading.Event()
 
         def fetch(key: str) -> None:
             nonlocal done
             if not stopped.is_set():
-                self._fetch(self._objects[key], stopped)
+                self._fetch(self._objects[key], parts, stopped)
                 with counting:
                     done += 1
                     reporter(done, len(missing))
@@ -111,7 +113,7 @@ class S3Source:
 
     def _open(self, item: _Object) -> Path:
         if not self._is_here(item):
-            self._fetch(item, threading.Event())
+            self._fetch(item, self._left_behind, threading.Event())
         return self._path(item)
 
     def _path(self, item: _Object) -> Path:
@@ -126,6 +128,16 @@ class S3Source:
         folder = home.corpora_folder() / f"s3-{text_digest([endpoint, self._bucket, self._prefix])[:12]}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @cached_property
+    def _left_behind(self) -> dict[str, Path]:
+        """Parts that processes which are gone had fetched, by the name of the whole; found in one scan."""
+        parts = {}
+        for path in self._folder.iterdir():
+            name, mark, process = path.name.partition(".partial-")
+            if mark and not _alive(int(process)):
+                parts[name] = path
+        return parts
 
     def _is_here(self, item: _Object) -> bool:
         """Whether it was fetched, and not touched since: its date is the object's."""
@@ -173,7 +185,7 @@ class S3Source:
             raise CorpusError(f"{self._spec} holds no objects. Check the prefix, or upload a folder there.")
         return objects
 
-    def _fetch(self, item: _Object, stopped: threading.Event) -> None:
+    def _fetch(self, item: _Object, parts: dict[str, Path], stopped: threading.Event) -> None:
         """One object, from where an earlier attempt ended.
 
         Raises:
@@ -181,7 +193,9 @@ class S3Source:
         """
         target = self._path(item)
         partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
-        _take_over(target, partial)
+        if left := parts.pop(target.name, None):
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                left.replace(partial)
         failures = 0
         try:
             while not stopped.is_set():
@@ -314,16 +328,6 @@ class S3Source:
                 "What was fetched is kept; run again later."
             )
         return FetchError(f"{where} cannot be {what}: {_one_line(error)}")
-
-
-def _take_over(target: Path, partial: Path) -> None:
-    """Go on from what a process that is gone had fetched of the same object."""
-    for left in target.parent.glob(f"{target.name}.partial-*"):
-        if left != partial and not _alive(int(left.name.rpartition("-")[2])):
-            try:
-                left.replace(partial)
-            except FileNotFoundError:  # another process was quicker
-                continue
 
 
 def _alive(process: int) -> bool:
