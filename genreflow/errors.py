@@ -17,6 +17,10 @@ class CorpusError(GenreflowError):
     """A source or corpus from which no honest training or evaluation can be made."""
 
 
+class FetchError(CorpusError):
+    """A file or object of a source that could not be brought here."""
+
+
 class SettingsError(GenreflowError):
     """A setting, profile or option that does not exist or does not fit."""
 

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 PROGRESS_VARIABLE = "GENREFLOW_PROGRESS"
 SECONDS_BETWEEN_EVENTS = 0.5
+MB = 1_000_000
+"""What bytes are reported in."""
 
 log = logging.getLogger("genreflow")
 T = TypeVar("T")
@@ -31,10 +33,21 @@ def report(step: str, message: str, done: int | None = None, total: int | None =
 
 def track(step: str, items: Iterable[T], total: int, message: str) -> Iterator[T]:
     """Yield `items`, reporting how many are done at most every half second."""
-    last = 0.0
+    reporter = Reporter(step, message)
     for done, item in enumerate(items, start=1):
         yield item
+        reporter(done, total)
+
+
+class Reporter:
+    """Callable with (done, total) as often as one likes: reports at most every half second, and the end."""
+
+    def __init__(self, step: str, message: str, unit: int = 1) -> None:
+        self._step, self._message, self._unit, self._last = step, message, unit, 0.0
+
+    def __call__(self, done: int, total: int | None) -> None:
         now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_EVENTS or done == total:
-            last = now
-            report(step, message, done=done, total=total)
+        if now - self._last >= SECONDS_BETWEEN_EVENTS or done == total:
+            self._last = now
+            whole = None if total is None else -(-total // self._unit)
+            report(self._step, self._message, done=-(-done // self._unit), total=whole)

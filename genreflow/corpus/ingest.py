@@ -97,6 +97,7 @@ def ingest(
     opened = open_source(source, settings.genres)
     if opened.resolve() != source_fingerprint:
         raise CorpusError(f"{source} has changed since it was listed. Run again.")
+    opened.fetch()
     items = sorted(opened.items(), key=lambda item: item.name)
     ids = clip_ids([(item.name, item.genre) for item in items])
 

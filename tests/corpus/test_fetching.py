@@ -1,0 +1,291 @@
+"""Fetching archives over HTTP: resumed, checked, tried again so many times, and told in a sentence."""
+
+import hashlib
+import io
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from faults import Web, serving
+from servers import free_port
+from sounds import genre_folder
+
+from genreflow import home
+from genreflow.corpus import download as downloading
+from genreflow.corpus import known
+from genreflow.corpus.download import download
+from genreflow.corpus.known import KNOWN, KnownCorpus, fetch_address, fetch_known
+from genreflow.corpus.sources import open_source
+from genreflow.errors import CorpusError, FetchError
+from pipelines import cli
+from pipelines.settings import settings
+
+CONTENT = bytes(range(256)) * 8000  # 2 MB
+MD5 = hashlib.md5(CONTENT).hexdigest()
+TWO = ("jazz", "rock")
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    monkeypatch.setattr(downloading, "FIRST_PAUSE_SECONDS", 0.01)
+    with serving(Web({"/a.tar": CONTENT})) as web:
+        yield web
+
+
+@pytest.fixture
+def corpus(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownCorpus:
+    """A published corpus of four clips, at the web server."""
+    music = genre_folder(tmp_path / "published", clips=2)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.add(music, "genres")
+    web.files["/mirror/few.tar.gz"] = web.files["/home/few.tar.gz"] = packed.getvalue()
+    clips = {path.stem: hashlib.md5(path.read_bytes()).hexdigest() for path in music.rglob("*.wav")}
+    corpus = KnownCorpus(
+        name="gtzan-mini",
+        archive="few.tar.gz",
+        md5=hashlib.md5(packed.getvalue()).hexdigest(),
+        hub_path=None,
+        addresses=(f"{web.url}/home/few.tar.gz",),
+        clips=lambda: clips,
+    )
+    monkeypatch.setitem(KNOWN, "gtzan-mini", corpus)
+    return corpus
+
+
+def asked(web: Web, header: str = "Range") -> list[str | None]:
+    return [headers.get(header) for _, _, headers in web.requests]
+
+
+def refusal(*addresses: str, target: Path, md5: str | None = MD5) -> str:
+    with pytest.raises(FetchError) as caught:
+        download(addresses, target, md5)
+    assert not target.exists()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_file_is_fetched_once_with_its_progress(web: Web, tmp_path: Path) -> None:
+    told: list[tuple[int, int | None]] = []
+    for _ in range(2):
+        download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5, lambda *now: told.append(now))
+    assert (tmp_path / "a.tar").read_bytes() == CONTENT
+    assert len(web.requests) == 1
+    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] != ".") == ["a.tar"]
+
+
+def test_a_server_that_tells_no_length_is_believed_by_md5(web: Web, tmp_path: Path) -> None:
+    web.lengths = False
+    download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
+    assert (tmp_path / "a.tar").read_bytes() == CONTENT
+    web.faults.append(("truncate", 900_000))
+    assert "gives another file" in refusal(f"{web.url}/a.tar", target=tmp_path / "b.tar")
+
+
+def test_a_body_that_ends_early_is_gone_on_from(web: Web, tmp_path: Path) -> None:
+    web.faults.extend([("truncate", 700_000), ("truncate", 400_000)])
+    download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
+    assert (tmp_path / "a.tar").read_bytes() == CONTENT
+    assert asked(web) == [None, "bytes=700000-", "bytes=1100000-"]
+
+
+def test_a_fetch_that_was_killed_is_gone_on_from(web: Web, tmp_path: Path) -> None:
+    web.faults.append(("truncate", 900_000))
+    web.faults.extend([("status", 500)] * 10)
+    refusal(f"{web.url}/a.tar", target=tmp_path / "a.tar")
+    web.faults.clear()
+    web.requests.clear()
+    download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
+    assert asked(web) == ["bytes=900000-"]
+
+
+def test_a_file_that_changed_on_the_server_is_fetched_from_the_start(web: Web, tmp_path: Path) -> None:
+    web.files["/a.tar"] = bytes(len(CONTENT))
+    web.faults.append(("truncate", 900_000))
+    web.faults.extend([("status", 500)] * 10)
+    refusal(f"{web.url}/a.tar", target=tmp_path / "a.tar")
+    web.faults.clear()
+    web.files["/a.tar"] = CONTENT
+    download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
+    assert (tmp_path / "a.tar").read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_is_asked_from_the_start(web: Web, tmp_path: Path) -> None:
+    web.ranges = False
+    web.faults.append(("truncate", 900_000))
+    download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
+    assert (tmp_path / "a.tar").read_bytes() == CONTENT
+
+
+def test_a_part_that_was_damaged_here_is_fetched_anew(web: Web, tmp_path: Path) -> None:
+    web.faults.append(("truncate", 900_000))
+    web.faults.extend([("status", 500)] * 10)
+    refusal(f"{web.url}/a.tar", target=tmp_path / "a.tar")
+    web.faults.clear()
+    (tmp_path / "a.tar.partial").write_bytes(bytes(900_000))
+    download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
+    assert (tmp_path / "a.tar").read_bytes() == CONTENT
+
+
+def test_a_file_of_another_md5_is_thrown_away(web: Web, tmp_path: Path) -> None:
+    web.files["/a.tar"] = b"<html>sign in</html>"
+    assert "gives another file than expected" in refusal(f"{web.url}/a.tar", target=tmp_path / "a.tar")
+    assert not (tmp_path / "a.tar.partial").exists()
+
+
+@pytest.mark.parametrize(("status", "word"), [(404, "404"), (401, "token"), (403, "token"), (410, "410")])
+def test_what_will_not_change_is_told_at_once(web: Web, tmp_path: Path, status: int, word: str) -> None:
+    web.faults.append(("status", status))
+    assert word in refusal(f"{web.url}/a.tar", target=tmp_path / "a.tar")
+    assert len(web.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_waited_for_as_long_as_it_says(
+    web: Web, tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(downloading.time, "sleep", waited.append)
+    soon = formatdate(downloading.time.time() + 30, usegmt=True)
+    web.faults.extend([("status", status, {"Retry-After": "7"}), ("status", status, {"Retry-After": soon})])
+    download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
+    assert waited[0] == 7
+    assert 25 < waited[1] <= 30
+
+
+def test_a_server_that_stays_busy_is_given_up(web: Web, tmp_path: Path) -> None:
+    web.faults.extend([("status", 503)] * 100)
+    message = refusal(f"{web.url}/a.tar", target=tmp_path / "a.tar")
+    assert "503" in message
+    assert "5 times in a row" in message
+    assert len(web.requests) == downloading.ATTEMPTS
+
+
+def test_a_server_that_wants_an_hour_is_not_waited_for(web: Web, tmp_path: Path) -> None:
+    web.faults.append(("status", 429, {"Retry-After": "3600"}))
+    assert "left alone for 3600 s" in refusal(f"{web.url}/a.tar", target=tmp_path / "a.tar")
+
+
+def test_a_server_that_is_not_there_is_told_without_what_is_secret_in_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloading, "FIRST_PAUSE_SECONDS", 0.01)
+    message = refusal(f"http://me:secret@127.0.0.1:{free_port()}/a.tar?sig=hush", target=tmp_path / "a.tar")
+    assert "broke off" in message
+    assert "secret" not in message
+    assert "hush" not in message
+
+
+def test_the_next_mirror_is_asked_where_one_fails(web: Web, tmp_path: Path) -> None:
+    web.files["/wrong/a.tar"] = b"something else"
+    mirrors = [f"{web.url}/{place}/a.tar" for place in ("nowhere", "wrong")]
+    download([*mirrors, f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
+    message = refusal(*mirrors, target=tmp_path / "b.tar")
+    assert "404" in message
+    assert "another file" in message
+
+
+def test_a_full_disk_is_told(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.tar.partial").symlink_to("/dev/full")
+    with pytest.raises(FetchError, match="No space left on device"):
+        download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
+
+
+def test_a_published_corpus_is_fetched_by_name_verified_and_used(corpus: KnownCorpus, web: Web) -> None:
+    source = open_source("gtzan-mini", TWO)
+    before = source.resolve()
+    assert web.requests == []
+    source.fetch()
+    assert len(list(source.items())) == 4
+    assert open_source("gtzan-mini", TWO).resolve() == before
+    assert not (home.corpora_folder() / "few.tar.gz").exists()
+    web.requests.clear()
+    assert len(list(open_source("gtzan-mini", TWO).items())) == 4
+    assert web.requests == []
+
+
+@pytest.mark.parametrize("source", ["gtzan", "gtzan-mini", "s3://music/gtzan", "hf://datasets/owner/name"])
+def test_what_is_no_path_stays_as_it_was_typed(source: str) -> None:
+    assert settings("quickstart", source, None, None, None, ()).source == source
+
+
+def test_mirrors_are_asked_first(
+    corpus: KnownCorpus, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(known.MIRRORS_VARIABLE, f"{web.url}/nowhere {web.url}/mirror/")
+    fetch_known(corpus, tmp_path / "few")
+    assert [path for _, path, _ in web.requests] == ["/nowhere/few.tar.gz", "/mirror/few.tar.gz"]
+    fetch_known(corpus, tmp_path / "again", mirrors=[f"{web.url}/mirror"])
+    assert web.requests[-1][1] == "/mirror/few.tar.gz"
+
+
+def test_where_nobody_has_the_archive_mirrors_are_named(
+    corpus: KnownCorpus, web: Web, tmp_path: Path
+) -> None:
+    web.files.clear()
+    with pytest.raises(FetchError, match=r"404.*--mirror or GENREFLOW_MIRRORS"):
+        fetch_known(corpus, tmp_path / "few")
+
+
+def test_gtzan_is_asked_of_the_hub_and_its_token_goes_nowhere_else(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"{web.url}/hub")
+    monkeypatch.setenv("HF_TOKEN", "hush")
+    monkeypatch.setenv("GENREFLOW_MIRRORS", f"{web.url}/mirror")
+    addresses = KNOWN["gtzan"].sources()
+    assert addresses[1] == f"{web.url}/hub/datasets/marsyas/gtzan/resolve/main/data/genres.tar.gz"
+    only_here = KnownCorpus("gtzan", "genres.tar.gz", MD5, "marsyas/gtzan/resolve/main/x", (), dict)
+    with pytest.raises(FetchError):
+        fetch_known(only_here, tmp_path / "gtzan")
+    assert asked(web, "Authorization") == [None, "Bearer hush"]
+
+
+def test_an_archive_of_any_address_becomes_a_folder(web: Web, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("mine/jazz/a.wav", b"x")
+    web.files["/mine.zip"] = packed.getvalue()
+    folder = fetch_address(f"{web.url}/mine.zip?download=1", None)
+    assert folder == home.corpora_folder() / "mine"
+    assert (folder / "mine" / "jazz" / "a.wav").read_bytes() == b"x"
+    with pytest.raises(CorpusError, match="there already"):
+        fetch_address(f"{web.url}/mine.zip", None)
+    web.files["/page.zip"] = b"<html>"
+    with pytest.raises(CorpusError, match="neither a tar nor a zip"):
+        fetch_address(f"{web.url}/page.zip", tmp_path / "page")
+
+
+def test_the_command_line_fetches_and_verifies(
+    corpus: KnownCorpus, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def genreflow(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["genreflow", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    assert genreflow("data", "fetch", "gtzan-mini") == 0
+    said = capfd.readouterr()
+    folder = home.corpora_folder() / "gtzan-mini"
+    assert f"genreflow run --source {folder}" in said.out
+    assert "(100 %)" in said.err
+    assert genreflow("data", "verify", str(folder)) == 0
+    assert "nothing is wrong" in capfd.readouterr().out
+    (folder / "genres" / "jazz" / "jazz.00000.wav").unlink()
+    assert genreflow("data", "verify", str(folder), "--json") == 1
+    assert '"jazz.00000"' in capfd.readouterr().out
+    for arguments, expected in {
+        ("fetch", "gtzan-mini"): "there already",
+        ("fetch", "gtzan-maxi"): "There is no corpus 'gtzan-maxi'",
+        ("fetch", "gtzan", "--md5", "0"): "is for URLs",
+        ("verify", "/nowhere"): "There is no folder",
+        ("verify", str(folder), "--index", "fma"): "There is no index",
+    }.items():
+        assert genreflow("data", *arguments) == 1
+        assert expected in capfd.readouterr().err
