@@ -37,6 +37,8 @@ format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 lock: ## resolve pyproject.toml anew into requirements.lock
+	# torch is written without its +cpu, which would be taken for the wish for the CUDA build
+	sed -i '/^torch==/d' requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --no-header --no-annotate --quiet -o requirements.lock
 	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' requirements.lock
 
