@@ -227,7 +227,9 @@ class Classifier:
         """The timeline of a waveform (n,) at `sample_rate` Hz."""
         check_hop(hop_seconds, len(samples) / sample_rate)
         logits, starts = self.listen(samples, sample_rate, hop_seconds)
-        return timeline(self.probabilities(logits), starts, self.document, len(samples) / sample_rate)
+        window = self.document.hearing.window_seconds
+        seconds = len(samples) / sample_rate
+        return timeline(self.probabilities(logits), starts, window, self.document.genres, seconds)
 
     def check_reference(self, folder: Path) -> float:
         """Largest absolute difference, on this processor, to the probabilities that lie in a packaged folder.
@@ -264,13 +266,14 @@ def classification(
 def timeline(
     probabilities: NDArray[np.float32],
     starts: NDArray[np.float64],
-    document: ModelDocument,
+    window_seconds: float,
+    genres: tuple[str, ...],
     seconds: float,
 ) -> Timeline:
     """The timeline of a song of so many seconds from its windows' probabilities (windows, genres)."""
-    ends = np.minimum(starts + document.hearing.window_seconds, seconds)
+    ends = np.minimum(starts + window_seconds, seconds)
     ends[-1] = seconds  # a small rest is left unheard, but belongs to the song
-    return Timeline(starts, ends, probabilities, document.genres)
+    return Timeline(starts, ends, probabilities, genres)
 
 
 def check_hop(hop_seconds: float | None, seconds: float, most: int = MAX_TIMELINE_WINDOWS) -> None:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from importlib.metadata import requires, version
 from pathlib import Path
+from typing import Any
 
 import bentoml
 from packaging.requirements import Requirement
@@ -47,7 +48,11 @@ def import_model(model: str = "champion") -> bentoml.Model:
     try:
         return bentoml.models.get(tag)
     except bentoml.exceptions.NotFound:
-        with bentoml.models.create(tag, labels=labels) as stored:
+        facts: dict[str, Any] = {"reason": registered.tags.get("decision_reason")}
+        if "accuracy" in registered.tags:
+            facts["accuracy"] = float(registered.tags["accuracy"])
+            facts["accuracy_ci95"] = json.loads(registered.tags["accuracy_ci95"])
+        with bentoml.models.create(tag, labels=labels, metadata=facts) as stored:
             shutil.copytree(folder, stored.path, dirs_exist_ok=True)
         return stored
 

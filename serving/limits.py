@@ -1,4 +1,4 @@
-"""What a request may ask for, who may ask, and how a refusal is said: a status, one sentence, nothing of the host."""
+"""What a request may ask for, who may ask, and how it is refused: a status, one sentence, nothing of the host."""
 
 import asyncio
 import base64
@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, NoReturn, Self
 
 from bentoml.exceptions import BentoMLException
@@ -98,6 +99,12 @@ class Limits(Frozen):
             wrong = error.errors()[0]
             name = names[str(wrong["loc"][0])]
             raise SettingsError(f"{name} does not fit: {wrong['msg']}. Correct it or leave it out.") from None
+
+
+@cache
+def limits() -> Limits:
+    """The limits of this process."""
+    return Limits.from_environment()
 
 
 _refusals: ContextVar[list[tuple[int, str]] | None] = ContextVar("refusals", default=None)
@@ -236,7 +243,7 @@ class Door:
         """
         if received > self.limits.upload_megabytes * MEGABYTE:
             raise RequestError(
-                f"The upload is larger than {self.limits.upload_megabytes} MB: send mp3 or flac, or a part of it.",
+                f"The upload is larger than {self.limits.upload_megabytes} MB: send mp3 or flac, or a part.",
                 413,
             )
         if self.bytes_inside + more > self.limits.uploads_megabytes * MEGABYTE:
@@ -278,7 +285,9 @@ class _Reply:
             return
         self.body += message.get("body", b"")
         if message["type"] == "http.response.body" and not message.get("more_body", False):
-            status, sentence = self.noted[0] if self.noted else (self.status, _sentence(self.status, self.body))
+            status, sentence = (
+                self.noted[0] if self.noted else (self.status, _sentence(self.status, self.body))
+            )
             await _send_problem(self.send, status, sentence)
 
 

@@ -15,12 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from genreflow.errors import RequestError
-from serving.limits import Limits, Refused, refuse
+from serving.limits import limits, refuse
 
 FORM = "multipart/form-data"
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 1_024
-NAME_CHARACTERS = 80
+NAME_CHARACTERS = 60
+"""Four bytes each at most, and a file system takes 255."""
 DEFAULT_NAME = "the upload"
 
 AudioFile = Annotated[Path, Field(description="wav, au, flac, mp3, ogg, opus, m4a, webm or mp4, any rate")]
@@ -67,8 +68,8 @@ async def _fields(
 ) -> dict[str, Any]:
     """The fields of a form: paths of the files laid down, and the number or None.
 
-    BentoML's own reading answers a broken form, a missing file or an odd file name with status 500, and fetches
-    what a file field holds as text from the network.
+    BentoML's own reading answers a broken form, a missing file or an odd file name with status 500, and
+    fetches what a file field holds as text from the network.
     """
     try:
         form = await _form(request)
@@ -86,12 +87,15 @@ async def _fields(
             raise RequestError(
                 f"The field {one!r} was sent {len(uploads)} times; /classify_batch takes many files."
             )
-        most = Limits.from_environment().files
+        most = limits().files
         if len(uploads) > most:
-            raise RequestError(f"{len(uploads)} files are too many for one request: send at most {most}.", 413)
-        if any(isinstance(upload, str) for upload in uploads):
+            raise RequestError(
+                f"{len(uploads)} files are too many for one request: send at most {most}.", 413
+            )
+        files = [upload for upload in uploads if isinstance(upload, UploadFile)]
+        if len(files) < len(uploads):
             raise RequestError(f"The field {name!r} is text, not a file: send it with a file name.")
-        paths = await to_thread.run_sync(_lay_down, uploads)
+        paths = await to_thread.run_sync(_lay_down, files)
         fields: dict[str, Any] = {name: paths[0] if one else paths}
         if number:
             fields[number] = _number(form, number)
@@ -106,7 +110,7 @@ async def _form(request: Request) -> FormData:
         raise RequestError(f"Audio is sent as {FORM}, not as {_shown(kind)}: curl -F file=@song.mp3", 415)
     try:
         return await request.form(
-            max_files=10_000, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
+            max_files=limits().files + 1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
         )
     except HTTPException as error:
         raise RequestError(f"The form cannot be read: {str(error.detail).rstrip('.')}.") from error
@@ -149,7 +153,6 @@ def _number(form: FormData, name: str) -> float | None:
             raise ValueError
         return float(value)
     except (ValueError, OverflowError, RecursionError):
-        raise RequestError(f"The field {name!r} is a number of seconds, not {_shown(str(given[0]))!r}.") from None
-
-
-__all__ = ["BatchUpload", "Refused", "TimelineUpload", "Upload"]
+        raise RequestError(
+            f"The field {name!r} is a number of seconds, not {_shown(str(given[0]))!r}."
+        ) from None
