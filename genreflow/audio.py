@@ -75,9 +75,10 @@ class Bounds:
 
     def check(self, frames: int, rate: int, name: str) -> None:
         """Refuse a file of so many frames at `rate` Hz, or one that has taken too long to get there."""
-        if frames > self.frames(rate):
+        most = self.frames(rate)
+        if frames > most:
             raise AudioError(
-                f"{name} is too long: more than {self.frames(rate) / rate:.0f} s at {rate} Hz is not decoded; "
+                f"{name} is too long: more than {most / rate:.0f} s at {rate} Hz is not decoded; "
                 "cut it first.",
                 "too-long",
             )
@@ -284,6 +285,10 @@ def _decode_av(file: BinaryIO | io.FileIO, name: str, bounds: Bounds, refusal: s
             if not container.streams.audio:
                 raise AudioError(f"{name} has no sound: there is no audio stream in it.", "no-sound")
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise AudioError(
+                    f"{name} is not audio that can be decoded: its encoding is unknown.", "not-audio"
+                )
             rate, channels = int(stream.codec_context.sample_rate), int(stream.codec_context.channels)
             _check_rate(rate, name)
             kind = container.format.name.split(",")[0]

@@ -1,7 +1,7 @@
 """When an answer is not to be relied on: low confidence, or what was heard is no music, as far as that shows.
 
 A classifier of ten genres names one of them for whatever it hears. Silence, noise and a steady tone are told
-from the sound itself, before any model; speech is not: telling it from rap or a cappella takes a trained model.
+from the sound itself, without a model; speech is not: telling it from rap or a cappella takes a trained one.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""What a request may ask for, who may ask, and how it is refused: a status, one sentence, nothing of the host."""
+"""What a request may ask for, who may ask, how it is refused: a status, one sentence, nothing of the host."""
 
 import asyncio
 import base64
@@ -69,7 +69,7 @@ class Limits(Frozen):
     """Of one song: an hour, and a little."""
     min_seconds: float = Field(default=1.0, ge=0)
     windows: int = Field(default=2_000, gt=0)
-    """Of one timeline."""
+    """Of a timeline whose hop was asked for; the model's own hop is always answered."""
     files: int = Field(default=64, gt=0)
     """Of one batch."""
     requests: int = Field(default=64, gt=0)
@@ -130,7 +130,10 @@ def refuse(error: GenreflowError) -> NoReturn:
 
 def quiet_refusals(record: logging.LogRecord) -> bool:
     """A logging filter: BentoML writes a traceback for every refused upload."""
-    return not (record.exc_info and isinstance(record.exc_info[1], Refused | RequestError))
+    error = record.exc_info[1] if record.exc_info else None
+    return not (
+        isinstance(error, BentoMLException) and (isinstance(error, Refused) or error.error_code < 500)
+    )
 
 
 class Places:

@@ -32,7 +32,7 @@ class Inferring:
 def record(
     genre: str, confidence: float, unsure: bool, seconds: float, latency: float, lineage: Lineage
 ) -> None:
-    """Write one answer to BentoML's monitor: what was said, by which model, of how long a song, in what time."""
+    """Write to BentoML's monitor what was said, by which model, of how long a song, and in what time."""
     with bentoml.monitor(MONITOR) as monitor:
         monitor.log(genre, name="genre", role="prediction", data_type="categorical")
         monitor.log(round(confidence, 6), name="confidence", role="prediction", data_type="numerical")

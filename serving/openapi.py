@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from serving.answers import Problem
+from serving.answers import Answer, BatchAnswer, Curve, Lineage, ModelCard, Problem, Stretch
 
+ANSWERS = (Answer, BatchAnswer, Curve, Lineage, ModelCard, Problem, Stretch)
 SCHEMA = "#/components/schemas/Problem"
 COMMON = {
     "400": "The request or its file is no good; the sentence says why",
@@ -18,7 +19,10 @@ OF_MODEL = ("401", "503")
 def specification(service: Any) -> dict[str, Any]:
     """The description of a BentoML service, as JSON values."""
     described: dict[str, Any] = service.openapi_spec.asdict()
-    described["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+    for answer in ANSWERS:
+        schema = answer.model_json_schema(ref_template="#/components/schemas/{model}")
+        schema.pop("$defs", None)
+        described["components"]["schemas"][answer.__name__] = schema
     for path, operations in described["paths"].items():
         for method, operation in operations.items():
             if method == "post":

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import bentoml
-import httpx
 import numpy as np
 from bentoml.exceptions import BentoMLException
 from fastapi import FastAPI
@@ -49,7 +49,7 @@ CHUNKS_ON_THE_WAY = 2
 """Of one request: one is inferred while the next is prepared, and others' windows come between."""
 BENTO_SECONDS = round(REQUEST_SECONDS) + 20
 """BentoML's own patience, longer than ours: its answer would have no sentence."""
-TRIES = 2
+TRIES = 3
 
 Row = tuple[str, NDArray[np.float32]]
 """A window on its way in: the model it was prepared for, what the model takes."""
@@ -72,7 +72,14 @@ def pinned_tag() -> str:
     return tag
 
 
-@bentoml.service(name="inference", workers=1, traffic={"timeout": BENTO_SECONDS})
+@bentoml.service(
+    name="inference",
+    workers=1,
+    traffic={"timeout": BENTO_SECONDS},
+    logging={"access": {"enabled": False}},  # the front logs each request
+    # BentoML's client begins a new session after so many requests, and breaks off those under way in the old.
+    runner_connection={"max_requests": 1_000_000_000, "max_age": 1e9},
+)
 class Inference:
     """Infers windows of all requests together; each with the model that it was prepared for."""
 
@@ -227,9 +234,8 @@ class GenreClassifier:
             began = time.perf_counter()
             samples, seconds = await self._in_thread(self._decode, file, hearing.sample_rate)
             self.figures.decode.observe(time.perf_counter() - began)
-            hop = hop_seconds or hearing.hop_seconds
-            runtime.check_hop(hop, seconds, self.limits.windows)
-            long = seconds / hop > LONG_WINDOWS
+            runtime.check_hop(hop_seconds, seconds, self.limits.windows)
+            long = seconds / (hop_seconds or hearing.hop_seconds) > LONG_WINDOWS
             if not long:
                 return await self._infer(model, samples, seconds, hop_seconds)
         async with self.places.long():
@@ -282,12 +288,16 @@ class GenreClassifier:
         return Described.model_validate(await self._ask("described"))
 
     async def _ask(self, what: str, *arguments: Any) -> Any:
-        """Call the inner service; once more where it died over it, for inferring twice does no harm."""
+        """Call the inner service; again where the connection broke, for inferring twice does no harm.
+
+        It breaks where the inner service died, or closed an idle connection just as it was taken again
+        (bentoml/BentoML#4971).
+        """
         inner: Any = self.inference
         for attempt in range(TRIES):
             try:
                 return await getattr(inner.to_async, what)(*arguments)
-            except (httpx.TransportError, BentoMLException) as error:
+            except (aiohttp.ClientError, BentoMLException, OSError, RuntimeError) as error:
                 if attempt + 1 == TRIES:
                     raise RequestError(
                         "The service cannot infer at the moment: try again in a few seconds.", 503

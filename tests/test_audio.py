@@ -79,6 +79,12 @@ def test_channels_are_averaged_at_any_rate(tmp_path: Path, rate: int, channels: 
     np.testing.assert_allclose(heard.samples, voices.mean(axis=1), atol=1e-6)
 
 
+def test_a_wav_in_an_unknown_encoding_is_refused_with_a_sentence() -> None:
+    chunk = struct.pack("<4sIHHIIHH", b"fmt ", 16, 0x7777, 1, 8_000, 16_000, 2, 16)
+    body = b"WAVE" + chunk + b"data" + struct.pack("<I", 16_000) + bytes(16_000)
+    assert "encoding is unknown" in str(refusal(b"RIFF" + struct.pack("<I", len(body)) + body))
+
+
 def test_a_thousand_channels_are_decoded_in_blocks_of_the_same_memory(tmp_path: Path) -> None:
     path = tmp_path / "wide.wav"
     soundfile.write(path, np.zeros((30_000, 1_000), np.int16), 8_000)
