@@ -7,7 +7,7 @@ from pathlib import Path
 def _take_the_library_beside() -> None:
     """Forget a `genreflow` imported from elsewhere: a bento is served with the code it was built from.
 
-    `bentoml serve genreflow:<tag>` first tries the name as a module, and finds it where genreflow is installed.
+    `bentoml serve genreflow:<tag>` tries the name as a module first, and finds one where it is installed.
     """
     loaded = sys.modules.get("genreflow")
     if loaded is None or Path(str(loaded.__file__)).parent.parent == Path(__file__).parent.parent:
