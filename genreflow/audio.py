@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,8 @@ MAX_SAMPLES = int(MAX_SECONDS) * 48_000
 UNHEARD_SHARE = 0.05
 """Of a window: a rest after the last whole window that is shorter gets no window of its own."""
 
-BLOCK_FRAMES = 1 << 18
-"""Frames decoded at once, so that only the mono mean of a file with many channels is ever whole in memory."""
+BLOCK_SAMPLES = 1 << 18
+"""Samples of all channels decoded at once: only the mono mean of a file is ever whole in memory."""
 
 INTACT_SHARE = 0.99
 """A file that holds less than this share of what its own header claims is truncated."""
@@ -60,8 +61,40 @@ class Audio:
         return len(self.samples) / self.sample_rate
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """How much may become of one file."""
+
+    seconds: float
+    """Of audio."""
+    until: float | None
+    """On the monotonic clock, when decoding is given up."""
+
+    def frames(self, rate: int) -> int:
+        return min(int(self.seconds * rate), MAX_SAMPLES)
+
+    def check(self, frames: int, rate: int, name: str) -> None:
+        """Refuse a file of so many frames at `rate` Hz, or one that has taken too long to get there."""
+        most = self.frames(rate)
+        if frames > most:
+            raise AudioError(
+                f"{name} is too long: more than {most / rate:.0f} s at {rate} Hz is not decoded; "
+                "cut it first.",
+                "too-long",
+            )
+        if self.until is not None and time.monotonic() > self.until:
+            raise AudioError(
+                f"{name} takes too long to decode: given up after {frames / rate:.0f} s of audio; "
+                "convert it to wav, flac or mp3 first.",
+                "too-slow",
+            )
+
+
 def decode(
-    source: Path | str | bytes | BinaryIO, name: str | None = None, max_seconds: float = MAX_SECONDS
+    source: Path | str | bytes | BinaryIO,
+    name: str | None = None,
+    max_seconds: float = MAX_SECONDS,
+    patience: float | None = None,
 ) -> Audio:
     """Decode wav, au, flac, mp3, ogg, opus (libsndfile), m4a, webm, mp4 (PyAV) to mono.
 
@@ -71,23 +104,25 @@ def decode(
         source: a path, a whole file's bytes, or an open seekable binary file (left open).
         name: what errors call it.
         max_seconds: longer audio is refused.
+        patience: seconds that decoding itself may take; without limit where None.
 
     Returns:
         The mean over channels at the file's own rate; at least one sample, all finite.
 
     Raises:
         AudioError: there is no usable audio in it; `reason` is one of `unreadable`, `empty`, `not-audio`,
-            `no-sound`, `truncated`, `not-finite`, `too-long`, `sample-rate`.
+            `no-sound`, `truncated`, `not-finite`, `too-long`, `too-slow`, `sample-rate`.
     """
+    bounds = Bounds(max_seconds, None if patience is None else time.monotonic() + patience)
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), name or "the audio", max_seconds)
+        return _decode(io.BytesIO(source), name or "the audio", bounds)
     if not isinstance(source, str | Path):
-        return _decode(source, name or str(getattr(source, "name", "the audio")), max_seconds)
+        return _decode(source, name or str(getattr(source, "name", "the audio")), bounds)
     name = name or str(source)
     try:
         # unbuffered: libsndfile takes the descriptor, PyAV the object, and both must see the same position
         with Path(source).open("rb", buffering=0) as file:
-            return _decode(file, name, max_seconds)
+            return _decode(file, name, bounds)
     except OSError as error:
         raise AudioError(f"{name} cannot be read: {error.strerror or error}.", "unreadable") from error
 
@@ -138,7 +173,7 @@ def cut_windows(
     return windows.astype(np.float32, copy=False), starts
 
 
-def _decode(file: BinaryIO | io.FileIO, name: str, max_seconds: float) -> Audio:
+def _decode(file: BinaryIO | io.FileIO, name: str, bounds: Bounds) -> Audio:
     file.seek(0)
     head = file.read(64)
     if not head:
@@ -147,11 +182,11 @@ def _decode(file: BinaryIO | io.FileIO, name: str, max_seconds: float) -> Audio:
         raise AudioError(f"{name} is text, not audio: it begins with {text!r}.", "not-audio")
     _check_header(file, name)
     try:
-        audio = _decode_soundfile(file, name, max_seconds)
+        audio = _decode_soundfile(file, name, bounds)
     except soundfile.LibsndfileError as error:
-        audio = _decode_av(file, name, max_seconds, error.error_string)
+        audio = _decode_av(file, name, bounds, error.error_string)
     except TypeError:  # an open file whose name ends in .raw: soundfile judges by it
-        audio = _decode_av(file, name, max_seconds, "Format not recognised")
+        audio = _decode_av(file, name, bounds, "Format not recognised")
     if len(audio.samples) == 0:
         raise AudioError(f"{name} holds no samples.", "empty")
     if not np.isfinite(audio.samples).all():
@@ -202,29 +237,29 @@ def _claimed_data(file: BinaryIO | io.FileIO) -> tuple[int, int] | None:
         position += 8 + size + size % 2
 
 
-def _decode_soundfile(file: BinaryIO | io.FileIO, name: str, max_seconds: float) -> Audio:
+def _decode_soundfile(file: BinaryIO | io.FileIO, name: str, bounds: Bounds) -> Audio:
     file.seek(0)
     # a descriptor has no name, so that libsndfile cannot judge by the extension
     handle = file.fileno() if isinstance(file, io.FileIO) else file
     with soundfile.SoundFile(handle, closefd=False) as sound:
         rate, claimed = int(sound.samplerate), int(sound.frames)
         _check_rate(rate, name)
-        limit = _limit(rate, max_seconds)
         if claimed < UNKNOWN_LENGTH:
-            _check_length(claimed, limit, rate, name)
+            bounds.check(claimed, rate, name)
         blocks: list[NDArray[np.float32]] = []
         read = 0
+        block_frames = max(1, BLOCK_SAMPLES // int(sound.channels))
         while True:
             try:
-                block = sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+                block = sound.read(block_frames, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
                 raise AudioError(
                     f"{name} is truncated or damaged: {error.error_string}", "truncated"
                 ) from error
             blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32))
             read += len(block)
-            _check_length(read, limit, rate, name)
-            if len(block) < BLOCK_FRAMES:
+            bounds.check(read, rate, name)
+            if len(block) < block_frames:
                 break
         if claimed < UNKNOWN_LENGTH and read < claimed * INTACT_SHARE:
             raise AudioError(_short(name, claimed / rate, read / rate), "truncated")
@@ -240,7 +275,7 @@ def _decode_soundfile(file: BinaryIO | io.FileIO, name: str, max_seconds: float)
         )
 
 
-def _decode_av(file: BinaryIO | io.FileIO, name: str, max_seconds: float, refusal: str) -> Audio:
+def _decode_av(file: BinaryIO | io.FileIO, name: str, bounds: Bounds, refusal: str) -> Audio:
     # imported here: only the formats that libsndfile does not read pay for it
     import av
 
@@ -250,9 +285,12 @@ def _decode_av(file: BinaryIO | io.FileIO, name: str, max_seconds: float, refusa
             if not container.streams.audio:
                 raise AudioError(f"{name} has no sound: there is no audio stream in it.", "no-sound")
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise AudioError(
+                    f"{name} is not audio that can be decoded: its encoding is unknown.", "not-audio"
+                )
             rate, channels = int(stream.codec_context.sample_rate), int(stream.codec_context.channels)
             _check_rate(rate, name)
-            limit = _limit(rate, max_seconds)
             kind = container.format.name.split(",")[0]
             claimed = 0.0
             if kind not in LENGTH_KEEPERS:
@@ -261,14 +299,14 @@ def _decode_av(file: BinaryIO | io.FileIO, name: str, max_seconds: float, refusa
                 claimed = float(stream.duration * stream.time_base)
             elif container.duration is not None and len(container.streams) == 1:
                 claimed = container.duration / av.time_base
-            _check_length(int(claimed * rate), limit, rate, name)
+            bounds.check(int(claimed * rate), rate, name)
             blocks: list[NDArray[np.float32]] = []
             read = 0
             try:
                 for block in _av_blocks(av, container, stream, rate):
                     blocks.append(block)
                     read += len(block)
-                    _check_length(read, limit, rate, name)
+                    bounds.check(read, rate, name)
             except av.error.InvalidDataError as error:
                 if not claimed:
                     raise AudioError(
@@ -301,18 +339,6 @@ def _check_rate(rate: int, name: str) -> None:
             f"{name} has a sample rate of {rate} Hz; "
             f"between {MIN_SAMPLE_RATE} and {MAX_SAMPLE_RATE} is understood.",
             "sample-rate",
-        )
-
-
-def _limit(rate: int, max_seconds: float) -> int:
-    return min(int(max_seconds * rate), MAX_SAMPLES)
-
-
-def _check_length(frames: int, limit: int, rate: int, name: str) -> None:
-    if frames > limit:
-        raise AudioError(
-            f"{name} is too long: more than {limit / rate:.0f} s at {rate} Hz is not decoded; cut it first.",
-            "too-long",
         )
 
 

@@ -35,3 +35,11 @@ class TrainingError(GenreflowError):
 
 class RegistryError(GenreflowError):
     """The MLflow registry cannot do what was asked of it."""
+
+
+class RequestError(GenreflowError):
+    """A request that the service does not answer; `status` is the HTTP status it is refused with."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status

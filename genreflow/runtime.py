@@ -25,7 +25,7 @@ from genreflow.artifacts import (
     file_digest,
     text_digest,
 )
-from genreflow.audio import cut_windows, decode, plan_windows, resample
+from genreflow.audio import MAX_SECONDS, cut_windows, decode, plan_windows, resample
 from genreflow.errors import ModelError, SettingsError
 from genreflow.features import represent
 
@@ -151,10 +151,19 @@ class Timeline:
 class Classifier:
     """A model ready to answer: what it is, how it hears, and `predict` from inputs to logits."""
 
-    def __init__(self, document: ModelDocument, predict: Predict, runtime: str, precision: str) -> None:
+    def __init__(
+        self,
+        document: ModelDocument,
+        predict: Predict,
+        runtime: str,
+        precision: str,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self.document = document
         self.runtime = runtime
         self.precision = precision
+        self.notes = notes
+        """What was not as wished when it was loaded, a sentence each."""
         self._predict = predict
 
     def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -185,7 +194,7 @@ class Classifier:
         """
         batches = [
             (self.logits(inputs), starts)
-            for inputs, starts in _hear_in_batches(self.document.hearing, samples, sample_rate, hop_seconds)
+            for inputs, starts in hear_in_batches(self.document.hearing, samples, sample_rate, hop_seconds)
         ]
         return np.concatenate([logits for logits, _ in batches]), np.concatenate(
             [starts for _, starts in batches]
@@ -218,17 +227,11 @@ class Classifier:
         self, samples: NDArray[np.float32], sample_rate: int, hop_seconds: float | None = None
     ) -> Timeline:
         """The timeline of a waveform (n,) at `sample_rate` Hz."""
-        if hop_seconds is not None and not hop_seconds > 0:
-            raise SettingsError(f"A timeline's hop is more than 0 seconds, not {hop_seconds}.")
-        if hop_seconds and len(samples) / sample_rate / hop_seconds > MAX_TIMELINE_WINDOWS:
-            raise SettingsError(
-                f"A hop of {hop_seconds:g} s cuts {len(samples) / sample_rate:.0f} s of music into more than "
-                f"{MAX_TIMELINE_WINDOWS} windows; take a longer one."
-            )
+        check_hop(hop_seconds, len(samples) / sample_rate)
         logits, starts = self.listen(samples, sample_rate, hop_seconds)
-        ends = np.minimum(starts + self.document.hearing.window_seconds, len(samples) / sample_rate)
-        ends[-1] = len(samples) / sample_rate  # a small rest is left unheard, but belongs to the song
-        return Timeline(starts, ends, self.probabilities(logits), self.document.genres)
+        window = self.document.hearing.window_seconds
+        seconds = len(samples) / sample_rate
+        return timeline(self.probabilities(logits), starts, window, self.document.genres, seconds)
 
     def check_reference(self, folder: Path) -> float:
         """Largest absolute difference, on this processor, to the probabilities that lie in a packaged folder.
@@ -260,6 +263,36 @@ def classification(
         seconds=seconds,
         windows=len(probabilities),
     )
+
+
+def timeline(
+    probabilities: NDArray[np.float32],
+    starts: NDArray[np.float64],
+    window_seconds: float,
+    genres: tuple[str, ...],
+    seconds: float,
+) -> Timeline:
+    """The timeline of a song of so many seconds from its windows' probabilities (windows, genres)."""
+    ends = np.minimum(starts + window_seconds, seconds)
+    ends[-1] = seconds  # a small rest is left unheard, but belongs to the song
+    return Timeline(starts, ends, probabilities, genres)
+
+
+def check_hop(hop_seconds: float | None, seconds: float, most: int = MAX_TIMELINE_WINDOWS) -> None:
+    """Refuse a hop that is none, or that cuts a song of so many seconds into more than `most` windows.
+
+    Raises:
+        SettingsError: says what is wrong with it.
+    """
+    if hop_seconds is not None and not 0 < hop_seconds <= MAX_SECONDS:
+        raise SettingsError(
+            f"A timeline's hop is more than 0 and at most {MAX_SECONDS:g} seconds, not {hop_seconds:g}."
+        )
+    if hop_seconds and seconds / hop_seconds > most:
+        raise SettingsError(
+            f"A hop of {hop_seconds:g} s cuts {seconds:.0f} s of music into more than {most} windows; "
+            "take a longer one."
+        )
 
 
 def majority(probabilities: NDArray[np.float32]) -> int:
@@ -316,11 +349,13 @@ def load_checked(folder: Path | str, runtime: str = "auto") -> Classifier:
     if difference <= PARITY[classifier.precision].probability_difference:
         return classifier
     if classifier.precision != "f32":
-        log.warning(
-            "%s in %s is %.4f off the packaged answers of %s on this processor: serving in f32.",
-            classifier.runtime, classifier.precision, difference, folder,
-        )  # fmt: skip
+        note = (
+            f"{classifier.runtime} in {classifier.precision} is {difference:.4f} off the packaged answers "
+            "on this processor: serving in f32."
+        )
+        log.warning("%s: %s", folder, note)
         classifier = load(folder, runtime, "f32")
+        classifier.notes += (note,)
         difference = classifier.check_reference(Path(folder))
     if difference > PARITY["f32"].probability_difference:
         raise ModelError(
@@ -499,6 +534,7 @@ def _load_packaged(folder: Path, runtime: str, precision: Precision | None, devi
         raise ModelError(
             f"The packaged model in {folder} is not what it was: {wrong}. Fetch or package it anew."
         )
+    notes: tuple[str, ...] = ()
     if runtime != "pytorch":
         chosen, reason = _choose_openvino(document.runtimes, precision)
         if chosen is not None:
@@ -507,13 +543,17 @@ def _load_packaged(folder: Path, runtime: str, precision: Precision | None, devi
             )
         if runtime == "openvino":
             raise ModelError(f"The packaged model in {folder} cannot be served by OpenVINO here: {reason}.")
-        log.warning("OpenVINO does not serve %s (%s): using PyTorch.", folder, reason)
+        note = f"OpenVINO does not serve this model here ({reason}): using PyTorch."
+        log.warning("%s: %s", folder, note)
+        notes = (note,)
     refused = any(
         one.name == "pytorch" and one.precision == "bf16" and not one.usable for one in document.runtimes
     )
     if precision is None and refused:
         precision = "f32"
-    return load_pytorch(folder / MODEL_FOLDER, document.model, precision, device)
+    classifier = load_pytorch(folder / MODEL_FOLDER, document.model, precision, device)
+    classifier.notes = notes
+    return classifier
 
 
 def _choose_openvino(
@@ -536,7 +576,7 @@ def _choose_openvino(
     return None, "; ".join(reasons)
 
 
-def _hear_in_batches(
+def hear_in_batches(
     hearing: Hearing, samples: NDArray[np.float32], sample_rate: int, hop_seconds: float | None
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float64]]]:
     """What `features.hear` gives, at most `BATCH_WINDOWS` windows at a time: inputs and starts in seconds."""

@@ -287,22 +287,17 @@ def serve(
     model: Alias = "champion",
     port: Annotated[int, typer.Option(help="Where the service listens.")] = 3000,
     host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
+    poll: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks for a new champion.")
+    ] = 10.0,
 ) -> None:
-    """Build a registered model's bento where needed, and serve it over HTTP."""
+    """Build a registered model's bento where needed, and serve it over HTTP; follow its alias."""
     from genreflow import home
 
     home.free_port(host, port)
-    from serving import build as serving_build
+    from serving import run as serving_run
 
-    bento = serving_build.build(model)
-    sys.stderr.write(f"{bento.tag} on http://{host}:{port} (Ctrl-C ends it)\n")
-    command = [sys.executable, "-m", "bentoml", "serve", str(bento.tag), "--host", host, "--port", str(port)]
-    try:
-        code = subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        return
-    if code:
-        raise GenreflowError(f"The service ended with status {code}; what it said is above.")
+    serving_run.serve(model, host, port, poll, _note)
 
 
 @app.command()
@@ -438,6 +433,10 @@ def _tell(text: str) -> None:
     """Results go to stdout; nothing else does."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(text + "\n")
 
 
 def _complain(sentence: str) -> None:

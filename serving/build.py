@@ -1,9 +1,14 @@
 """The bento of a registered model: its packaged files under a pinned tag, the service, the core library."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from importlib.metadata import requires, version
 from pathlib import Path
+from typing import Any
 
 import bentoml
 from packaging.requirements import Requirement
@@ -11,14 +16,16 @@ from packaging.requirements import Requirement
 import genreflow
 from genreflow import registry
 from genreflow.artifacts import PackagedDocument, code_digest, file_digest, text_digest
+from genreflow.errors import ModelError
 from genreflow.registry.registration import pytorch_requirements
 
 NAME = "genreflow"
 DIGEST_CHARACTERS = 12
 CODE_CHARACTERS = 8
-MODEL_TAG_FILE = "MODEL_TAG"
-SERVICE = "service:GenreClassifier"
-"""In the bento the service is a module of its own, beside the library that it stands on."""
+SERVICE = "serving.service:GenreClassifier"
+MODEL_TAG_FILE = "serving/MODEL_TAG"
+EXTRA = ("bentoml", "fastapi", "python-multipart")
+"""What the service needs beside the library's core."""
 
 
 def import_model(model: str = "champion") -> bentoml.Model:
@@ -42,7 +49,11 @@ def import_model(model: str = "champion") -> bentoml.Model:
     try:
         return bentoml.models.get(tag)
     except bentoml.exceptions.NotFound:
-        with bentoml.models.create(tag, labels=labels) as stored:
+        facts: dict[str, Any] = {"reason": registered.tags.get("decision_reason")}
+        if "accuracy" in registered.tags:
+            facts["accuracy"] = float(registered.tags["accuracy"])
+            facts["accuracy_ci95"] = json.loads(registered.tags["accuracy_ci95"])
+        with bentoml.models.create(tag, labels=labels, metadata=facts) as stored:
             shutil.copytree(folder, stored.path, dirs_exist_ok=True)
         return stored
 
@@ -54,14 +65,17 @@ def build(model: str = "champion") -> bentoml.Bento:
 
     Raises:
         RegistryError: there is no such model.
+        ModelError: BentoML refuses to build it.
     """
     stored = import_model(model)
+    here = Path(__file__).parent
     # The service's code is part of the bento: the same model under changed code is another bento.
-    service = Path(__file__).parent / "service.py"
+    code_files = sorted(here.rglob("*.py"))
     requirements = [Requirement(line) for line in requires("genreflow") or []]
-    core = [f"{need.name}=={version(need.name)}" for need in requirements if need.marker is None]
-    packages = [*core, *pytorch_requirements(PackagedDocument.read(Path(stored.path)))]
-    code = text_digest([code_digest(), file_digest(service), *packages])
+    needed = [need.name for need in requirements if need.marker is None] + list(EXTRA)
+    packages = [f"{name}=={version(name)}" for name in needed]
+    packages += pytorch_requirements(PackagedDocument.read(Path(stored.path)))
+    code = text_digest([code_digest(), *(file_digest(path) for path in code_files), *packages])
     tag = f"{NAME}:{stored.tag.version}-{code[:CODE_CHARACTERS]}"
     try:
         return bentoml.bentos.get(tag)
@@ -70,16 +84,22 @@ def build(model: str = "champion") -> bentoml.Bento:
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
         library = Path(str(genreflow.__file__)).parent
-        shutil.copytree(library, context / library.name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(service, context)
-        (context / MODEL_TAG_FILE).write_text(str(stored.tag) + "\n")
-        return bentoml.build(
-            SERVICE,
-            name=NAME,
-            version=tag.partition(":")[2],
-            labels=dict(stored.info.labels),
-            include=["genreflow/**", "service.py", MODEL_TAG_FILE],
-            python={"packages": [*packages, f"bentoml=={version('bentoml')}"], "lock_packages": False},
-            models=[str(stored.tag)],
-            build_ctx=str(context),
-        )
+        for package in (library, here):
+            shutil.copytree(package, context / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+        (context / MODEL_TAG_FILE).write_text(f"{stored.tag}\n")
+        recipe = {
+            "service": SERVICE,
+            "name": NAME,
+            "labels": dict(stored.info.labels),
+            "include": ["genreflow/**", "serving/**"],
+            "python": {"packages": packages, "lock_packages": False},
+            "models": [str(stored.tag)],
+        }
+        (context / "bentofile.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+        # A process of its own: in this one the package `serving` is already imported, from elsewhere.
+        argv = [sys.executable, "-m", "bentoml", "build", "--version", tag.partition(":")[2], str(context)]
+        done = subprocess.run(argv, cwd=context, env=os.environ, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise ModelError(f"BentoML could not build {tag}: {said[-1] if said else 'without a word'}")
+    return bentoml.bentos.get(tag)

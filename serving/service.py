@@ -1,122 +1,344 @@
-"""The BentoML service: a packaged model behind `POST /classify` and `POST /timeline`.
+"""The BentoML service: a front that decodes and cuts windows, and an inner one that infers them in batches.
 
 It stands on the library's runtime and features alone: neither torch nor transformers is needed on a CPU. The
 model's tag is pinned: by the file `MODEL_TAG` in a bento, by `GENREFLOW_MODEL_TAG` beside a checkout.
 """
 
+import asyncio
+import logging
 import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
+import aiohttp
 import bentoml
-from bentoml.exceptions import InvalidArgument
-from pydantic import BaseModel, Field
+import numpy as np
+from bentoml.exceptions import BentoMLException
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from numpy.typing import NDArray
 
-from genreflow import runtime
-from genreflow.errors import AudioError, SettingsError
+from genreflow import doubt, runtime
+from genreflow.audio import decode, resample
+from genreflow.errors import AudioError, GenreflowError, RequestError
+from serving.answers import Answer, BatchAnswer, Curve, ModelCard
+from serving.champion import Described, Models
+from serving.limits import (
+    DECODE_SECONDS,
+    LONG_WINDOWS,
+    REQUEST_SECONDS,
+    Door,
+    Places,
+    limits,
+    quiet_refusals,
+    refuse,
+)
+from serving.monitoring import MONITORING_VARIABLE, Inferring, Listening, record
+from serving.openapi import specification
+from serving.uploads import AudioFile, AudioFiles, BatchUpload, HopSeconds, TimelineUpload, Upload
 
 TAG_FILE = Path(__file__).parent / "MODEL_TAG"
 TAG_VARIABLE = "GENREFLOW_MODEL_TAG"
-MAX_SECONDS_OF_A_REQUEST = 300
+BATCH_WINDOWS = runtime.BATCH_WINDOWS
+CHUNKS_ON_THE_WAY = 2
+"""Of one request: one is inferred while the next is prepared, and others' windows come between."""
+BENTO_SECONDS = round(REQUEST_SECONDS) + 20
+"""BentoML's own patience, longer than ours: its answer would have no sentence."""
+TRIES = 3
+
+Row = tuple[str, NDArray[np.float32]]
+"""A window on its way in: the model it was prepared for, what the model takes."""
+Result = tuple[NDArray[np.float32] | None, float]
+"""A window's logits, None where that model is no longer there, and how many seconds its batch took."""
+
+logging.getLogger("bentoml._internal.server.http_app").addFilter(quiet_refusals)
 
 
 def pinned_tag() -> str:
     """The model tag this service was built for; `:latest` would be whatever was imported last here."""
-    return TAG_FILE.read_text().strip() if TAG_FILE.is_file() else os.environ[TAG_VARIABLE]
+    if TAG_FILE.is_file():
+        return TAG_FILE.read_text().strip()
+    tag = os.environ.get(TAG_VARIABLE)
+    if not tag:
+        raise RuntimeError(
+            f"Which model is to be served? Set {TAG_VARIABLE} to a tag that `bentoml models list` shows, or "
+            "serve a bento: genreflow build makes one."
+        )
+    return tag
 
 
-class Lineage(BaseModel):
-    """Which model answered, and what it was made from."""
-
-    model: str = Field(description="BentoML model tag")
-    version: str = Field(description="version in the MLflow registry")
-    run_id: str | None = Field(description="MLflow run that trained it")
-    digest: str = Field(description="sha256 over the weights and what decides the answers")
-    corpus_fingerprint: str
-    protocol: str
-    synthetic: bool = Field(
-        description="trained on synthetic music: a demonstration, not a classifier of real music"
-    )
-    runtime: str
-    precision: str
-
-
-class Answer(BaseModel):
-    """The genre of one clip."""
-
-    genre: str
-    confidence: float = Field(description="mean probability of `genre` over the windows, 0 to 1")
-    probabilities: dict[str, float]
-    vote: str = Field(description="the genre on top in most windows")
-    seconds: float = Field(description="seconds of audio analysed")
-    windows: int
-    lineage: Lineage
-
-
-class Stretch(BaseModel):
-    """A stretch of a song with one genre on top; times in seconds."""
-
-    start: float
-    end: float
-    genre: str
-    probability: float
-
-
-class Curve(BaseModel):
-    """The genres of a song over time."""
-
-    genres: list[str]
-    starts: list[float] = Field(description="window starts in seconds")
-    ends: list[float] = Field(description="window ends in seconds")
-    probabilities: list[list[float]] = Field(description="(windows, genres)")
-    segments: list[Stretch]
-    lineage: Lineage
-
-
-AudioFile = Annotated[Path, Field(description="wav, au, flac, mp3, ogg, opus, m4a, webm or mp4, any rate")]
-
-
-@bentoml.service(name="genreflow", traffic={"timeout": MAX_SECONDS_OF_A_REQUEST}, workers=1)
-class GenreClassifier:
-    """Classifies music by genre with the promoted model."""
+@bentoml.service(
+    name="inference",
+    workers=1,
+    traffic={"timeout": BENTO_SECONDS},
+    logging={"access": {"enabled": False}},  # the front logs each request
+    # BentoML's client begins a new session after so many requests, and breaks off those under way in the old.
+    runner_connection={"max_requests": 1_000_000_000, "max_age": 1e9},
+)
+class Inference:
+    """Infers windows of all requests together; each with the model that it was prepared for."""
 
     packaged = bentoml.models.BentoModel(pinned_tag())
 
     def __init__(self) -> None:
         stored: Any = self.packaged
-        self.classifier = runtime.load_checked(Path(stored.path))
-        labels = stored.info.labels
-        document = self.classifier.document
-        self.lineage = Lineage(
-            model=str(stored.tag),
-            version=labels["version"],
-            run_id=document.run_id,
-            digest=labels["digest"],
-            corpus_fingerprint=document.corpus_fingerprint,
-            protocol=document.protocol,
-            synthetic=document.synthetic,
-            runtime=self.classifier.runtime,
-            precision=self.classifier.precision,
+        self.models = Models(stored)
+        self.figures = Inferring(BATCH_WINDOWS)
+
+    @bentoml.api(batchable=True, max_batch_size=BATCH_WINDOWS, max_latency_ms=BENTO_SECONDS * 1000)
+    def infer(self, rows: list[Any]) -> list[Any]:
+        """`Row`s of any requests → a `Result` each."""
+        results: list[Result] = [(None, 0.0)] * len(rows)
+        for tag in {tag for tag, _ in rows}:  # more than one only while models change
+            places = [place for place, row in enumerate(rows) if row[0] == tag]
+            classifier = self.models.of(tag)
+            if classifier is None:
+                continue
+            began = time.perf_counter()
+            logits = classifier.logits(np.stack([rows[place][1] for place in places]))
+            took = time.perf_counter() - began
+            self.figures.inference.observe(took)
+            self.figures.windows.observe(len(places))
+            for place, row in zip(places, logits, strict=True):
+                results[place] = (row, took)
+        return results
+
+    @bentoml.api
+    async def described(self) -> dict[str, Any]:
+        """The model that answers now, as `Described`."""
+        return self.models.describe().model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What became of one file."""
+
+    model: Described
+    probabilities: NDArray[np.float32]
+    """(windows, genres)."""
+    starts: NDArray[np.float64]
+    """(windows,) seconds."""
+    samples: NDArray[np.float32]
+    """(n,) mono at the model's rate."""
+    seconds: float
+
+
+class ModelGone(Exception):
+    """The model that a request was prepared for is no longer there: it begins again with the present one."""
+
+
+web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+
+@bentoml.service(
+    name="genreflow",
+    workers=1,
+    traffic={"timeout": BENTO_SECONDS},
+    monitoring={
+        "enabled": True,
+        "type": "default",
+        "options": {"log_path": os.environ.get(MONITORING_VARIABLE, "monitoring")},
+    },
+)
+@bentoml.asgi_app(web, path="/")
+class GenreClassifier:
+    """Classifies music by genre with the promoted model."""
+
+    inference = bentoml.depends(Inference)
+
+    def __init__(self) -> None:
+        self.limits = limits()
+        self.places = Places()
+        self.figures = Listening()
+        self.threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="listen")
+
+    @bentoml.api(input_spec=Upload)
+    async def classify(self, file: AudioFile) -> Answer:
+        """The genre of an audio file, all probabilities, and the lineage of the model that answered."""
+        async with answering():
+            return await self.answer(file)
+
+    @bentoml.api(input_spec=TimelineUpload)
+    async def timeline(self, file: AudioFile, hop_seconds: HopSeconds = None) -> Curve:
+        """Probabilities over the song, and the stretches of one genre."""
+        async with answering():
+            return await self.curve(file, hop_seconds)
+
+    @bentoml.api(input_spec=BatchUpload)
+    async def classify_batch(self, files: AudioFiles) -> list[BatchAnswer]:
+        """The genres of many audio files, in their order; a file that is no good has its own error."""
+        async with answering():
+            return list(await asyncio.gather(*(self._one_of_many(file) for file in files)))
+
+    async def model(self) -> ModelCard:
+        """The card of the model that answers now."""
+        return (await self._model()).card
+
+    async def answer(self, file: Path) -> Answer:
+        """The answer for one file.
+
+        Raises:
+            GenreflowError: with a sentence for whoever sent it.
+        """
+        began = time.perf_counter()
+        heard = await self._hear(file, None)
+        found = runtime.classification(heard.probabilities, heard.model.genres, heard.seconds)
+        reason = await self._in_thread(doubt.reason, heard.samples, found.confidence)
+        lineage = heard.model.card.lineage
+        latency = time.perf_counter() - began
+        self.figures.whole.observe(latency)
+        record(found.genre, found.confidence, reason is not None, found.seconds, latency, lineage)
+        return Answer(
+            **found.to_dict(),
+            unsure=reason is not None,
+            threshold=doubt.UNSURE_BELOW,
+            reason=reason,
+            lineage=lineage,
         )
 
-    @bentoml.api
-    def classify(self, file: AudioFile) -> Answer:
-        """The genre of an audio file, all probabilities, and the lineage of the model that answered."""
-        try:
-            heard = self.classifier.classify(file)
-        except AudioError as error:
-            raise InvalidArgument(str(error)) from error
-        return Answer(**heard.to_dict(), lineage=self.lineage)
+    async def curve(self, file: Path, hop_seconds: float | None) -> Curve:
+        """The timeline of one file.
 
-    @bentoml.api
-    def timeline(
-        self,
-        file: AudioFile,
-        hop_seconds: Annotated[float | None, Field(description="seconds from window to window")] = None,
-    ) -> Curve:
-        """Probabilities over the song, and the stretches of one genre."""
+        Raises:
+            GenreflowError: with a sentence for whoever sent it.
+        """
+        runtime.check_hop(hop_seconds, 0.0)  # before the decoding
+        heard = await self._hear(file, hop_seconds)
+        window = heard.model.hearing.window_seconds
+        song = runtime.timeline(heard.probabilities, heard.starts, window, heard.model.genres, heard.seconds)
+        return Curve(**song.to_dict(), lineage=heard.model.card.lineage)
+
+    async def _one_of_many(self, file: Path) -> BatchAnswer:
         try:
-            heard = self.classifier.timeline(file, hop_seconds)
-        except (AudioError, SettingsError) as error:
-            raise InvalidArgument(str(error)) from error
-        return Curve(**heard.to_dict(), lineage=self.lineage)
+            return BatchAnswer(file=file.name, answer=await self.answer(file), error=None)
+        except GenreflowError as error:
+            return BatchAnswer(file=file.name, answer=None, error=str(error))
+
+    async def _hear(self, file: Path, hop_seconds: float | None) -> Heard:
+        """Decode, cut, infer: all windows of a file by one and the same model."""
+        for _ in range(TRIES):
+            try:
+                return await self._hear_with(await self._model(), file, hop_seconds)
+            except ModelGone:
+                continue
+        raise RequestError("The service is changing its model: try again in a few seconds.", 503)
+
+    async def _hear_with(self, model: Described, file: Path, hop_seconds: float | None) -> Heard:
+        hearing = model.hearing
+        async with self.places.short():
+            began = time.perf_counter()
+            samples, seconds = await self._in_thread(self._decode, file, hearing.sample_rate)
+            self.figures.decode.observe(time.perf_counter() - began)
+            runtime.check_hop(hop_seconds, seconds, self.limits.windows)
+            long = seconds / (hop_seconds or hearing.hop_seconds) > LONG_WINDOWS
+            if not long:
+                return await self._infer(model, samples, seconds, hop_seconds)
+        async with self.places.long():
+            return await self._infer(model, samples, seconds, hop_seconds)
+
+    def _decode(self, file: Path, rate: int) -> tuple[NDArray[np.float32], float]:
+        """Mono samples (n,) at `rate` Hz, and the seconds of the file."""
+        audio = decode(file, file.name, self.limits.seconds, DECODE_SECONDS)
+        if audio.seconds < self.limits.min_seconds:
+            raise AudioError(
+                f"{file.name} is too short: {audio.seconds:.2f} s; at least {self.limits.min_seconds:g} s.",
+                "too-short",
+            )
+        return resample(audio.samples, audio.sample_rate, rate), audio.seconds
+
+    async def _infer(
+        self, model: Described, samples: NDArray[np.float32], seconds: float, hop_seconds: float | None
+    ) -> Heard:
+        """Chunk by chunk, no more than a batch each and two on the way: others' windows come between."""
+        chunks = runtime.hear_in_batches(model.hearing, samples, model.hearing.sample_rate, hop_seconds)
+        starts: list[NDArray[np.float64]] = []
+        logits: list[NDArray[np.float32]] = []
+        sent: list[asyncio.Task[NDArray[np.float32]]] = []
+        try:
+            while (chunk := await self._in_thread(_next, chunks)) is not None:
+                if len(sent) == CHUNKS_ON_THE_WAY:
+                    logits.append(await sent.pop(0))
+                sent.append(asyncio.create_task(self._send(model.tag, chunk[0])))
+                starts.append(chunk[1])
+            while sent:
+                logits.append(await sent.pop(0))
+        finally:
+            for task in sent:
+                task.cancel()
+        probabilities = runtime.softmax(np.concatenate(logits) / model.temperature)
+        return Heard(model, probabilities, np.concatenate(starts), samples, seconds)
+
+    async def _send(self, tag: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, *input shape) → (n, genres) logits."""
+        began = time.perf_counter()
+        rows: list[Row] = [(tag, window) for window in inputs]
+        results: list[Result] = await self._ask("infer", rows)
+        taken = max(seconds for _, seconds in results)
+        self.figures.queue.observe(max(0.0, time.perf_counter() - began - taken))
+        if any(logits is None for logits, _ in results):
+            raise ModelGone
+        return np.stack([logits for logits, _ in results if logits is not None])
+
+    async def _model(self) -> Described:
+        return Described.model_validate(await self._ask("described"))
+
+    async def _ask(self, what: str, *arguments: Any) -> Any:
+        """Call the inner service; again where the connection broke, for inferring twice does no harm.
+
+        It breaks where the inner service died, or closed an idle connection just as it was taken again
+        (bentoml/BentoML#4971).
+        """
+        inner: Any = self.inference
+        for attempt in range(TRIES):
+            try:
+                return await getattr(inner.to_async, what)(*arguments)
+            except (aiohttp.ClientError, BentoMLException, OSError, RuntimeError) as error:
+                if attempt + 1 == TRIES:
+                    raise RequestError(
+                        "The service cannot infer at the moment: try again in a few seconds.", 503
+                    ) from error
+        raise AssertionError
+
+    async def _in_thread(self, function: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, function, *arguments)
+
+
+@asynccontextmanager
+async def answering() -> AsyncIterator[None]:
+    """Turn what goes wrong while a request is answered into a refusal with a sentence and a status."""
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            yield
+    except TimeoutError:
+        refuse(RequestError(f"The answer takes more than {REQUEST_SECONDS:g} s: send a shorter song.", 503))
+    except GenreflowError as error:
+        refuse(error)
+
+
+@web.get("/model", response_model=ModelCard, tags=["Service APIs"])
+async def model_card() -> Any:
+    """What the model that answers is, how good it was found to be, and whether the registry is followed."""
+    service: Any = bentoml.get_current_service()
+    async with answering():
+        return await service.model()
+
+
+@web.get("/docs.json", include_in_schema=False)
+async def openapi() -> JSONResponse:
+    return JSONResponse(specification(GenreClassifier))
+
+
+# BentoML's decorator makes it a `bentoml.Service`
+served: Any = GenreClassifier
+served.add_asgi_middleware(Door, limits=limits())
+
+
+def _next(
+    chunks: Iterator[tuple[NDArray[np.float32], NDArray[np.float64]]],
+) -> tuple[NDArray[np.float32], NDArray[np.float64]] | None:
+    return next(chunks, None)

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,34 @@ def test_channels_are_averaged_at_any_rate(tmp_path: Path, rate: int, channels: 
     np.testing.assert_allclose(heard.samples, voices.mean(axis=1), atol=1e-6)
 
 
+def test_a_wav_in_an_unknown_encoding_is_refused_with_a_sentence() -> None:
+    chunk = struct.pack("<4sIHHIIHH", b"fmt ", 16, 0x7777, 1, 8_000, 16_000, 2, 16)
+    body = b"WAVE" + chunk + b"data" + struct.pack("<I", 16_000) + bytes(16_000)
+    assert "encoding is unknown" in str(refusal(b"RIFF" + struct.pack("<I", len(body)) + body))
+
+
+def test_a_thousand_channels_are_decoded_in_blocks_of_the_same_memory(tmp_path: Path) -> None:
+    path = tmp_path / "wide.wav"
+    soundfile.write(path, np.zeros((30_000, 1_000), np.int16), 8_000)
+    tracemalloc.start()
+    heard = audio.decode(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert heard.channels == 1_000
+    assert len(heard.samples) == 30_000
+    assert peak < 20e6, "all channels at once would be 120 MB"
+
+
+@pytest.mark.parametrize("kind", ["flac", "m4a"])
+def test_decoding_that_takes_too_long_is_given_up_with_a_sentence(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path / f"song.{kind}", tone(2.0))
+    with pytest.raises(AudioError, match="takes too long to decode") as caught:
+        audio.decode(path, patience=0.0)
+    assert caught.value.reason == "too-slow"
+
+
 def test_a_file_longer_than_a_block_is_whole(tmp_path: Path) -> None:
-    samples = tone(audio.BLOCK_FRAMES * 2.5 / 22_050)
+    samples = tone(audio.BLOCK_SAMPLES * 2.5 / 22_050)
     assert len(decode(write(tmp_path / "long.flac", samples)).samples) == len(samples)
 
 

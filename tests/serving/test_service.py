@@ -1,8 +1,7 @@
 """The bento of the champion, served by a real process over HTTP."""
 
 import subprocess
-import sys
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 
 import bentoml
@@ -10,50 +9,9 @@ import numpy as np
 import pytest
 import requests
 import soundfile
-from candidates import write_corpus, write_evaluation, write_packaged
-from servers import free_port, served
+from services import CLI, SAMPLE_RATE, Service
 
-import genreflow
-from genreflow import registry
-from genreflow.artifacts import PackagedDocument
-from genreflow.runtime import Classification
-
-CLI = [sys.executable, "-m", "pipelines.cli"]
-SAMPLE_RATE = 8_000
-
-
-class Service:
-    """A running service, and what the same model answers without it."""
-
-    def __init__(self, address: str, song: Path, expected: Classification, digest: str) -> None:
-        self.address, self.song, self.expected, self.digest = address, song, expected, digest
-
-    def post(self, path: str, content: bytes, **fields: str) -> requests.Response:
-        files = {"file": ("upload", content)}
-        return requests.post(f"{self.address}/{path}", files=files, data=fields, timeout=60)
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    root = tmp_path_factory.mktemp("service")
-    environment = {"GENREFLOW_HOME": str(root / "home"), "BENTOML_HOME": str(root / "bentoml")}
-    song = root / "song.flac"
-    soundfile.write(song, np.random.default_rng(0).normal(size=3 * SAMPLE_RATE) * 0.1, SAMPLE_RATE)
-    packaged, evaluation, corpus = root / "packaged", root / "evaluation", root / "corpus"
-    write_packaged(packaged, 0, {})
-    write_corpus(corpus, {})
-    write_evaluation(evaluation, packaged, 0.8, {})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GENREFLOW_HOME", environment["GENREFLOW_HOME"])
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        registry.register(packaged, evaluation, corpus, None)
-        registry.set_champion("1", "the first")
-        expected = genreflow.load("champion").classify(song)
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    argv = [*CLI, "serve", "--port", str(port)]
-    with served(argv, root / "serve.log", environment, f"{address}/readyz"):
-        yield Service(address, song, expected, PackagedDocument.read(packaged).digest)
+from genreflow.runtime import BATCH_WINDOWS
 
 
 def requirements(bentoml_home: Path) -> str:
@@ -92,8 +50,13 @@ def test_a_clip_is_classified_as_the_library_does_with_the_lineage_of_the_model(
     assert found["probabilities"] == pytest.approx(service.expected.probabilities, abs=1e-5)
     assert found["seconds"] == pytest.approx(3.0)
     assert found["lineage"]["version"] == "1"
-    assert found["lineage"]["digest"] == service.digest
+    assert found["lineage"]["digest"] == service.champion.digest
     assert found["lineage"]["corpus_fingerprint"] == "c0" * 32
+
+
+def test_noise_is_answered_but_unsure(service: Service) -> None:
+    found = service.post("classify", service.song.read_bytes()).json()
+    assert (found["unsure"], found["reason"], found["threshold"]) == (True, "noise", 0.5)
 
 
 def test_a_song_has_a_timeline_at_the_hop_asked_for(service: Service) -> None:
@@ -103,20 +66,89 @@ def test_a_song_has_a_timeline_at_the_hop_asked_for(service: Service) -> None:
     assert found["segments"][-1]["end"] == pytest.approx(3.0)
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [(b"<html>not audio</html>", "text, not audio"), (b"", "empty")],
-    ids=["html", "empty"],
-)
-def test_what_is_no_audio_is_refused_with_a_sentence(service: Service, content: bytes, said: str) -> None:
-    answer = service.post("classify", content)
-    assert answer.status_code == 400
-    assert said in answer.text
+def test_of_many_files_a_bad_one_does_not_spoil_the_others(service: Service) -> None:
+    song = service.song.read_bytes()
+    files = [
+        ("files", (name, content)) for name, content in (("a.flac", song), ("b.mp3", b""), ("c.flac", song))
+    ]
+    answer = requests.post(f"{service.address}/classify_batch", files=files, timeout=60)
+    assert answer.status_code == 200, answer.text
+    first, bad, last = answer.json()
+    assert [one["file"] for one in (first, bad, last)] == ["a.flac", "b.mp3", "c.flac"]
+    assert first["answer"]["genre"] == last["answer"]["genre"] == service.expected.genre
+    assert first["error"] is None
+    assert bad["answer"] is None
+    assert bad["error"] == "b.mp3 is empty: it holds no bytes."
+
+
+def test_the_models_card_says_what_it_is_and_that_the_registry_is_followed(service: Service) -> None:
+    card = service.model()
+    assert card["registry"] == "connected"
+    assert card["accuracy"] == 0.8
+    assert card["accuracy_ci95"] == [0.75, 0.84]
+    assert card["reason"] == "the first"
+    assert card["notes"] == []
+
+
+def test_every_address_is_described_with_its_errors(service: Service) -> None:
+    described = requests.get(f"{service.address}/docs.json", timeout=60).json()
+    for path in ("/classify", "/timeline", "/classify_batch"):
+        responses = described["paths"][path]["post"]["responses"]
+        assert {"200", "400", "413", "415", "503"} <= responses.keys()
+        schema = responses["400"]["content"]["application/json"]["schema"]
+        assert schema == {"$ref": "#/components/schemas/Problem"}
+    assert "get" in described["paths"]["/model"]
+    schemas = described["components"]["schemas"]
+    assert {"Answer", "Curve", "BatchAnswer", "ModelCard", "Problem", "Lineage", "Stretch"} <= schemas.keys()
+    assert schemas["Answer"]["example"]["genre"] == "jazz"
+
+
+def test_concurrent_requests_share_batches_and_each_gets_its_own_answer(
+    service: Service, tmp_path: Path
+) -> None:
+    loud = [round(0.02 * (1 + one), 2) for one in range(12)]
+    songs = []
+    for one, level in enumerate(loud):
+        path = tmp_path / f"{one}.wav"
+        samples = np.random.default_rng(one).normal(size=round((1 + one / 4) * SAMPLE_RATE)) * level
+        soundfile.write(path, samples, SAMPLE_RATE)
+        songs.append(path.read_bytes())
+    alone = [service.post("classify", song).json()["probabilities"] for song in songs]
+    together: list[dict[str, float] | None] = [None] * len(songs)
+
+    def ask(one: int) -> None:
+        together[one] = service.post("classify", songs[one]).json()["probabilities"]
+
+    threads = [threading.Thread(target=ask, args=(one,)) for one in range(len(songs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, probabilities in enumerate(together):
+        assert probabilities == pytest.approx(alone[one], abs=1e-5)
+
+
+def test_figures_and_records_say_where_the_time_went_and_what_was_answered(service: Service) -> None:
+    service.post("classify", service.song.read_bytes())
+    figures = requests.get(f"{service.address}/metrics", timeout=60).text
+    for name in ("decode_seconds", "queue_seconds", "inference_seconds", "batch_windows"):
+        assert f"genreflow_{name}_bucket" in figures
+    assert f'genreflow_batch_windows_bucket{{le="{BATCH_WINDOWS}.0"' in figures
+    records = list(Path(service.champion.environment["GENREFLOW_HOME"]).rglob("monitoring/genreflow/data/*"))
+    assert records
+    assert service.champion.digest in records[0].read_text()
+
+
+@pytest.mark.parametrize("probe", ["livez", "readyz", "metrics", ""])
+def test_probes_and_the_page_of_the_api_are_bentomls(service: Service, probe: str) -> None:
+    assert requests.get(f"{service.address}/{probe}", timeout=60).status_code == 200
 
 
 def test_bentomls_own_client_is_answered(service: Service) -> None:
     with bentoml.SyncHTTPClient(service.address) as client:
         assert client.classify(file=service.song)["genre"] == service.expected.genre
+        assert client.timeline(file=service.song)["genres"]
+        assert client.classify_batch(files=[service.song, service.song])[1]["error"] is None
 
 
 def test_a_port_in_use_is_told_in_a_sentence_at_once(service: Service) -> None:

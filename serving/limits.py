@@ -1,0 +1,321 @@
+"""What a request may ask for, who may ask, how it is refused: a status, one sentence, nothing of the host."""
+
+import asyncio
+import base64
+import hmac
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any, NoReturn, Self
+
+from bentoml.exceptions import BentoMLException
+from pydantic import Field, ValidationError
+
+from genreflow.artifacts import Frozen
+from genreflow.errors import AudioError, GenreflowError, RequestError, SettingsError
+from serving.answers import Problem
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+REQUEST_SECONDS = 280.0
+"""A request that takes longer is given up."""
+DECODE_SECONDS = 60.0
+LISTENING = 8
+"""Requests decoded and heard at once; the others wait as files on disk."""
+LONG_WINDOWS = 24
+"""A song of more windows than that is long: it waits for one of few places, and short clips pass it by."""
+LONG_LISTENING = 2
+LONG_WAITING = 4
+"""Long songs that wait, decoded, for a place: what bounds the memory of hours of music."""
+RETRY_SECONDS = 5
+MEGABYTE = 1_000_000
+
+PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+"""Neither counted nor locked: who supervises the service asks there."""
+KEYLESS = frozenset({"/", "/docs.json", "/schema.json"})
+"""The API page and what it is drawn from."""
+KEYLESS_FOLDER = "/static_content/"
+PAGE = "/ui"
+"""The page under this path answers with errors of its own kind."""
+
+SENTENCES = {
+    404: "There is nothing under this address: the API is described at /.",
+    405: "This address is asked in another way (POST or GET): the API is described at /.",
+    500: "Something unexpected went wrong in the service: its log says what.",
+    503: "The service is not ready: try again in a few seconds.",
+    504: "The answer took too long: try again later, or with a shorter song.",
+}
+AUDIO_STATUS = {"too-long": 413}
+
+log = logging.getLogger("genreflow")
+
+
+class Limits(Frozen):
+    """What one service takes on."""
+
+    upload_megabytes: int = Field(default=800, gt=0)
+    """Of one request: an hour of CD audio has 635."""
+    uploads_megabytes: int = Field(default=2_000, gt=0)
+    """Of all requests that are being answered."""
+    seconds: float = Field(default=3_660.0, gt=0)
+    """Of one song: an hour, and a little."""
+    min_seconds: float = Field(default=1.0, ge=0)
+    windows: int = Field(default=2_000, gt=0)
+    """Of a timeline whose hop was asked for; the model's own hop is always answered."""
+    files: int = Field(default=64, gt=0)
+    """Of one batch."""
+    requests: int = Field(default=64, gt=0)
+    """Answered or waiting at once."""
+    api_key: str | None = Field(default=None, min_length=8)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The defaults, changed by `GENREFLOW_MAX_…` and `GENREFLOW_API_KEY`.
+
+        Raises:
+            SettingsError: a variable has a value that is none.
+        """
+        names = {
+            "upload_megabytes": "GENREFLOW_MAX_UPLOAD_MB",
+            "uploads_megabytes": "GENREFLOW_MAX_UPLOADS_MB",
+            "seconds": "GENREFLOW_MAX_SECONDS",
+            "windows": "GENREFLOW_MAX_WINDOWS",
+            "files": "GENREFLOW_MAX_FILES",
+            "requests": "GENREFLOW_MAX_REQUESTS",
+            "api_key": "GENREFLOW_API_KEY",
+        }
+        given = {field: os.environ[name] for field, name in names.items() if os.environ.get(name)}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            name = names[str(wrong["loc"][0])]
+            raise SettingsError(f"{name} does not fit: {wrong['msg']}. Correct it or leave it out.") from None
+
+
+@cache
+def limits() -> Limits:
+    """The limits of this process."""
+    return Limits.from_environment()
+
+
+_refusals: ContextVar[list[tuple[int, str]] | None] = ContextVar("refusals", default=None)
+
+
+class Refused(BentoMLException):
+    """What ends a request inside BentoML; `Door` answers in its place with what was noted."""
+
+
+def refuse(error: GenreflowError) -> NoReturn:
+    """End the request with the error's sentence and its status: 4xx for what the caller can change."""
+    if isinstance(error, RequestError):
+        status = error.status
+    elif isinstance(error, AudioError):
+        status = AUDIO_STATUS.get(error.reason, 400)
+    else:
+        status = 400 if isinstance(error, SettingsError) else 503
+    noted = _refusals.get()
+    if noted is not None:
+        noted.append((status, str(error)))
+    raise Refused(str(error))
+
+
+def quiet_refusals(record: logging.LogRecord) -> bool:
+    """A logging filter: BentoML writes a traceback for every refused upload."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (
+        isinstance(error, BentoMLException) and (isinstance(error, Refused) or error.error_code < 500)
+    )
+
+
+class Places:
+    """Room to listen: a few requests at once, fewer long songs, so that short clips are never starved."""
+
+    def __init__(self) -> None:
+        self._all = asyncio.Semaphore(LISTENING)
+        self._long = asyncio.Semaphore(LONG_LISTENING)
+        self._long_waiting = 0
+
+    @asynccontextmanager
+    async def short(self) -> AsyncIterator[None]:
+        """A place to decode and to hear a clip in."""
+        async with self._all:
+            yield
+
+    @asynccontextmanager
+    async def long(self) -> AsyncIterator[None]:
+        """A place to hear a long song in, taken after a short one was given back.
+
+        Raises:
+            RequestError: too many long songs wait already.
+        """
+        if self._long_waiting >= LONG_WAITING:
+            raise RequestError("The service is busy with long songs: try again later.", 503)
+        self._long_waiting += 1
+        try:
+            await self._long.acquire()
+        finally:
+            self._long_waiting -= 1
+        try:
+            yield
+        finally:
+            self._long.release()
+
+
+class Door:
+    """ASGI middleware before BentoML: key, number and size of requests, and every error as a `Problem`."""
+
+    def __init__(self, app: App, limits: Limits) -> None:
+        self.app, self.limits = app, limits
+        self.inside = 0
+        self.bytes_inside = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in PROBES:
+            await self.app(scope, receive, send)
+            return
+        try:
+            self._check_key(scope)
+            self._check_size(scope)
+        except RequestError as error:
+            await _send_problem(send, error.status, str(error))
+            return
+        if scope["method"] != "POST" or _on_page(scope):
+            await self._through(scope, receive, send)
+            return
+        if self.inside >= self.limits.requests:
+            await _send_problem(
+                send, 503, f"The service is busy with {self.inside} requests: try again in a few seconds."
+            )
+            return
+        self.inside += 1
+        try:
+            await self._through(scope, receive, send)
+        finally:
+            self.inside -= 1
+
+    async def _through(self, scope: Scope, receive: Receive, send: Send) -> None:
+        noted: list[tuple[int, str]] = []
+        token = _refusals.set(noted)
+        counted = _Counted(self, receive)
+        reply = _Reply(send, noted, rewrite=not _on_page(scope))
+        try:
+            await self.app(scope, counted, reply)
+        finally:
+            _refusals.reset(token)
+            self.bytes_inside -= counted.received
+
+    def _check_key(self, scope: Scope) -> None:
+        key = self.limits.api_key
+        path = scope["path"]
+        if key is None or path in KEYLESS or path.startswith(KEYLESS_FOLDER):
+            return
+        given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        scheme, _, token = given.partition(" ")
+        if scheme.lower() == "basic":
+            try:
+                token = base64.b64decode(token).decode().partition(":")[2]
+            except ValueError:
+                token = ""
+        if not hmac.compare_digest(token.strip().encode(), key.encode()):
+            raise RequestError(
+                "This service needs a key: send it as `Authorization: Bearer KEY`, or as the password of "
+                "any user where a browser asks.",
+                401,
+            )
+
+    def _check_size(self, scope: Scope) -> None:
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit():
+            raise RequestError("The header Content-Length is no number.", 400)
+        self.check_bytes(int(declared), int(declared))
+
+    def check_bytes(self, received: int, more: int) -> None:
+        """Refuse a body of so many bytes, and bytes that are more than there is room for.
+
+        Raises:
+            RequestError: 413, or 503 where others leave no room.
+        """
+        if received > self.limits.upload_megabytes * MEGABYTE:
+            raise RequestError(
+                f"The upload is larger than {self.limits.upload_megabytes} MB: send mp3 or flac, or a part.",
+                413,
+            )
+        if self.bytes_inside + more > self.limits.uploads_megabytes * MEGABYTE:
+            raise RequestError("The service is busy with large uploads: try again in a few seconds.", 503)
+
+
+class _Counted:
+    """`receive` that counts the body of a request and ends it where it grows too large."""
+
+    def __init__(self, door: Door, receive: Receive) -> None:
+        self.door, self.receive = door, receive
+        self.received = 0
+
+    async def __call__(self) -> Message:
+        message = await self.receive()
+        size = len(message.get("body", b""))
+        try:
+            self.door.check_bytes(self.received + size, size)
+        except RequestError as error:
+            refuse(error)
+        self.received += size
+        self.door.bytes_inside += size
+        return message
+
+
+class _Reply:
+    """`send` that turns every error into a `Problem`."""
+
+    def __init__(self, send: Send, noted: list[tuple[int, str]], rewrite: bool) -> None:
+        self.send, self.noted, self.rewrite = send, noted, rewrite
+        self.status = 200
+        self.body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        if self.status < 400 or not self.rewrite:
+            await self.send(message)
+            return
+        self.body += message.get("body", b"")
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            status, sentence = (
+                self.noted[0] if self.noted else (self.status, _sentence(self.status, self.body))
+            )
+            await _send_problem(self.send, status, sentence)
+
+
+def _on_page(scope: Scope) -> bool:
+    return bool(scope["path"] == PAGE or scope["path"].startswith(f"{PAGE}/"))
+
+
+def _sentence(status: int, body: bytes) -> str:
+    """Why BentoML refused: its own words for what the caller did, ours for the rest."""
+    if status in SENTENCES:
+        return SENTENCES[status]
+    try:
+        said = json.loads(body)
+        said = said[0] if isinstance(said, list) else said
+        return str(said["error"])
+    except (ValueError, LookupError, TypeError):
+        return f"The request cannot be answered (HTTP status {status}): the API is described at /."
+
+
+async def _send_problem(send: Send, status: int, sentence: str) -> None:
+    body = Problem(error=sentence).model_dump_json().encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status in (429, 503):
+        headers.append((b"retry-after", str(RETRY_SECONDS).encode()))
+    if status == 401:
+        headers.append((b"www-authenticate", b'Basic realm="genreflow", charset="UTF-8"'))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

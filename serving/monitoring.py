@@ -1,0 +1,50 @@
+"""What a running service tells: Prometheus histograms, and a record of each answer, never of the audio."""
+
+from typing import Any
+
+import bentoml
+
+from serving.answers import Lineage
+
+MONITOR = "genreflow"
+MONITORING_VARIABLE = "GENREFLOW_MONITORING"
+"""The folder of the records; BentoML's default is `monitoring` in the working folder."""
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+class Listening:
+    """Histograms of the front: where the time of a request goes."""
+
+    def __init__(self) -> None:
+        self.decode = _histogram("decode_seconds", "Decoding and resampling one file", SECONDS)
+        self.queue = _histogram("queue_seconds", "Windows on their way and waiting for a batch", SECONDS)
+        self.whole = _histogram("answer_seconds", "A file from its upload to its answer", SECONDS)
+
+
+class Inferring:
+    """Histograms of the inner service."""
+
+    def __init__(self, batch: int) -> None:
+        self.inference = _histogram("inference_seconds", "The model on one batch of windows", SECONDS)
+        self.windows = _histogram("batch_windows", "Windows in one batch", tuple(range(1, batch + 1)))
+
+
+def record(
+    genre: str, confidence: float, unsure: bool, seconds: float, latency: float, lineage: Lineage
+) -> None:
+    """Write to BentoML's monitor what was said, by which model, of how long a song, and in what time."""
+    with bentoml.monitor(MONITOR) as monitor:
+        monitor.log(genre, name="genre", role="prediction", data_type="categorical")
+        monitor.log(round(confidence, 6), name="confidence", role="prediction", data_type="numerical")
+        monitor.log(unsure, name="unsure", role="prediction", data_type="categorical")
+        monitor.log(round(seconds, 3), name="seconds", role="feature", data_type="numerical")
+        monitor.log(round(latency, 6), name="latency", role="feature", data_type="numerical")
+        monitor.log(lineage.version, name="version", role="feature", data_type="categorical")
+        monitor.log(lineage.digest, name="digest", role="feature", data_type="categorical")
+
+
+def _histogram(name: str, help_text: str, buckets: tuple[float, ...]) -> Any:
+    # Imported here: BentoML's workers name the folder they share figures in after importing the service.
+    from prometheus_client import Histogram
+
+    return Histogram(f"genreflow_{name}", help_text, buckets=buckets)

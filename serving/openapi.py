@@ -1,0 +1,43 @@
+"""The OpenAPI description: BentoML's own, with each error as it is really answered."""
+
+from typing import Any
+
+from serving.answers import Answer, BatchAnswer, Curve, Lineage, ModelCard, Problem, Stretch
+
+ANSWERS = (Answer, BatchAnswer, Curve, Lineage, ModelCard, Problem, Stretch)
+SCHEMA = "#/components/schemas/Problem"
+COMMON = {
+    "400": "The request or its file is no good; the sentence says why",
+    "401": "The service has a key and this one is not it",
+    "413": "The upload is too large, the song too long, or there are too many files",
+    "415": "Not a multipart form",
+    "503": "Busy or not ready; `Retry-After` says when to try again",
+}
+OF_MODEL = ("401", "503")
+
+
+def specification(service: Any) -> dict[str, Any]:
+    """The description of a BentoML service, as JSON values."""
+    described: dict[str, Any] = service.openapi_spec.asdict()
+    for answer in ANSWERS:
+        schema = answer.model_json_schema(ref_template="#/components/schemas/{model}")
+        schema.pop("$defs", None)
+        described["components"]["schemas"][answer.__name__] = schema
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            if method == "post":
+                _document(operation, tuple(COMMON))
+            elif path == "/model":
+                _document(operation, OF_MODEL)
+    return described
+
+
+def _document(operation: dict[str, Any], statuses: tuple[str, ...]) -> None:
+    kept = {status: said for status, said in operation["responses"].items() if str(status) == "200"}
+    content = {"application/json": {"schema": {"$ref": SCHEMA}}}
+    refused = {status: {"description": COMMON[status], "content": content} for status in statuses}
+    for status in ("503",):
+        refused[status] = refused[status] | {
+            "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+        }
+    operation["responses"] = kept | refused

@@ -1,0 +1,121 @@
+"""`genreflow serve` as a real process, over the champion of a registry of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import soundfile
+from candidates import write_corpus, write_evaluation, write_packaged
+from servers import free_port, served
+
+import genreflow
+from genreflow import registry
+from genreflow.artifacts import PackagedDocument
+from genreflow.runtime import Classification
+
+CLI = [sys.executable, "-m", "pipelines.cli"]
+SAMPLE_RATE = 8_000
+POLL_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A registry with one version, the champion, and its bento; and what the library answers with it."""
+
+    root: Path
+    song: Path
+    expected: Classification
+    digest: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"GENREFLOW_HOME": str(self.root / "home"), "BENTOML_HOME": str(self.root / "bentoml")}
+
+    def copy(self, root: Path) -> "Champion":
+        """The same, to be changed."""
+        shutil.copytree(self.root, root, dirs_exist_ok=True)
+        return replace(self, root=root)
+
+    @contextmanager
+    def registry(self) -> Iterator[None]:
+        """This process asks the registry of this champion."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("GENREFLOW_HOME", self.environment["GENREFLOW_HOME"])
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            yield
+
+    def register(self, name: str, seed: int, **fields: Any) -> str:
+        """Another version, not champion; its number."""
+        packaged, evaluation, corpus = (
+            self.root / f"{name}-{part}" for part in ("model", "scores", "corpus")
+        )
+        write_packaged(packaged, seed, fields)
+        write_corpus(corpus, {})
+        write_evaluation(evaluation, packaged, 0.8, {})
+        with self.registry():
+            return registry.register(packaged, evaluation, corpus, None).version
+
+
+def crowned(root: Path) -> Champion:
+    """A first champion under `root`."""
+    song = root / "song.flac"
+    soundfile.write(song, np.random.default_rng(0).normal(size=3 * SAMPLE_RATE) * 0.1, SAMPLE_RATE)
+    champion = Champion(root, song, Classification("", 0.0, {}, "", 0.0, 0), "")
+    champion.register("first", 0)
+    with champion.registry():
+        registry.set_champion("1", "the first")
+        expected = genreflow.load("champion").classify(song)
+    built = subprocess.run(
+        [*CLI, "build"], env=os.environ | champion.environment, capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    return replace(champion, expected=expected, digest=PackagedDocument.read(root / "first-model").digest)
+
+
+@dataclass(frozen=True)
+class Service:
+    """`genreflow serve` over a champion."""
+
+    champion: Champion
+    address: str
+
+    @property
+    def song(self) -> Path:
+        return self.champion.song
+
+    @property
+    def expected(self) -> Classification:
+        return self.champion.expected
+
+    @property
+    def log(self) -> str:
+        return (self.champion.root / "serve.log").read_text()
+
+    def post(self, path: str, content: bytes, name: str = "upload", **fields: str) -> requests.Response:
+        files = {"file": (name, content)}
+        return requests.post(f"{self.address}/{path}", files=files, data=fields, timeout=60)
+
+    def model(self) -> dict[str, Any]:
+        answer = requests.get(f"{self.address}/model", timeout=60)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+
+@contextmanager
+def running(champion: Champion, **environment: str) -> Iterator[Service]:
+    """`genreflow serve` as a real process."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    argv = [*CLI, "serve", "--port", str(port), "--poll", str(POLL_SECONDS)]
+    log = champion.root / "serve.log"
+    with served(argv, log, champion.environment | environment, f"{address}/readyz"):
+        yield Service(champion, address)

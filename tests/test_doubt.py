@@ -1,0 +1,52 @@
+"""What is not to be relied on: low confidence, and what is no music."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sounds import tone
+
+from genreflow import doubt
+from genreflow.audio import decode
+from genreflow.corpus.synthetic import synthesise
+
+RATE = 16_000
+
+
+def noise(seconds: float, colour: float = 0.0) -> NDArray[np.float32]:
+    """Gaussian noise whose power falls with the frequency to the power of `colour`: 0 white, 1 pink."""
+    count = round(seconds * RATE)
+    spectrum = np.fft.rfft(np.random.default_rng(1).normal(size=count))
+    shaped = np.fft.irfft(spectrum / np.maximum(np.arange(len(spectrum)), 1) ** (colour / 2), count)
+    return (0.1 * shaped / np.abs(shaped).max()).astype(np.float32)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 30.0])
+def test_silence_noise_and_a_tone_are_told_from_the_sound(seconds: float) -> None:
+    assert doubt.no_music(np.zeros(round(seconds * RATE), np.float32)) == "silence"
+    assert doubt.no_music(np.full(round(seconds * RATE), 0.5, np.float32)) == "silence", "a constant offset"
+    assert doubt.no_music(noise(seconds)) == "noise"
+    assert doubt.no_music(noise(seconds, 1.0)) == "noise"
+    assert doubt.no_music(tone(seconds, RATE)) == "a steady tone"
+
+
+def test_the_synthetic_corpus_is_music(tmp_path: Path) -> None:
+    synthesise(tmp_path, 1, 4.0, 3)
+    found = {path.name: doubt.no_music(decode(path).samples) for path in tmp_path.rglob("*.wav")}
+    assert len(found) == 10
+    assert set(found.values()) == {None}
+
+
+def test_no_clip_of_gtzan_is_doubted(shared: Path) -> None:
+    clips = sorted((shared / "gtzan-mini").rglob("*.wav"))[::10]
+    assert len(clips) >= 10
+    assert {doubt.no_music(decode(clip).samples) for clip in clips} == {None}
+
+
+def test_low_confidence_is_unsure_and_says_so() -> None:
+    music = noise(2.0) * np.linspace(0, 1, 2 * RATE, dtype=np.float32)
+    assert doubt.reason(music, 0.31) == "confidence 0.31 below 0.5"
+    assert doubt.reason(music, 0.4999) == "confidence 0.49 below 0.5"
+    assert doubt.reason(music, 0.5) is None
+    assert doubt.reason(np.zeros(RATE, np.float32), 0.99) == "silence"
