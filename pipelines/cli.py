@@ -263,9 +263,10 @@ def timeline(
 
     song = genreflow.load(model).timeline(file, hop_seconds=hop)
     if output is not None:
-        from pipelines.timeline import draw
+        from genreflow.drawing import DOTS_PER_INCH, draw
 
-        draw(song, file.name, output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        draw(song, file.name).savefig(output, dpi=DOTS_PER_INCH)
         sys.stderr.write(f"Wrote {output}\n")
     if as_json:
         _tell(json.dumps({"file": str(file), **song.to_dict()}, indent=2))

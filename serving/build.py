@@ -24,7 +24,7 @@ DIGEST_CHARACTERS = 12
 CODE_CHARACTERS = 8
 SERVICE = "serving.service:GenreClassifier"
 MODEL_TAG_FILE = "serving/MODEL_TAG"
-EXTRA = ("bentoml", "fastapi", "python-multipart")
+EXTRA = ("bentoml", "fastapi", "gradio", "matplotlib", "python-multipart")
 """What the service needs beside the library's core."""
 
 
@@ -50,7 +50,7 @@ def import_model(model: str = "champion") -> bentoml.Model:
         return bentoml.models.get(tag)
     except bentoml.exceptions.NotFound:
         facts: dict[str, Any] = {"reason": registered.tags.get("decision_reason")}
-        if "accuracy" in registered.tags:
+        if "accuracy_ci95" in registered.tags:
             facts["accuracy"] = float(registered.tags["accuracy"])
             facts["accuracy_ci95"] = json.loads(registered.tags["accuracy_ci95"])
         with bentoml.models.create(tag, labels=labels, metadata=facts) as stored:

@@ -26,11 +26,13 @@ from numpy.typing import NDArray
 from genreflow import doubt, runtime
 from genreflow.audio import decode, resample
 from genreflow.errors import AudioError, GenreflowError, RequestError
+from serving import page
 from serving.answers import Answer, BatchAnswer, Curve, ModelCard
 from serving.champion import Described, Models
 from serving.limits import (
     DECODE_SECONDS,
     LONG_WINDOWS,
+    MEGABYTE,
     REQUEST_SECONDS,
     Door,
     Places,
@@ -156,6 +158,9 @@ class GenreClassifier:
         self.places = Places()
         self.figures = Listening()
         self.threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="listen")
+        page.mount(
+            web, page.page(self.answer, self.curve, self.model), self.limits.upload_megabytes * MEGABYTE
+        )
 
     @bentoml.api(input_spec=Upload)
     async def classify(self, file: AudioFile) -> Answer:

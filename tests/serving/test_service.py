@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import requests
 import soundfile
+from candidates import write_corpus, write_evaluation, write_packaged
 from services import CLI, SAMPLE_RATE, Service
 
+from genreflow import registry
+from genreflow.artifacts import PackagedDocument
 from genreflow.runtime import BATCH_WINDOWS
 
 

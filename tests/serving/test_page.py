@@ -1,0 +1,340 @@
+"""The web page in a real Chromium, over a real model."""
+
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import soundfile
+import uvicorn
+from candidates import SAMPLES, write_packaged
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from playwright.sync_api import Browser, Page, expect
+from servers import free_port
+
+from genreflow import runtime
+from genreflow.errors import AudioError
+from genreflow.genres import GENRES
+from serving import page
+from serving.answers import Answer, Curve, Lineage, ModelCard
+
+SAMPLE_RATE = 8_000
+THRESHOLD = 0.5
+MAX_UPLOAD_BYTES = 2_000_000
+SOON = 20_000
+"""Milliseconds; a machine that is busy takes its time."""
+LINEAGE = Lineage(
+    model="genreflow:v3-ab12", version="3", run_id="r", digest="ab12" * 16, corpus_fingerprint="c0" * 32,
+    protocol="random", synthetic=False, runtime="openvino", precision="f32",
+)  # fmt: skip
+CARD = ModelCard(
+    lineage=LINEAGE, accuracy=0.812, accuracy_ci95=(0.77, 0.851), corpus="GTZAN, 290 test clips",
+    protocol="random", leaky=True,
+    synthetic=True, reason="It is the first.", registry="connected", runtime="openvino",
+    precision="f32", notes=["Served in f32, as bf16 differs on this processor."],
+)  # fmt: skip
+
+
+@dataclass
+class Shown:
+    """A page that is served, and the songs to drop on it."""
+
+    address: str
+    folder: Path
+    uploads: Path
+    reached: list[str] = field(default_factory=list)
+    """Hosts that the server's process asked for while it served."""
+
+    @property
+    def song(self) -> Path:
+        return self.folder / "song.wav"
+
+
+def write_song(path: Path, weights: NDArray[np.float32], genres: list[str], windows: int = 4) -> None:
+    """What the linear model hears as those genres in turn, `windows` windows each, at about 0.9."""
+    parts = [np.tile(weights[:, GENRES.index(genre)] * 4, windows) for genre in genres]
+    soundfile.write(path, np.concatenate(parts), SAMPLE_RATE, subtype="FLOAT")
+
+
+async def card() -> ModelCard:
+    return CARD
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    folder = tmp_path_factory.mktemp("page")
+    write_packaged(folder / "model", 0, {})
+    weights = np.load(folder / "model" / "model" / "weights.npy")
+    classifier = runtime.load(folder / "model")
+    assert len(weights) == SAMPLES
+    write_song(folder / "song.wav", weights, ["jazz", "metal", "jazz"])
+    soundfile.write(folder / "silence.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
+    soundfile.write(folder / "long.wav", np.zeros(3 * MAX_UPLOAD_BYTES // 4), SAMPLE_RATE)
+    (folder / "letter.wav").write_text("<html>not audio</html>")
+    (folder / "breaks.wav").write_bytes(folder.joinpath("song.wav").read_bytes())
+
+    async def classify(file: Path) -> Answer:
+        if file.name == "breaks.wav":
+            raise RuntimeError("a secret in /etc/passwd")
+        heard = classifier.classify(file).to_dict()
+        unsure = heard["confidence"] < THRESHOLD
+        reason = "silence" if unsure else None
+        return Answer(**heard, unsure=unsure, threshold=THRESHOLD, reason=reason, lineage=LINEAGE)
+
+    async def timeline(file: Path, hop: float | None) -> Curve:
+        return Curve(**classifier.timeline(file, hop).to_dict(), lineage=LINEAGE)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
+        application = FastAPI()
+        page.mount(application, page.page(classify, timeline, card), MAX_UPLOAD_BYTES)
+        port = free_port()
+        with running(application, port):
+            one = Shown(f"http://127.0.0.1:{port}/ui/", folder, folder / "uploads")
+            sys.addaudithook(lambda event, given: note(one.reached, event, given))
+            yield one
+
+
+class running:
+    """A server in a thread, for the length of a block."""
+
+    def __init__(self, application: FastAPI, port: int) -> None:
+        self.server = uvicorn.Server(uvicorn.Config(application, port=port, log_level="warning"))
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+        while not self.server.started:
+            assert self.thread.is_alive()
+            time.sleep(0.05)
+
+    def __exit__(self, *_: object) -> None:
+        self.server.should_exit = True
+        self.thread.join(timeout=20)
+
+
+def note(reached: list[str], event: str, given: tuple[object, ...]) -> None:
+    """Notes every host that is looked up or connected to."""
+    if event == "socket.getaddrinfo":
+        reached.append(str(given[0]))
+    elif event == "socket.connect" and isinstance(given[1], tuple):
+        reached.append(str(given[1][0]))
+
+
+@pytest.fixture
+def opened(shown: Shown, browser: Browser) -> Iterator[Page]:
+    tab = browser.new_page(viewport={"width": 1200, "height": 900})
+    tab.set_default_timeout(SOON)
+    tab.goto(shown.address)
+    yield tab
+    tab.close()
+
+
+def drop(tab: Page, file: Path) -> None:
+    tab.locator("#song input[type=file]").first.set_input_files(file)
+
+
+def test_a_dropped_song_is_named_with_bars_a_curve_and_a_player_and_nothing_leaves_this_machine(
+    shown: Shown, browser: Browser
+) -> None:
+    tab = browser.new_page(viewport={"width": 1200, "height": 900})
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    shown.reached.clear()
+    tab.goto(shown.address)
+    drop(tab, shown.song)
+    expect(tab.locator("#answer h2")).to_contain_text("jazz", timeout=SOON)
+    rows = tab.locator("#answer tbody tr")
+    expect(rows).to_have_count(len(GENRES))
+    assert re.match(r"jazz\s*\d\d%", rows.first.inner_text())
+    bars = [row.locator("i").bounding_box() for row in rows.all()]
+    widths = [bar["width"] if bar else 0 for bar in bars]
+    assert widths == sorted(widths, reverse=True)
+    curve = tab.locator("#curve img")
+    expect(curve).to_have_attribute(
+        "alt", re.compile(r"0:00 to 0:01 jazz \d+%; 0:01 to 0:02 metal \d+%; .*jazz"), timeout=SOON
+    )
+    assert curve.evaluate("image => image.naturalWidth") > 300
+    expect(tab.get_by_role("button", name="Play", exact=True)).to_be_visible(timeout=SOON)
+    tab.get_by_text("The same as a table").click()
+    expect(tab.locator("#curve tbody tr")).to_have_count(3)
+    tab.close()
+    outside = [url for url in asked if not url.startswith((shown.address[:-3], "data:", "blob:"))]
+    assert len(asked) > 10
+    assert outside == []
+    assert set(shown.reached) <= {"127.0.0.1", "localhost", "None"}
+
+
+def test_another_hop_draws_the_curve_anew(opened: Page, shown: Shown) -> None:
+    drop(opened, shown.song)
+    curve = opened.locator("#curve img")
+    expect(curve).to_be_visible()
+    before = curve.get_attribute("src")
+    assert before
+    opened.get_by_label("1 s", exact=True).check()
+    expect(curve).not_to_have_attribute("src", before, timeout=SOON)
+
+
+def test_unsure_is_said_in_words_with_the_reason(opened: Page, shown: Shown) -> None:
+    drop(opened, shown.folder / "silence.wav")
+    expect(opened.locator("#answer h2")).to_have_text("Unsure", timeout=SOON)
+    expect(opened.locator("#answer")).to_contain_text("The model does not know: silence.")
+    expect(opened.locator("#answer")).to_contain_text("Nearest is blues, at 10%")
+
+
+def test_a_file_that_is_no_audio_is_refused_in_a_sentence(opened: Page, shown: Shown) -> None:
+    drop(opened, shown.folder / "letter.wav")
+    alert = opened.get_by_role("alert")
+    expect(alert).to_contain_text("letter.wav is text, not audio", timeout=SOON)
+    assert str(shown.uploads) not in alert.inner_text()
+    opened.get_by_role("button", name="Clear").click()
+    expect(alert).to_have_count(0)
+
+
+def test_a_fault_of_the_service_shows_nothing_of_its_inside(opened: Page, shown: Shown) -> None:
+    drop(opened, shown.folder / "breaks.wav")
+    expect(opened.get_by_role("alert")).to_contain_text(
+        "wrong with the service, not with your file", timeout=SOON
+    )
+    assert "secret" not in opened.content()
+
+
+def test_a_file_over_the_limit_is_refused_in_words(opened: Page, shown: Shown) -> None:
+    drop(opened, shown.folder / "long.wav")
+    expect(opened.get_by_text("exceed the maximum allowed size of 1.9 Mb")).to_be_visible(timeout=SOON)
+    expect(opened.locator("#answer h2")).to_have_count(0)
+
+
+def test_the_card_and_its_warnings_are_there(opened: Page) -> None:
+    warning = opened.locator(".warning")
+    expect(warning).to_contain_text("trained on synthetic music", timeout=SOON)
+    expect(warning).to_contain_text("test clips resemble training clips")
+    opened.get_by_role("button", name="The model that answers").click()
+    card = opened.locator("#model")
+    for said in (
+        "81.2% (95% interval 77.0% to 85.1%)",
+        "GTZAN, 290",
+        "random (leaky)",
+        "ab12ab12ab12",
+        "f32, as",
+    ):
+        expect(card).to_contain_text(said)
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(shown: Shown, browser: Browser) -> None:
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True, has_touch=True
+    )
+    tab = context.new_page()
+    tab.goto(shown.address)
+    drop(tab, shown.song)
+    curve = tab.locator("#curve img")
+    expect(curve).to_be_visible(timeout=SOON)
+    tab.get_by_role("button", name="The model that answers").tap()
+    expect(tab.locator("#model dl")).to_be_visible()
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    assert tab.evaluate("innerWidth") == 390
+    assert curve.evaluate("image => image.currentSrc != image.src")  # the picture for narrow screens
+    context.close()
+
+
+def test_the_keyboard_is_enough(opened: Page, shown: Shown) -> None:
+    expect(opened.locator("#song")).to_be_visible(timeout=SOON)
+    with opened.expect_file_chooser() as chosen:
+        tab_to(opened, "Drop Audio Here")
+        opened.keyboard.press("Enter")
+    chosen.value.set_files(shown.song)
+    curve = opened.locator("#curve img")
+    expect(curve).to_be_visible(timeout=SOON)
+    before = curve.get_attribute("src")
+    assert before
+    tab_to(opened, "1 s")
+    opened.keyboard.press("Space")
+    expect(curve).not_to_have_attribute("src", before, timeout=SOON)
+    tab_to(opened, "The same as a table")
+    opened.keyboard.press("Enter")
+    expect(opened.locator("#curve tbody")).to_be_visible()
+    tab_to(opened, "The model that answers")
+    opened.keyboard.press("Enter")
+    expect(opened.locator("#model dl")).to_be_visible()
+
+
+def tab_to(tab: Page, words: str) -> None:
+    """Presses Tab until what has the focus says `words`."""
+    for _ in range(40):
+        tab.keyboard.press("Tab")
+        said = tab.evaluate(
+            """() => {
+                const focused = document.activeElement
+                return focused === document.body ? '' : (focused.closest('label') ?? focused).innerText
+            }"""
+        )
+        if words in said:
+            return
+    pytest.fail(f"Tab never reached {words!r}")
+
+
+def test_every_control_has_a_name(opened: Page, shown: Shown) -> None:
+    drop(opened, shown.song)
+    expect(opened.locator("#curve img")).to_be_visible(timeout=SOON)
+    nameless = opened.evaluate(
+        """() => [...document.querySelectorAll('button, input, select, img, [role=button]')]
+        .filter(e => e.checkVisibility({visibilityProperty: true}))
+        .filter(e => !(e.ariaLabel || e.innerText || e.alt || e.title || e.labels?.length
+                       || e.getAttribute('aria-labelledby')))
+        .map(e => e.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
+
+
+def test_an_upload_is_deleted_after_its_time_and_when_the_service_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(page, "DELETE_EVERY_SECONDS", 1)
+    monkeypatch.setattr(page, "DELETE_AFTER_SECONDS", 2)
+    application, port = FastAPI(), free_port()
+    page.mount(application, page.page(refuse, refuse, card), MAX_UPLOAD_BYTES)
+
+    def upload() -> Path:
+        files = {"files": ("song.wav", b"RIFF" * 100)}
+        answer = requests.post(f"http://127.0.0.1:{port}/ui/gradio_api/upload", files=files, timeout=20)
+        return Path(answer.json()[0])
+
+    with running(application, port):
+        file = upload()
+        assert file.is_relative_to(tmp_path)
+        assert file.is_file()
+        deadline = time.monotonic() + 20
+        while file.is_file():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        file = upload()
+        assert file.is_file()
+    assert not file.is_file()
+
+
+async def refuse(*_: object) -> Any:
+    raise AudioError("Nothing is heard here.")
+
+
+def test_a_file_that_says_it_is_no_audio_is_refused_at_once(opened: Page, shown: Shown) -> None:
+    (shown.folder / "letter.txt").write_text("a letter")
+    drop(opened, shown.folder / "letter.txt")
+    expect(opened.get_by_text("Invalid file type")).to_be_visible(timeout=SOON)
+
+
+def test_what_a_file_is_called_is_text_on_the_page() -> None:
+    file = Path("/somewhere/<img src=x onerror=alert(1)>.wav")
+    shown = page.problem_html(AudioError(f"{file} is text, not audio."), file)
+    assert "<img" not in shown
+    assert "/somewhere" not in shown
+    assert "&lt;img src=x" in shown
