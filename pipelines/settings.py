@@ -329,7 +329,9 @@ def _located(backbone: str) -> str:
 
 
 def _located_source(source: str) -> str:
-    if source.partition("?")[0] in ("synthetic", "gtzan", "gtzan-mini") or re.match(r"^\w+://", source):
+    from genreflow.corpus.sources import SOURCES
+
+    if source.partition("?")[0] in SOURCES or re.match(r"^\w+://", source):
         return source
     return str(Path(source).expanduser().resolve())
 

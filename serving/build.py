@@ -1,5 +1,6 @@
 """The bento of a registered model: its packaged files under a pinned tag, the service, the core library."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -35,9 +36,11 @@ def import_model(model: str = "champion") -> bentoml.Model:
         RegistryError: there is no such model.
     """
     registered = registry.version(model)  # once: the alias may move meanwhile
+    tag = f"{NAME}:v{registered.version}-{(registered.digest or '')[:DIGEST_CHARACTERS]}"
+    with contextlib.suppress(bentoml.exceptions.NotFound):
+        return bentoml.models.get(tag)  # asked at every look at the registry: nothing is fetched or digested
     folder = registry.fetch(registered.version)
     document = PackagedDocument.read(folder)
-    tag = f"{NAME}:v{registered.version}-{document.digest[:DIGEST_CHARACTERS]}"
     labels = {
         "version": registered.version,
         "digest": document.digest,
@@ -46,16 +49,13 @@ def import_model(model: str = "champion") -> bentoml.Model:
         "corpus_fingerprint": document.model.corpus_fingerprint,
         "synthetic": str(document.model.synthetic).lower(),
     }
-    try:
-        return bentoml.models.get(tag)
-    except bentoml.exceptions.NotFound:
-        facts: dict[str, Any] = {"reason": registered.tags.get("decision_reason")}
-        if "accuracy_ci95" in registered.tags:
-            facts["accuracy"] = float(registered.tags["accuracy"])
-            facts["accuracy_ci95"] = json.loads(registered.tags["accuracy_ci95"])
-        with bentoml.models.create(tag, labels=labels, metadata=facts) as stored:
-            shutil.copytree(folder, stored.path, dirs_exist_ok=True)
-        return stored
+    facts: dict[str, Any] = {"reason": registered.tags.get("decision_reason")}
+    if "accuracy_ci95" in registered.tags:
+        facts["accuracy"] = float(registered.tags["accuracy"])
+        facts["accuracy_ci95"] = json.loads(registered.tags["accuracy_ci95"])
+    with bentoml.models.create(tag, labels=labels, metadata=facts) as stored:
+        shutil.copytree(folder, stored.path, dirs_exist_ok=True)
+    return stored
 
 
 def build(model: str = "champion") -> bentoml.Bento:
@@ -70,7 +70,7 @@ def build(model: str = "champion") -> bentoml.Bento:
     stored = import_model(model)
     here = Path(__file__).parent
     # The service's code is part of the bento: the same model under changed code is another bento.
-    code_files = sorted(here.rglob("*.py"))
+    code_files = sorted(path for path in here.rglob("*") if path.suffix in (".py", ".css"))
     requirements = [Requirement(line) for line in requires("genreflow") or []]
     needed = [need.name for need in requirements if need.marker is None] + list(EXTRA)
     packages = [f"{name}=={version(name)}" for name in needed]

@@ -18,7 +18,6 @@ from pydantic import BaseModel
 
 from genreflow import runtime
 from genreflow.artifacts import Frozen, Hearing
-from genreflow.errors import GenreflowError
 from serving.answers import Lineage, ModelCard
 from serving.limits import REQUEST_SECONDS
 
@@ -181,7 +180,7 @@ class Models:
         if wanted is not None and wanted.tag != str(pinned.tag):
             try:
                 return load(bentoml.models.get(wanted.tag))
-            except (GenreflowError, bentoml.exceptions.BentoMLException) as error:
+            except Exception as error:  # whatever is wrong with it: the pinned one is there
                 self._refuse(wanted, error)
         return load(pinned)
 
@@ -198,7 +197,7 @@ class Models:
         if wanted.tag != self.current.described.tag and wanted.tag not in self._refused:
             try:
                 fresh = load(bentoml.models.get(wanted.tag))
-            except (GenreflowError, bentoml.exceptions.BentoMLException) as error:
+            except Exception as error:  # whatever it is: the one before goes on, and so does the watch
                 self._refuse(wanted, error)
             else:
                 # The old one first among the retired: a request that names it finds it at every moment.

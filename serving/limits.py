@@ -6,10 +6,12 @@ import hmac
 import json
 import logging
 import os
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from bentoml.exceptions import BentoMLException
@@ -179,16 +181,21 @@ class Door:
         self.bytes_inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # none is served, and none would have been asked for a key
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http" or scope["path"] in PROBES:
             await self.app(scope, receive, send)
             return
         try:
             self._check_key(scope)
             self._check_size(scope)
+            if _page_upload(scope):
+                self._check_room()
         except RequestError as error:
             await _send_problem(send, error.status, str(error))
             return
-        if scope["method"] != "POST" or _on_page(scope):
+        if scope["method"] != "POST" or (_on_page(scope) and not _page_upload(scope)):
             await self._through(scope, receive, send)
             return
         if self.inside >= self.limits.requests:
@@ -237,6 +244,17 @@ class Door:
         if not declared.isdigit():
             raise RequestError("The header Content-Length is no number.", 400)
         self.check_bytes(int(declared), int(declared))
+
+    def _check_room(self) -> None:
+        """Refuse the page's uploads while those that it keeps fill their share.
+
+        Raises:
+            RequestError: 503.
+        """
+        folder = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
+        kept = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        if kept > self.limits.uploads_megabytes * MEGABYTE:
+            raise RequestError("The page keeps too many uploads: try again in half an hour.", 503)
 
     def check_bytes(self, received: int, more: int) -> None:
         """Refuse a body of so many bytes, and bytes that are more than there is room for.
@@ -296,6 +314,10 @@ class _Reply:
 
 def _on_page(scope: Scope) -> bool:
     return bool(scope["path"] == PAGE or scope["path"].startswith(f"{PAGE}/"))
+
+
+def _page_upload(scope: Scope) -> bool:
+    return _on_page(scope) and str(scope["path"]).endswith("/upload")
 
 
 def _sentence(status: int, body: bytes) -> str:

@@ -44,6 +44,17 @@ _drawing = threading.Lock()
 """Matplotlib's fonts are not for two threads at once."""
 
 
+class Song(gradio.Audio):
+    """An audio field that takes uploads alone: Gradio would fetch whatever address a request names."""
+
+    is_template = True  # the parent's looks
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+        if url_or_file_path is not None and "://" in str(url_or_file_path):
+            raise gradio.Error("Upload the song itself: addresses are not fetched.", print_exception=False)
+        return await super().async_move_resource_to_block_cache(url_or_file_path)
+
+
 def page(
     classify: "Callable[[Path], Awaitable[Answer]]",
     timeline: "Callable[[Path, float | None], Awaitable[Curve]]",
@@ -99,7 +110,7 @@ def page(
         warnings = gradio.HTML()
         with gradio.Row():
             with gradio.Column(scale=2, min_width=320):
-                song = gradio.Audio(
+                song = Song(
                     label="Song",
                     type="filepath",
                     sources=["upload", "microphone"],

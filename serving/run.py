@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import bentoml
+
 from genreflow import home
 from genreflow.errors import GenreflowError
 from serving import build, champion
@@ -33,11 +35,13 @@ def serve(model: str, host: str, port: int, poll: float, tell: Callable[[str], N
     environment = {MONITORING_VARIABLE: str(home.home() / "monitoring")} | os.environ
     stop = threading.Event()
     with tempfile.TemporaryDirectory(prefix="genreflow-serve-") as folder:
+        environment.setdefault("GRADIO_TEMP_DIR", str(Path(folder) / "uploads"))
         if not model.isdigit():
             file = Path(folder) / "champion.json"
             environment[champion.FILE_VARIABLE] = str(file)
-            stored = bento.info.all_models[0].tag
-            first = champion.Wanted(tag=str(stored), reason=None, registry=champion.CONNECTED)
+            stored = bentoml.models.get(bento.info.all_models[0].tag)
+            reason = stored.info.metadata.get("reason")
+            first = champion.Wanted(tag=str(stored.tag), reason=reason, registry=champion.CONNECTED)
             champion.write(file, first)
             follower = threading.Thread(
                 target=champion.follow, args=(file, model, first, poll, stop), daemon=True

@@ -8,12 +8,12 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import aiohttp
 import bentoml
@@ -31,6 +31,7 @@ from serving.answers import Answer, BatchAnswer, Curve, ModelCard
 from serving.champion import Described, Models
 from serving.limits import (
     DECODE_SECONDS,
+    LONG_LISTENING,
     LONG_WINDOWS,
     MEGABYTE,
     REQUEST_SECONDS,
@@ -53,6 +54,8 @@ BENTO_SECONDS = round(REQUEST_SECONDS) + 20
 """BentoML's own patience, longer than ours: its answer would have no sentence."""
 TRIES = 3
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Row = tuple[str, NDArray[np.float32]]
 """A window on its way in: the model it was prepared for, what the model takes."""
 Result = tuple[NDArray[np.float32] | None, float]
@@ -159,26 +162,28 @@ class GenreClassifier:
         self.figures = Listening()
         self.threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="listen")
         page.mount(
-            web, page.page(self.answer, self.curve, self.model), self.limits.upload_megabytes * MEGABYTE
+            web,
+            page.page(in_time(self.answer), in_time(self.curve), in_time(self.model)),
+            self.limits.upload_megabytes * MEGABYTE,
         )
 
     @bentoml.api(input_spec=Upload)
     async def classify(self, file: AudioFile) -> Answer:
         """The genre of an audio file, all probabilities, and the lineage of the model that answered."""
         async with answering():
-            return await self.answer(file)
+            return await in_time(self.answer)(file)
 
     @bentoml.api(input_spec=TimelineUpload)
     async def timeline(self, file: AudioFile, hop_seconds: HopSeconds = None) -> Curve:
         """Probabilities over the song, and the stretches of one genre."""
         async with answering():
-            return await self.curve(file, hop_seconds)
+            return await in_time(self.curve)(file, hop_seconds)
 
     @bentoml.api(input_spec=BatchUpload)
     async def classify_batch(self, files: AudioFiles) -> list[BatchAnswer]:
         """The genres of many audio files, in their order; a file that is no good has its own error."""
         async with answering():
-            return list(await asyncio.gather(*(self._one_of_many(file) for file in files)))
+            return await in_time(self._all_of_many)(files)
 
     async def model(self) -> ModelCard:
         """The card of the model that answers now."""
@@ -218,9 +223,14 @@ class GenreClassifier:
         song = runtime.timeline(heard.probabilities, heard.starts, window, heard.model.genres, heard.seconds)
         return Curve(**song.to_dict(), lineage=heard.model.card.lineage)
 
-    async def _one_of_many(self, file: Path) -> BatchAnswer:
+    async def _all_of_many(self, files: list[Path]) -> list[BatchAnswer]:
+        few = asyncio.Semaphore(LONG_LISTENING)  # or long songs of one request crowd each other out
+        return list(await asyncio.gather(*(self._one_of_many(file, few) for file in files)))
+
+    async def _one_of_many(self, file: Path, few: asyncio.Semaphore) -> BatchAnswer:
         try:
-            return BatchAnswer(file=file.name, answer=await self.answer(file), error=None)
+            async with few:
+                return BatchAnswer(file=file.name, answer=await self.answer(file), error=None)
         except GenreflowError as error:
             return BatchAnswer(file=file.name, answer=None, error=str(error))
 
@@ -313,14 +323,25 @@ class GenreClassifier:
         return await asyncio.get_running_loop().run_in_executor(self.threads, function, *arguments)
 
 
+def in_time(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """The function with the patience that a request has."""
+
+    async def limited(*arguments: P.args, **others: P.kwargs) -> T:
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return await function(*arguments, **others)
+        except TimeoutError:
+            sentence = f"The answer takes more than {REQUEST_SECONDS:g} s: send a shorter song."
+            raise RequestError(sentence, 503) from None
+
+    return limited
+
+
 @asynccontextmanager
 async def answering() -> AsyncIterator[None]:
     """Turn what goes wrong while a request is answered into a refusal with a sentence and a status."""
     try:
-        async with asyncio.timeout(REQUEST_SECONDS):
-            yield
-    except TimeoutError:
-        refuse(RequestError(f"The answer takes more than {REQUEST_SECONDS:g} s: send a shorter song.", 503))
+        yield
     except GenreflowError as error:
         refuse(error)
 
@@ -330,7 +351,7 @@ async def model_card() -> Any:
     """What the model that answers is, how good it was found to be, and whether the registry is followed."""
     service: Any = bentoml.get_current_service()
     async with answering():
-        return await service.model()
+        return await in_time(service.model)()
 
 
 @web.get("/docs.json", include_in_schema=False)

@@ -1,6 +1,7 @@
 """Corpora known by name: where their archives lie, and the md5 of each and of every clip in it."""
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,7 @@ def fetch_known(
     unpack(archive, folder)
     findings = verify(folder, corpus.name, corpus.clips())
     if not findings.ok:
+        shutil.rmtree(folder)  # or the next run would take it for good
         raise CorpusError(f"{folder} was unpacked, but {findings.lines()[-1]}")
     archive.unlink()
 

@@ -34,13 +34,13 @@ class Findings:
     duplicated: tuple[tuple[str, ...], ...]
     """Paths with the same bytes, where the published clips differ."""
     unknown: tuple[str, ...]
-    """Files that the corpus does not have."""
+    """Files that the corpus does not have, as the published archives have some: told, not wrong."""
     published_twice: tuple[tuple[str, ...], ...]
     """Paths with the same bytes, as published: not wrong, but worth knowing."""
 
     @property
     def ok(self) -> bool:
-        return not (self.missing or self.altered or self.unreadable or self.duplicated or self.unknown)
+        return not (self.missing or self.altered or self.unreadable or self.duplicated)
 
     def to_dict(self) -> dict[str, Any]:
         return {"ok": self.ok, **asdict(self)}
@@ -59,7 +59,8 @@ class Findings:
         """One sentence."""
         held = f"{self.whole} of {self.expected} clips of {self.index} are as published"
         if self.ok:
-            return f"{self.folder}: {held}; nothing is wrong."
+            beside = f" {len(self.unknown)} other files lie beside them." if self.unknown else ""
+            return f"{self.folder}: {held}; nothing is wrong.{beside}"
         names = ("missing", "altered", "unreadable", "duplicated", "unknown")
         counts = [f"{len(getattr(self, name))} {name}" for name in names if getattr(self, name)]
         return f"{self.folder}: {held}; {', '.join(counts)}."

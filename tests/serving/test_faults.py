@@ -23,6 +23,8 @@ from genreflow import registry
 KEY = "open sesame"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 ENOUGH_SECONDS = 60
+# one worker, in order: one service, and its log is read last
+pytestmark = pytest.mark.xdist_group("faults")
 
 
 @pytest.fixture(scope="module")
@@ -184,19 +186,23 @@ def test_a_killed_worker_comes_back_and_costs_no_more_than_503(service: Service)
 
 def test_short_clips_are_not_starved_by_long_songs(service: Service) -> None:
     long = wav(600.0)
-    began = time.perf_counter()
-    songs = [threading.Thread(target=service.post, args=("classify", long)) for _ in range(4)]
+    waited = []
+
+    def ask_long() -> None:
+        start = time.perf_counter()
+        service.post("classify", long)
+        waited.append(time.perf_counter() - start)
+
+    songs = [threading.Thread(target=ask_long) for _ in range(4)]
     for song in songs:
         song.start()
     time.sleep(0.2)
     short = []
-    while any(song.is_alive() for song in songs):
+    while not short or any(song.is_alive() for song in songs):
         start = time.perf_counter()
         assert service.post("classify", service.song.read_bytes()).status_code == 200
         short.append(time.perf_counter() - start)
-    took = time.perf_counter() - began
-    assert len(short) > 3
-    assert np.median(short) < took / 4
+    assert np.median(short) < max(waited) / 2
 
 
 def wav(seconds: float, rate: int = SAMPLE_RATE) -> bytes:

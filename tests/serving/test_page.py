@@ -1,5 +1,6 @@
 """The web page in a real Chromium, over a real model."""
 
+import asyncio
 import re
 import sys
 import threading
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gradio
 import numpy as np
 import pytest
 import requests
@@ -324,6 +326,12 @@ def test_an_upload_is_deleted_after_its_time_and_when_the_service_ends(
 
 async def refuse(*_: object) -> Any:
     raise AudioError("Nothing is heard here.")
+
+
+def test_an_address_in_place_of_an_upload_is_not_fetched(shown: Shown) -> None:
+    field = page.Song(type="filepath")
+    with pytest.raises(gradio.Error, match="not fetched"):
+        asyncio.run(field.async_move_resource_to_block_cache("http://127.0.0.1:9/song.wav"))
 
 
 def test_a_file_that_says_it_is_no_audio_is_refused_at_once(opened: Page, shown: Shown) -> None:

@@ -1,5 +1,6 @@
 """The bento of the champion, served by a real process over HTTP."""
 
+import io
 import subprocess
 import threading
 from pathlib import Path
@@ -15,6 +16,7 @@ from services import CLI, SAMPLE_RATE, Service
 from genreflow import registry
 from genreflow.artifacts import PackagedDocument
 from genreflow.runtime import BATCH_WINDOWS
+from serving.limits import LONG_WINDOWS
 
 
 def requirements(bentoml_home: Path) -> str:
@@ -104,6 +106,16 @@ def test_every_address_is_described_with_its_errors(service: Service) -> None:
     schemas = described["components"]["schemas"]
     assert {"Answer", "Curve", "BatchAnswer", "ModelCard", "Problem", "Lineage", "Stretch"} <= schemas.keys()
     assert schemas["Answer"]["example"]["genre"] == "jazz"
+
+
+def test_a_batch_of_long_songs_waits_for_itself(service: Service) -> None:
+    seconds = (LONG_WINDOWS + 8) * 0.25
+    song = np.random.default_rng(0).normal(size=round(seconds * SAMPLE_RATE)) * 0.1
+    buffer = io.BytesIO()
+    soundfile.write(buffer, song, SAMPLE_RATE, format="WAV")
+    files = [("files", (f"{one}.wav", buffer.getvalue())) for one in range(12)]
+    answer = requests.post(f"{service.address}/classify_batch", files=files, timeout=60)
+    assert [each["error"] for each in answer.json()] == [None] * 12
 
 
 def test_concurrent_requests_share_batches_and_each_gets_its_own_answer(

@@ -259,7 +259,7 @@ class _Writer:
         target = self.folder.joinpath(*parts)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            file = target.open("wb")
+            file = target.open("xb")
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             self.leave_out(name, "files whose place another entry has")
             return
