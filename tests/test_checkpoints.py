@@ -25,7 +25,7 @@ from genreflow.training.mirror import Mirror
 from genreflow.training.sealing import damage, seal
 from pipelines import cli
 
-SETTINGS = {**FAST, "epochs": 5, "probe_epochs": 1, "mixup": 0.2, "checkpoint_seconds": 0}
+SETTINGS = {**FAST, "epochs": 5, "probe_epochs": 1, "mixup": 0.2, "checkpoint_seconds": 0, "threads": 1}
 
 
 @pytest.fixture(scope="module")
