@@ -21,6 +21,10 @@ class FetchError(CorpusError):
     """A file or object of a source that could not be brought here."""
 
 
+class ObjectStoreError(GenreflowError):
+    """A bucket that cannot be reached, read or written."""
+
+
 class SettingsError(GenreflowError):
     """A setting, profile or option that does not exist or does not fit."""
 

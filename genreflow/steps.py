@@ -4,7 +4,9 @@ Each can be called from a KFP component, a notebook or a test; none knows of kfp
 its error as a sentence, through `genreflow.progress`, so that whoever started the pipeline can show both.
 """
 
+import errno
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("genreflow")
 
+NO_ROOM = re.compile(rf"(errno|os error) ({errno.ENOSPC}|{errno.EDQUOT}|{errno.EFBIG})\b", re.IGNORECASE)
+"""What Python's, Arrow's and safetensors' errors say of a full disk, a quota and a limit to a file's size."""
+LONGEST_REASON = 300
+"""Characters of an error's own text that are shown."""
+
 WHOLE_FILE_DIGEST_BYTES = 64 << 20
 """Files of a backbone up to this size are digested; of larger ones size and modification time stand in."""
 
@@ -48,6 +55,14 @@ def told(step: str) -> Iterator[None]:
     except GenreflowError as error:
         progress.report(step, str(error), event="failed", expected=True)
         raise
+    except Exception as error:
+        if not NO_ROOM.search(str(error)):
+            progress.report(step, f"{type(error).__name__}: {error}", event="failed", expected=False)
+            raise
+        words = " ".join(str(error).split())[:LONGEST_REASON]
+        sentence = f"There is no room left to write into ({words}): make room, and run again."
+        progress.report(step, sentence, event="failed", expected=True)
+        raise GenreflowError(sentence) from error
     except BaseException as error:
         progress.report(step, f"{type(error).__name__}: {error}", event="failed", expected=False)
         raise

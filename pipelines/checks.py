@@ -23,7 +23,8 @@ def before_run(settings: "RunSettings") -> None:
 
     Raises:
         GenreflowError: the source is not there or has too few genres, the backbone is not one, the state
-            folder cannot be written or its disk is full, or the tracking server does not answer.
+            folder cannot be written or its disk is full, or the tracking server or the object store of
+            checkpoints does not answer.
     """
     from genreflow.corpus.sources import open_source
     from genreflow.families import family
@@ -33,6 +34,7 @@ def before_run(settings: "RunSettings") -> None:
     kind.hearing(kind.settings_type.model_validate(settings.model))
     state_folder()
     tracking_server()
+    checkpoint_store(settings.training["checkpoint_uri"])
 
 
 def state_folder() -> int:
@@ -78,6 +80,18 @@ def tracking_server() -> None:
             f"The MLflow server at {home.tracking_uri()} does not answer ({error}); start it, or unset "
             "MLFLOW_TRACKING_URI to use the store in the state folder."
         ) from error
+
+
+def checkpoint_store(uri: str | None) -> None:
+    """Nothing where checkpoints go to a folder, or to a bucket that can be written to.
+
+    Raises:
+        ObjectStoreError: it cannot.
+    """
+    if uri is not None and uri.startswith("s3://"):
+        from genreflow.training.mirror import Mirror
+
+        Mirror(uri, ".check").check()
 
 
 def existing_files(files: list[Path]) -> None:

@@ -41,6 +41,10 @@ Backbone = Annotated[str | None, typer.Option(help="Pretrained weights: a hub id
 Protocol = Annotated[
     str | None, typer.Option(help="How clips are split: auto, fault-filtered, artist, random, grouped.")
 ]
+CheckpointUri = Annotated[
+    str | None,
+    typer.Option(help="Where checkpoints go besides this machine: s3://BUCKET/PREFIX; or a folder instead."),
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting, as training.epochs=3."),
@@ -85,6 +89,7 @@ def run(
     family: Family = None,
     backbone: Backbone = None,
     protocol: Protocol = None,
+    checkpoint_uri: CheckpointUri = None,
     assignments: Assignments = None,
     summary: Annotated[Path | None, typer.Option(help="Write the run's figures there as JSON.")] = None,
     runner: Annotated[str, typer.Option(help="subprocess or docker.")] = "subprocess",
@@ -94,7 +99,7 @@ def run(
 
     if runner not in ("subprocess", "docker"):
         raise typer.BadParameter(f"there is no runner {runner!r}; there are subprocess and docker")
-    chosen = settings.settings(profile, source, family, backbone, protocol, assignments or ())
+    chosen = settings.settings(profile, source, family, backbone, protocol, assignments or (), checkpoint_uri)
     if summary is not None and not summary.resolve().parent.is_dir():
         raise GenreflowError(f"There is no folder {summary.resolve().parent} to write the summary into.")
     checks.before_run(chosen)
@@ -119,12 +124,13 @@ def compile_pipeline(
     family: Family = None,
     backbone: Backbone = None,
     protocol: Protocol = None,
+    checkpoint_uri: CheckpointUri = None,
     assignments: Assignments = None,
 ) -> None:
     """Write the training pipeline as YAML for Kubeflow."""
     from pipelines import settings
 
-    chosen = settings.settings(profile, source, family, backbone, protocol, assignments or ())
+    chosen = settings.settings(profile, source, family, backbone, protocol, assignments or (), checkpoint_uri)
     if output.suffix not in (".yaml", ".yml"):
         raise GenreflowError(f"A compiled pipeline is a .yaml file, not {output.name}.")
     from pipelines.training import compile_to
@@ -141,6 +147,7 @@ def submit(
     family: Family = None,
     backbone: Backbone = None,
     protocol: Protocol = None,
+    checkpoint_uri: CheckpointUri = None,
     assignments: Assignments = None,
     namespace: Annotated[str | None, typer.Option(help="Your namespace, where there are several.")] = None,
     experiment: Annotated[str | None, typer.Option(help="The KFP experiment.")] = None,
@@ -150,7 +157,7 @@ def submit(
     """Start the same pipeline on Kubeflow."""
     from pipelines import settings
 
-    chosen = settings.settings(profile, source, family, backbone, protocol, assignments or ())
+    chosen = settings.settings(profile, source, family, backbone, protocol, assignments or (), checkpoint_uri)
     from pipelines import cluster
 
     result = cluster.submit(chosen, host, namespace, experiment, cron, wait)

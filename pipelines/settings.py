@@ -140,6 +140,7 @@ def settings(
     backbone: str | None = None,
     protocol: str | None = None,
     assignments: Sequence[str] = (),
+    checkpoint_uri: str | None = None,
 ) -> RunSettings:
     """Merge defaults < profile < options < `--set key=value` and check the whole.
 
@@ -180,6 +181,8 @@ def settings(
     kind = family(name)
     sections = _sections(chosen, name, scalars["backbone"])
     _check_keys(changes, kind.settings_type)
+    if checkpoint_uri is not None:
+        sections["training"]["checkpoint_uri"] = checkpoint_uri
     for dotted, value in changes.items():
         section, key = dotted.split(".", 1)
         _place(sections[section], key.split("."), value)
@@ -202,6 +205,10 @@ def settings(
     sections["training"].setdefault("device", sections["resources"].get("device", "auto"))
     checked("training", TrainingSettings, sections["training"])
     training = training_settings(kind, model, sections["training"])
+    if training.checkpoint_uri is not None and "://" not in training.checkpoint_uri:
+        # a step does not run in the folder where it was started from
+        folder = str(Path(training.checkpoint_uri).expanduser().resolve())
+        training = training.model_copy(update={"checkpoint_uri": folder})
     return RunSettings(
         profile=profile,
         source=_located_source(scalars["source"]),

@@ -164,7 +164,8 @@ def test_a_killed_run_goes_on_and_ends_where_an_undisturbed_one_does(tmp_path: P
     (broken / "trainer_state.json").write_text('{"epoch": ')
 
     resumed = fine_tune(source, tmp_path / "killed", settings)
-    assert resumed.training["resumed_from_step"] is not None
+    assert resumed.training["resumed_from_step"] == 3 + 9  # the probe's steps, and three epochs
+    assert "checkpoint-99999 was not written to its end" in resumed.training["notes"][0]
     assert not folder.exists()
     undisturbed = fine_tune(source, tmp_path / "whole", settings)
     assert undisturbed.training["resumed_from_step"] is None
@@ -448,9 +449,10 @@ def test_a_loss_that_is_no_number_is_a_sentence_and_writes_no_model(tmp_path: Pa
     assert not (tmp_path / "m" / "genreflow.json").exists()
 
 
-def test_checkpoints_elsewhere_than_in_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="s3://bucket/runs"):
-        fine_tune(features(tmp_path / "f"), tmp_path / "m", {**FAST, "checkpoint_uri": "s3://bucket/runs"})
+@pytest.mark.parametrize("uri", ["gs://bucket/runs", "s3://", "s3:///runs"])
+def test_checkpoints_elsewhere_than_in_a_folder_or_a_bucket_are_refused(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=f"{uri}.*s3://BUCKET/PREFIX"):
+        fine_tune(features(tmp_path / "f"), tmp_path / "m", {**FAST, "checkpoint_uri": uri})
 
 
 def test_a_gpu_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers.trainer_callback import TrainerState
 
 from genreflow.artifacts import FeaturesDocument, code_digest, text_digest
-from genreflow.errors import SettingsError
 from genreflow.home import checkpoints_folder
+from genreflow.training.mirror import PROBED, Mirror
+from genreflow.training.sealing import damage
 from genreflow.training.settings import TrainingSettings
 
 BEST_FILE = "best.safetensors"
@@ -34,21 +35,12 @@ log = logging.getLogger("genreflow")
 
 
 def root(settings: TrainingSettings) -> Path:
-    """The folder under which checkpoints of all runs lie.
-
-    Raises:
-        SettingsError: `checkpoint_uri` is not a local folder.
-    """
-    if settings.checkpoint_uri is None:
+    """The folder under which checkpoints of all runs lie; with `s3://` they are mirrored from there."""
+    if settings.checkpoint_uri is None or settings.checkpoint_uri.startswith("s3://"):
         return checkpoints_folder()
     uri = urlparse(settings.checkpoint_uri)
     if uri.scheme == "file":
         return Path(unquote(uri.path))
-    if uri.scheme:
-        raise SettingsError(
-            f"training.checkpoint_uri = {settings.checkpoint_uri!r} is not a local folder; "
-            "checkpoints go to a path or a file:// address."
-        )
     return Path(settings.checkpoint_uri).expanduser().resolve()
 
 
@@ -81,22 +73,38 @@ def locked(folder: Path) -> Iterator[Path]:
             yield folder
 
 
-def last_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; broken ones are passed over."""
-    steps = sorted(
-        (int(path.name.rpartition("-")[2]), path)
-        for path in folder.glob("checkpoint-*")
-        if path.name.rpartition("-")[2].isdigit()
-    )
-    for _, path in reversed(steps):
-        try:
-            # Trainer writes this file last
-            TrainerState.load_from_json(str(path / STATE_FILE))
-        except (OSError, ValueError, TypeError):
-            log.warning("Checkpoint %s was not written to its end and is passed over.", path)
-            continue
-        return path
-    return None
+def last_whole(run: Path, phase: str, mirror: Mirror | None) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint of a phase, here or in the object store, and what is wrong with newer ones.
+
+    Damaged ones are removed here: they are of no use, and would count among those that are kept.
+
+    Args:
+        run: the folder of the training run.
+        phase: `probe` or `tune`; `probed` for what the probe ended with.
+        mirror: the run's checkpoints in an object store.
+
+    Raises:
+        ObjectStoreError: the object store does not answer.
+    """
+    here = {path.relative_to(run).as_posix() for path in (*run.glob(f"{phase}/checkpoint-*"), run / PROBED)}
+    there = set() if mirror is None else set(mirror.checkpoints)
+    wanted = re.compile(PROBED if phase == PROBED else rf"{phase}/checkpoint-\d+")
+    names = [name for name in here | there if wanted.fullmatch(name)]
+    problems: list[str] = []
+    for name in sorted(names, key=lambda name: int(name.rpartition("-")[2]) if "-" in name else 0)[::-1]:
+        path = run / name
+        if path.exists():
+            problem = damage(path)
+            if problem is None:
+                return path, problems
+            problems.append(f"{path} {problem}")
+            shutil.rmtree(path)
+        if mirror is not None and name in there:
+            problem = mirror.fetch(name, path)
+            if problem is None:
+                return path, problems
+            problems.append(f"{mirror.address}: {name} {problem}")
+    return None, problems
 
 
 def empty(folder: Path) -> None:

@@ -1,9 +1,11 @@
 """Hugging Face Trainer over memory-mapped feature rows: one process of a training run."""
 
+import logging
 import math
 import os
+import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ import pandas
 import torch
 import transformers
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
@@ -23,12 +26,14 @@ from transformers.trainer_utils import EvalPrediction
 
 from genreflow import devices, progress
 from genreflow.artifacts import ModelDocument, code_version
-from genreflow.errors import TrainingError
+from genreflow.errors import ObjectStoreError, TrainingError
 from genreflow.extraction import Features
 from genreflow.families import family as family_named
 from genreflow.training import OnLog, checkpoints
 from genreflow.training.attention import windowed_attention
 from genreflow.training.checkpoints import Best
+from genreflow.training.mirror import KEPT, PROBED, Mirror
+from genreflow.training.sealing import seal
 from genreflow.training.settings import TrainingSettings, training_settings
 
 STEP = "fine_tune"
@@ -48,6 +53,11 @@ CURVES = {
     "eval_window_loss",
 }
 
+PROBED_FILE = "probe.safetensors"
+LONGEST_REASON = 300
+"""Characters of an error's own text that are shown."""
+
+log = logging.getLogger("genreflow")
 T = TypeVar("T")
 
 
@@ -149,10 +159,11 @@ class ClipTrainer(transformers.Trainer):
         genres: int,
         class_weights: torch.Tensor | None,
         best: Best,
+        kept: Callable[[Path, list[str]], None],
         **others: Any,
     ) -> None:
         super().__init__(**others)
-        self.groups, self.settings, self.genres, self.best = groups, settings, genres, best
+        self.groups, self.settings, self.genres, self.best, self.kept = groups, settings, genres, best, kept
         self.class_weights = None if class_weights is None else class_weights.to(self.args.device)
         # the loss is a mean over the batch: Trainer divides it by the accumulation steps
         self.model_accepts_loss_kwargs = False
@@ -189,6 +200,19 @@ class ClipTrainer(transformers.Trainer):
             other = torch.randperm(len(rows)).to(rows.device)
             rows, shares = rows.lerp(rows[other], 1 - share), shares.lerp(shares[other], 1 - share)
         return rows, shares
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write one, or go on without: no model is lost because of a checkpoint."""
+        problem = None
+        try:
+            super()._save_checkpoint(model, trial)
+        # torch.save tells a full disk by RuntimeError
+        except (OSError, RuntimeError, SafetensorError) as error:
+            problem = " ".join(str(error).split())[:LONGEST_REASON]
+        # waits for the other processes, too: each writes a file
+        problems = [found for found in accelerate.utils.gather_object([problem]) if found]
+        if self.is_world_process_zero():
+            self.kept(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}", problems)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not self.args.should_save:
@@ -302,11 +326,57 @@ class Run:
     metrics: ClipMetrics | None
     class_weights: torch.Tensor | None
     folder: Path
+    mirror: Mirror | None
+    """The run's checkpoints in an object store; of the main process alone."""
     tell: OnLog | None
     best: Best = field(default_factory=Best)
     first_step: int = 0
     """Optimiser steps of the phases that are over."""
     resumed_from_step: int | None = None
+    notes: list[str] = field(default_factory=list)
+    """Sentences on what went wrong with checkpoints."""
+
+    def note(self, sentence: str) -> None:
+        """Tell something now, and keep it with the model."""
+        log.warning(sentence)
+        progress.report(STEP, sentence)
+        self.notes.append(sentence)
+
+    def kept(self, checkpoint: Path, problems: list[str]) -> None:
+        """A checkpoint was written, or not for these reasons: seal it, and mirror it."""
+        if not problems:
+            try:
+                seal(checkpoint)
+            except OSError as error:
+                problems = [str(error)]
+        if problems:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            self.note(
+                f"{checkpoint} could not be written ({problems[0]}): training goes on; the next one is tried."
+            )
+            return
+        self.mirror_one(checkpoint)
+
+    def mirror_one(self, checkpoint: Path) -> None:
+        """Store a checkpoint in the object store, where there is one."""
+        if self.mirror is None:
+            return
+        name = checkpoint.relative_to(self.folder).as_posix()
+        problem = self.mirror.push(self.folder, name)
+        if problem:
+            self.note(
+                f"{name} is not stored: {problem} Training goes on; the next checkpoint is tried there again."
+            )
+
+    def last(self, phase: str) -> Path | None:
+        """The newest whole checkpoint of a phase, the same in every process."""
+        found = None
+        if accelerate.PartialState().is_main_process:
+            found, problems = checkpoints.last_whole(self.folder, phase, self.mirror)
+            if problems:
+                then = f"goes on from {found.name}" if found else "begins again"
+                self.note(f"{'; '.join(problems)}. Passed over: {phase} {then}.")
+        return _agreed(found)
 
     def phase(self, name: str, epochs: int, groups: list[dict[str, Any]]) -> TrainerState:
         """Train `groups` for at most `epochs` epochs, going on from the last checkpoint of this phase."""
@@ -318,6 +388,7 @@ class Run:
             genres=len(self.features.document.genres),
             class_weights=self.class_weights,
             best=self.best,
+            kept=self.kept,
             model=self.module,
             args=self.arguments(name, epochs, metrics is not None),
             train_dataset=Rows(self.train_rows),
@@ -328,7 +399,7 @@ class Run:
         )
         # it writes logs to standard output, which belongs to results
         trainer.remove_callback(PrinterCallback)
-        checkpoint = checkpoints.last_whole(self.folder / name)
+        checkpoint = self.last(name)
         if checkpoint is not None:
             self.best.load(checkpoint)
             state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE_FILE))
@@ -373,7 +444,8 @@ class Run:
             eval_strategy="epoch" if evaluated else "no",
             # `Course` says when
             save_strategy="no",
-            save_total_limit=1,
+            # the last, and the one before in case that is damaged
+            save_total_limit=KEPT,
             logging_steps=max(1, steps // CURVE_POINTS),
             logging_first_step=True,
             logging_nan_inf_filter=False,
@@ -386,9 +458,11 @@ class Run:
 
     def probe(self, groups: list[dict[str, Any]]) -> None:
         """Train the groups named `head` alone, or take what an earlier run of the same inputs found."""
-        done = self.folder / "probe.safetensors"
-        if done.is_file():
-            load_model(self.module, str(done), strict=False)
+        done = self.last(PROBED)
+        if done is not None:
+            with safe_open(str(done / PROBED_FILE), framework="pt") as file:
+                self.first_step += int(file.metadata()["steps"])
+            load_model(self.module, str(done / PROBED_FILE), strict=False)
             return
         inside = {id(p) for name, p in self.module.named_parameters() if name.startswith("head.")}
         outside = [p for p in self.module.parameters() if p.requires_grad and id(p) not in inside]
@@ -396,13 +470,26 @@ class Run:
         head = [group for group in head if group["params"]]
         for parameter in outside:
             parameter.requires_grad_(False)
-        self.phase("probe", self.settings.probe_epochs, head)
+        end = self.phase("probe", self.settings.probe_epochs, head)
         for parameter in outside:
             parameter.requires_grad_(True)
         if accelerate.PartialState().is_main_process:
-            half = done.with_suffix(".half")
-            save_model(self.module, str(half))
+            self.keep_probed(end.max_steps)
+
+    def keep_probed(self, steps: int) -> None:
+        """Write down what the probe ended with, or go on without."""
+        done, half = self.folder / PROBED, self.folder / f"{PROBED}.half"
+        try:
+            shutil.rmtree(half, ignore_errors=True)
+            half.mkdir()
+            save_model(self.module, str(half / PROBED_FILE), metadata={"steps": str(steps)})
+            seal(half)
             half.rename(done)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(half, ignore_errors=True)
+            self.note(f"{done} could not be written ({error}): training goes on.")
+        else:
+            self.mirror_one(done)
 
 
 def fine_tune(
@@ -434,10 +521,16 @@ def fine_tune(
     with ExitStack() as stack:
         stack.enter_context(_threads(settings))
         folder = checkpoints.root(settings) / checkpoints.key(document, settings)
+        mirror = None
         if state.is_main_process:
             folder = stack.enter_context(checkpoints.locked(folder))
+            if settings.checkpoint_uri is not None and settings.checkpoint_uri.startswith("s3://"):
+                mirror = Mirror(settings.checkpoint_uri, folder.name)
+                mirror.check()
             if not settings.resume:
                 checkpoints.empty(folder)
+                if mirror is not None and (problem := mirror.clear()):
+                    raise ObjectStoreError(problem)
         run = Run(
             features=rows,
             settings=settings,
@@ -451,6 +544,7 @@ def fine_tune(
             metrics=ClipMetrics.of(validation) if len(validation) else None,
             class_weights=_class_weights(train, len(document.genres)) if settings.class_weights else None,
             folder=_agreed(folder),
+            mirror=mirror,
             tell=tell,
         )
         if run.metrics is None:
@@ -486,6 +580,7 @@ def fine_tune(
                 "steps": end.global_step,
                 "seconds": seconds,
                 "windows": len(train_rows),
+                "notes": run.notes,
             },
             pretrained=family.pretrained(family_settings),
             synthetic=document.synthetic,
@@ -505,6 +600,8 @@ def fine_tune(
             family.save(module.to("cpu").eval(), out)
             model.write(out)
             checkpoints.clear(run.folder)
+            if mirror is not None and (problem := mirror.clear()):
+                run.note(f"Checkpoints stay in {mirror.address}, where they are no longer needed: {problem}")
         state.wait_for_everyone()
     return model
 

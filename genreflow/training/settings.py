@@ -4,10 +4,11 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
+from genreflow import objects
 from genreflow.artifacts import Frozen
-from genreflow.errors import SettingsError
+from genreflow.errors import ObjectStoreError, SettingsError
 from genreflow.families.base import Family
 
 
@@ -48,11 +49,25 @@ class TrainingSettings(Frozen):
     less than a millisecond."""
     seed: int = Field(default=42, ge=0)
     checkpoint_uri: str | None = None
-    """Folder (path or file://) under which checkpoints lie; the state folder's `checkpoints` where None."""
+    """Folder (path or file://) under which checkpoints lie, or s3://BUCKET/PREFIX, to which they are mirrored
+    from the state folder's `checkpoints`; those alone where None."""
     checkpoint_seconds: float = Field(default=30.0, ge=0)
     """A checkpoint is written at the end of an epoch when this long has passed since the last."""
     resume: bool = True
     """Go on from the last checkpoint of the same inputs, where there is one."""
+
+    @field_validator("checkpoint_uri")
+    @classmethod
+    def _is_a_place(cls, uri: str | None) -> str | None:
+        scheme, mark, _ = (uri or "").partition("://")
+        if mark and scheme not in ("file", "s3"):
+            raise ValueError("checkpoints go to a folder, file:// or s3://BUCKET/PREFIX")
+        if scheme == "s3" and mark:
+            try:
+                objects.parts(uri or "")
+            except ObjectStoreError as error:
+                raise ValueError(str(error)) from error
+        return uri
 
 
 def training_settings(

@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
-from genreflow import home
+from genreflow import home, objects
 from genreflow.artifacts import text_digest
 from genreflow.corpus.sources.base import SourceItem, shown
 from genreflow.corpus.sources.listing import label
-from genreflow.errors import CorpusError, FetchError
+from genreflow.errors import CorpusError, FetchError, ObjectStoreError
 from genreflow.progress import Reporter
 
 STEP = "ingest"
 THREADS = 16
 """Objects fetched at once: small ones wait for the server, not for the processor."""
 ATTEMPTS = 5
-"""Tries in a row without a byte gained, for one object; boto3 itself tries a failed request up to 6 times."""
+"""Tries in a row without a byte gained, for one object."""
+REQUEST_ATTEMPTS = 6
+"""Tries of one request, by boto3 itself."""
 FIRST_PAUSE_SECONDS = 0.5
-CONNECT_SECONDS, READ_SECONDS = 10, 30
 BLOCK = 1 << 18
 SUFFIX_LENGTH = 8
 ENCRYPTED = ("aws:kms", "aws:kms:dsse")
@@ -48,16 +48,15 @@ class S3Source:
     """`<genre>/*` below a prefix of a bucket, or one or two levels down."""
 
     def __init__(self, spec: str, genres: tuple[str, ...]) -> None:
-        parts = urlsplit(spec)
-        if not parts.netloc or not spec.startswith("s3://"):
-            raise CorpusError(f"{spec} is no source: s3://BUCKET/PREFIX is one.")
-        self._bucket = parts.netloc
-        self._prefix = spec.removeprefix(f"s3://{parts.netloc}").strip("/")
+        try:
+            self._bucket, self._prefix = objects.parts(spec)
+        except ObjectStoreError as error:
+            raise CorpusError(str(error)) from error
         self._spec, self._genres = spec, genres
-        objects = self._list()
-        self._objects = {item.key: item for item in objects}
+        found = self._list()
+        self._objects = {item.key: item for item in found}
         start = len(f"{self._prefix}/") if self._prefix else 0
-        self._listing = label((item.key[start:] for item in objects), genres, spec)
+        self._listing = label((item.key[start:] for item in found), genres, spec)
         self._keys = [
             (f"{self._prefix}/{name}" if self._prefix else name) for name, _, _ in self._listing.files
         ]
@@ -150,27 +149,13 @@ class S3Source:
     @cached_property
     def _client(self) -> Any:
         try:
-            import boto3
-            from botocore.config import Config
-            from botocore.exceptions import BotoCoreError
-        except ImportError as error:
-            raise CorpusError("Reading s3:// needs boto3: pip install 'genreflow[train]'.") from error
-        retries = {} if "AWS_MAX_ATTEMPTS" in os.environ else {"mode": "standard", "total_max_attempts": 6}
-        config = Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-            max_pool_connections=THREADS,
-            retries=retries,
-            user_agent_extra="genreflow",
-        )
-        try:
-            return boto3.Session().client("s3", config=config)
-        except (BotoCoreError, ValueError) as error:
-            raise CorpusError(f"{self._spec} cannot be opened: {_one_line(error)}") from error
+            return objects.client(self._spec, THREADS, REQUEST_ATTEMPTS)
+        except ObjectStoreError as error:
+            raise CorpusError(str(error)) from error
 
     def _list(self) -> list[_Object]:
         prefix = f"{self._prefix}/" if self._prefix else ""
-        objects = []
+        found = []
         try:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
             for page in pages:
@@ -178,12 +163,12 @@ class S3Source:
                     if not entry["Key"].endswith("/"):  # what consoles make for a folder
                         modified = float(int(entry["LastModified"].timestamp()))
                         etag = entry["ETag"].strip('"')
-                        objects.append(_Object(entry["Key"], entry["Size"], etag, modified))
-        except self._errors as error:
+                        found.append(_Object(entry["Key"], entry["Size"], etag, modified))
+        except objects.errors() as error:
             raise self._sentence(error, "listed") from error
-        if not objects:
+        if not found:
             raise CorpusError(f"{self._spec} holds no objects. Check the prefix, or upload a folder there.")
-        return objects
+        return found
 
     def _fetch(self, item: _Object, parts: dict[str, Path], stopped: threading.Event) -> None:
         """One object, from where an earlier attempt ended.
@@ -215,7 +200,7 @@ class S3Source:
                     else:
                         problem = "the connection ended early"
                 except self._transient as error:
-                    problem = _one_line(error)
+                    problem = objects.one_line(error)
                 after = partial.stat().st_size if partial.exists() else 0
                 failures = 0 if after > before else failures + 1
                 if failures >= ATTEMPTS:
@@ -224,7 +209,7 @@ class S3Source:
                         f"{problem}. What was fetched is kept; run again."
                     )
                 stopped.wait(FIRST_PAUSE_SECONDS * 2**failures / 2)
-        except self._errors as error:
+        except objects.errors() as error:
             raise self._sentence(error, f"read at {shown(item.key)}") from error
         except OSError as error:
             raise FetchError(
@@ -269,12 +254,6 @@ class S3Source:
         return any(_md5_of_parts(path, guess) == wanted for guess in guesses)
 
     @cached_property
-    def _errors(self) -> tuple[type[Exception], ...]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        return (ClientError, BotoCoreError)
-
-    @cached_property
     def _transient(self) -> tuple[type[Exception], ...]:
         from botocore.exceptions import (
             FlexibleChecksumError,
@@ -294,40 +273,13 @@ class S3Source:
 
     def _sentence(self, error: Exception, what: str) -> FetchError:
         """What went wrong with the bucket, for the reader."""
-        from botocore.exceptions import (
-            ConnectionError as Unreachable,
-        )
-        from botocore.exceptions import (
-            HTTPClientError,
-            NoCredentialsError,
-            PartialCredentialsError,
-        )
-
-        where = f"{self._spec} at {self._client.meta.endpoint_url}"
-        if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
-            return FetchError(
-                f"{self._spec} needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                "or AWS_PROFILE."
-            )
-        if isinstance(error, (Unreachable, HTTPClientError)):
-            return FetchError(
-                f"{where} does not answer ({_one_line(error)}). Check AWS_ENDPOINT_URL, and run again."
-            )
-        details = getattr(error, "response", {})
-        code = str(details.get("Error", {}).get("Code", ""))
-        status = details.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        if code == "NoSuchBucket":
-            return FetchError(f"There is no bucket {self._bucket} at {self._client.meta.endpoint_url}.")
-        if status in (401, 403):
-            return FetchError(f"{where} cannot be {what}: the credentials are refused ({code}).")
+        endpoint, code = self._client.meta.endpoint_url, objects.code(error)
         if code in ("PreconditionFailed", "NoSuchKey", "404", "412", "InvalidRange", "416"):
-            return FetchError(f"{where} was changed since it was listed ({what}, {code}). Run again.")
-        if code in ("SlowDown", "Throttling", "RequestLimitExceeded", "503") or status in (429, 503):
             return FetchError(
-                f"{where} asks to slow down ({code}) and goes on doing so. "
-                "What was fetched is kept; run again later."
+                f"{self._spec} at {endpoint} was changed since it was listed ({what}, {code}). Run again."
             )
-        return FetchError(f"{where} cannot be {what}: {_one_line(error)}")
+        problem, remedy = objects.told(error, self._spec, endpoint, what)
+        return FetchError(f"{problem} {remedy}".strip())
 
 
 def _alive(process: int) -> bool:
@@ -367,7 +319,3 @@ def _part_sizes(size: int, parts: int) -> list[int]:
     """Sizes in whole MiB that make so many parts, where a server does not say it."""
     mib = 1 << 20
     return [n * mib for n in range(1, 5 * 1024 + 1) if -(-size // (n * mib)) == parts]
-
-
-def _one_line(error: Exception) -> str:
-    return shown(" ".join(str(error).split())[:300])

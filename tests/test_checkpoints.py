@@ -1,0 +1,301 @@
+"""Checkpoints: in an object store, damaged, on a full disk; training ends where an undisturbed one does."""
+
+import json
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from disks import little_room
+from faults import Proxy, proxied
+from safetensors.numpy import load_file
+from servers import free_port
+from test_training import FAST, KILLED, features
+
+from genreflow import home
+from genreflow.artifacts import ModelDocument
+from genreflow.errors import ObjectStoreError
+from genreflow.training import fine_tune
+from genreflow.training.mirror import Mirror
+from genreflow.training.sealing import damage, seal
+from pipelines import cli
+
+SETTINGS = {**FAST, "epochs": 5, "probe_epochs": 1, "mixup": 0.2, "checkpoint_seconds": 0, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return features(tmp_path_factory.mktemp("features"), noise=4.0)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of a run to which nothing happened."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    fine_tune(source, folder / "model", {**SETTINGS, "checkpoint_uri": str(folder / "checkpoints")})
+    return folder / "model"
+
+
+@pytest.fixture
+def address(aws: Any) -> str:
+    """A prefix of a bucket of one's own."""
+    bucket = f"checkpoints-{uuid.uuid4().hex[:12]}"
+    aws.create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/runs"
+
+
+@pytest.fixture
+def proxy(store: int, aws: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """What stands between the library and the object store."""
+    with proxied(store) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        yield proxy
+
+
+def keys(aws: Any, address: str) -> list[str]:
+    found = aws.list_objects_v2(Bucket=address.split("/")[2]).get("Contents", [])
+    return [entry["Key"] for entry in found]
+
+
+def same(model: Path, other: Path) -> None:
+    """The same figures and the same weights."""
+    a, b = (ModelDocument.read(folder) for folder in (model, other))
+    for fact in ("best_epoch", "epochs_run", "validation"):
+        assert a.training[fact] == b.training[fact], fact
+    assert a.temperature == b.temperature
+    weights, others = (load_file(str(folder / "model.safetensors")) for folder in (model, other))
+    assert all(np.array_equal(weights[name], others[name]) for name in others)
+
+
+def interrupted(source: Path, settings: dict[str, Any], epoch: int = 4) -> None:
+    """A run that ends in the middle, after the checkpoint of the epoch before."""
+
+    def on_log(_: int, metrics: dict[str, float]) -> None:
+        if "eval_loss" in metrics and round(metrics["epoch"]) == epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(source, home.home() / "never", settings, on_log=on_log)
+
+
+def newest() -> list[Path]:
+    """The checkpoints on this machine, the newest first."""
+    found = home.checkpoints_folder().glob("*/tune/checkpoint-*")
+    return sorted(found, key=lambda path: -int(path.name.rpartition("-")[2]))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def test_a_killed_run_goes_on_on_another_machine_from_the_object_store(
+    source: Path, undisturbed: Path, address: str, aws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**SETTINGS, "checkpoint_uri": address}
+    arguments = [str(source), str(tmp_path / "killed"), json.dumps(settings)]
+    process = subprocess.Popen([sys.executable, "-c", KILLED, *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "epoch 4\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    monkeypatch.setenv("GENREFLOW_HOME", str(tmp_path / "another machine"))
+    resumed = fine_tune(source, tmp_path / "resumed", settings)
+    assert resumed.training["resumed_from_step"] == 3 + 9  # the probe's steps, and three epochs
+    assert resumed.training["notes"] == []
+    same(tmp_path / "resumed", undisturbed)
+    assert keys(aws, address) == []
+
+
+@pytest.mark.parametrize("harm", [flip, truncate, Path.unlink])
+def test_a_file_that_is_not_what_was_written_is_noticed(harm: Callable[[Path], None], tmp_path: Path) -> None:
+    for name in ("model.safetensors", "optimizer.pt"):
+        (tmp_path / name).write_bytes(bytes(1000))
+    assert damage(tmp_path) == "was not written to its end"
+    seal(tmp_path)
+    assert damage(tmp_path) is None
+    harm(tmp_path / "optimizer.pt")
+    assert "is damaged: optimizer.pt" in str(damage(tmp_path))
+
+
+def test_for_a_damaged_checkpoint_the_one_before_is_taken(
+    source: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    interrupted(source, SETTINGS)
+    last, before = newest()
+    flip(last / "optimizer.pt")
+    resumed = fine_tune(source, tmp_path / "m", SETTINGS)
+    assert resumed.training["resumed_from_step"] == 3 + 6
+    (note,) = resumed.training["notes"]
+    assert f"{last} is damaged: optimizer.pt" in note
+    assert note.endswith(f"tune goes on from {before.name}.")
+    same(tmp_path / "m", undisturbed)
+
+
+def test_where_all_checkpoints_are_damaged_training_begins_again(
+    source: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    interrupted(source, SETTINGS)
+    (probed,) = home.checkpoints_folder().glob("*/probed")
+    for path in (*(folder / "best.safetensors" for folder in newest()), probed / "probe.safetensors"):
+        flip(path)
+    resumed = fine_tune(source, tmp_path / "m", SETTINGS)
+    notes = resumed.training["notes"]
+    assert [note.rpartition(": ")[2] for note in notes] == ["probed begins again.", "tune begins again."]
+    same(tmp_path / "m", undisturbed)
+
+
+def test_for_an_altered_and_a_missing_object_the_checkpoint_before_is_taken(
+    source: Path,
+    undisturbed: Path,
+    address: str,
+    aws: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = {**SETTINGS, "checkpoint_uri": address}
+    interrupted(source, settings, epoch=5)
+    monkeypatch.setenv("GENREFLOW_HOME", str(tmp_path / "another machine"))
+    bucket = address.split("/")[2]
+    (pointer,) = [key for key in keys(aws, address) if key.endswith("last.json")]
+    named = json.loads(aws.get_object(Bucket=bucket, Key=pointer)["Body"].read())["checkpoints"]
+    assert list(named) == ["probed", "tune/checkpoint-9", "tune/checkpoint-12"]
+    harmed = pointer.replace("last.json", f"files/{named['tune/checkpoint-12']['model.safetensors']}")
+    aws.put_object(Bucket=bucket, Key=harmed, Body=b"something else")
+    gone = pointer.replace("last.json", f"files/{named['probed']['probe.safetensors']}")
+    aws.delete_object(Bucket=bucket, Key=gone)
+    resumed = fine_tune(source, tmp_path / "m", settings)
+    first, second = resumed.training["notes"]
+    assert "probed is damaged: probe.safetensors is missing. Passed over: probed begins again." in first
+    assert "tune/checkpoint-12 is damaged: model.safetensors is not what was written" in second
+    assert second.endswith("tune goes on from checkpoint-9.")
+    same(tmp_path / "m", undisturbed)
+
+
+def test_training_goes_on_while_the_object_store_is_down_and_tries_the_next_checkpoint(
+    source: Path, undisturbed: Path, address: str, aws: Any, proxy: Proxy, tmp_path: Path
+) -> None:
+    stored: list[bool] = []
+
+    def on_log(_: int, metrics: dict[str, float]) -> None:
+        if "eval_loss" in metrics:
+            stored.append(any(key.endswith("last.json") for key in keys(aws, address)))
+            proxy.busy = 1000 if round(metrics["epoch"]) <= 2 else 0
+
+    settings = {**SETTINGS, "probe_epochs": 0, "checkpoint_uri": address}
+    document = fine_tune(source, tmp_path / "m", settings, on_log=on_log)
+    first, second = document.training["notes"]
+    assert first.startswith("tune/checkpoint-3 is not stored: ")
+    assert "asks to slow down" in first
+    assert second.startswith("tune/checkpoint-6 is not stored: ")
+    assert stored == [False, False, False, True, True]
+    assert document.training["epochs_run"] == 5
+
+
+def test_what_is_damaged_in_the_store_is_stored_again(address: str, aws: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "tune/checkpoint-1"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(bytes(1000))
+    seal(folder)
+    assert Mirror(address, "key").push(tmp_path, "tune/checkpoint-1") is None
+    (file,) = [key for key in keys(aws, address) if "/files/" in key]
+    aws.put_object(Bucket=address.split("/")[2], Key=file, Body=b"other")
+    mirror = Mirror(address, "key")
+    assert "is damaged: model.safetensors" in str(mirror.fetch("tune/checkpoint-1", tmp_path / "here"))
+    assert not (tmp_path / "here").exists()
+    assert mirror.push(tmp_path, "tune/checkpoint-1") is None
+    assert Mirror(address, "key").fetch("tune/checkpoint-1", tmp_path / "here") is None
+
+
+def test_a_checkpoint_is_not_taken_before_it_is_stored_to_its_end(
+    address: str, aws: Any, proxy: Proxy, tmp_path: Path
+) -> None:
+    for step in (1, 2):
+        folder = tmp_path / f"tune/checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(bytes([step]) * 1000)
+        (folder / "same").write_bytes(b"same")
+        seal(folder)
+    mirror = Mirror(address, "key")
+    assert mirror.push(tmp_path, "tune/checkpoint-1") is None
+    proxy.only, proxy.busy = "last.json", 1000
+    assert "asks to slow down" in str(mirror.push(tmp_path, "tune/checkpoint-2"))
+    assert len(keys(aws, address)) == 4  # three files and the pointer, which names the first checkpoint alone
+    proxy.busy = 0
+    assert list(Mirror(address, "key").checkpoints) == ["tune/checkpoint-1"]
+    assert mirror.push(tmp_path, "tune/checkpoint-2") is None
+    other = Mirror(address, "key")
+    assert list(other.checkpoints) == ["tune/checkpoint-1", "tune/checkpoint-2"]
+    assert other.fetch("tune/checkpoint-2", tmp_path / "here") is None
+    assert (tmp_path / "here" / "model.safetensors").read_bytes() == b"\2" * 1000
+    assert len([line for line in proxy.lines("PUT") if "/files/" in line]) == 3  # what is the same, once
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[]",
+        b'{"checkpoints": {"../../away": {}}}',
+        b'{"checkpoints": {"tune/checkpoint-1": {"../a": "%s"}}}' % (b"0" * 64),
+    ],
+)
+def test_a_pointer_that_names_what_it_may_not_is_passed_over(content: bytes, address: str, aws: Any) -> None:
+    aws.put_object(Bucket=address.split("/")[2], Key="runs/key/last.json", Body=content)
+    assert Mirror(address, "key").checkpoints == {}
+
+
+def test_a_store_that_cannot_be_used_is_told_at_once(
+    source: Path, address: str, aws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusal(uri: str) -> str:
+        with pytest.raises(ObjectStoreError) as caught:
+            fine_tune(source, tmp_path / "m", {**SETTINGS, "checkpoint_uri": uri})
+        return str(caught.value)
+
+    assert "There is no bucket no-such-bucket at http://" in refusal("s3://no-such-bucket/runs")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    assert "cannot be written to: the credentials are refused (SignatureDoesNotMatch)" in refusal(address)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    assert "AWS_PROFILE" in refusal(address)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "genreflow")
+    assert "does not answer" in refusal(address)
+
+
+def test_the_command_line_refuses_a_missing_bucket_before_the_pipeline_starts(
+    aws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refused(uri: str) -> str:
+        command = ["genreflow", "run", "--source", "synthetic", "--checkpoint-uri", uri]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 1
+        return capfd.readouterr().err
+
+    assert refused("s3://no-such-bucket/runs").startswith("genreflow: There is no bucket no-such-bucket at ")
+    assert "training.checkpoint_uri" in refused("ftp://somewhere")
+    assert not (tmp_path / "home" / "pipelines").exists()
+
+
+def test_a_checkpoint_that_has_no_room_costs_no_model(
+    source: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    # the optimiser's state is twice as large as the model
+    with little_room((undisturbed / "model.safetensors").stat().st_size * 3 // 2):
+        document = fine_tune(source, tmp_path / "m", SETTINGS)
+    notes = document.training["notes"]
+    assert any("checkpoint-15 could not be written" in note for note in notes)
+    assert newest() == []
+    same(tmp_path / "m", undisturbed)
