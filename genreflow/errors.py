@@ -37,9 +37,5 @@ class RegistryError(GenreflowError):
     """The MLflow registry cannot do what was asked of it."""
 
 
-class ChampionChangedError(RegistryError):
-    """Another run changed the champion while this one was compared with the one before."""
-
-
 class RegistryAwayError(RegistryError):
     """MLflow does not answer, or broke off: the same asked again later may go well."""

@@ -22,7 +22,6 @@ from genreflow.artifacts import (
     text_digest,
 )
 from genreflow.errors import (
-    ChampionChangedError,
     GenreflowError,
     ModelError,
     RegistryAwayError,
@@ -41,9 +40,6 @@ T = TypeVar("T")
 
 WHOLE_FILE_DIGEST_BYTES = 64 << 20
 """Files of a backbone up to this size are digested; of larger ones size and modification time stand in."""
-
-DECISIONS = 4
-"""How often the gate is asked where other runs change the champion meanwhile."""
 
 
 @contextmanager
@@ -263,14 +259,7 @@ def promote(
         chosen = GatePolicy.model_validate(dict(policy))
 
         def decide() -> tuple[Decision, tuple[str, ...]]:
-            for _ in range(DECISIONS - 1):
-                try:
-                    decision = _promote(version, packaged, evaluation, corpus, chosen)
-                    break
-                except ChampionChangedError as error:
-                    progress.report("promote", f"{error} Deciding again.")
-            else:
-                decision = _promote(version, packaged, evaluation, corpus, chosen)
+            decision = _promote(version, packaged, evaluation, corpus, chosen)
             return decision, registry.version(version).aliases
 
         return _outlasting_mlflow("promote", decide)
@@ -306,7 +295,7 @@ def _promote(version: str, packaged: Path, evaluation: Path, corpus: Path, polic
         decision = _decide_against(champion, candidate, evaluation, corpus, policy)
     registry.record_decision(version, decision, champion.version if champion else None)
     if decision.promote:
-        registry.set_champion(version, decision.reason, champion.version if champion else None)
+        registry.set_champion(version, decision.reason)
     elif decision.verdict == "kept":
         registry.set_challenger(version)
     return decision

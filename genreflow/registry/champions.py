@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from genreflow.errors import ChampionChangedError, RegistryError
+from genreflow.errors import RegistryError
 from genreflow.gate import Decision
 from genreflow.registry import card
 from genreflow.registry.store import MODEL_NAME, asking, connect
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 HISTORY_TAG = "champions_so_far"
 """The champions one after another, as a tag of the registered model; why each came is with the version."""
 HISTORY_LENGTH = 50
-ANYONE = "anyone"
 
 
 def record_decision(version: str, decision: Decision, compared_with: str | None = None) -> None:
@@ -50,17 +49,10 @@ def record_decision(version: str, decision: Decision, compared_with: str | None 
         refresh_overview(client)
 
 
-def set_champion(version: str, reason: str, succeeding: str | None = ANYONE) -> Version:
+def set_champion(version: str, reason: str) -> Version:
     """Make a version champion, by the gate's decision recorded before or by hand; the alias moves last.
 
-    Args:
-        version: an alias or number.
-        reason: kept with the version.
-        succeeding: the version that the decision was made against, None where there was no champion;
-            `ANYONE` where it does not matter whom this one follows.
-
     Raises:
-        ChampionChangedError: the champion is another than `succeeding`, and not this version.
         RegistryError: there is no such version, no reason, or the store refuses.
     """
     if not reason.strip():
@@ -70,12 +62,6 @@ def set_champion(version: str, reason: str, succeeding: str | None = ANYONE) -> 
         entry = find(client, version)
         number = str(entry.version)
         before = alias_targets(client).get(CHAMPION)
-        if succeeding not in (ANYONE, before) and before != number:
-            now = f"version {before}" if before else "gone"
-            raise ChampionChangedError(
-                f"Another run changed the champion, which is now {now}: version {number} was not compared "
-                "with it."
-            )
         if before != number:
             if entry.tags.get("decision_reason") != reason:
                 tags = {"decision": "promoted by hand", "decision_reason": reason}

@@ -2,9 +2,7 @@
 
 import json
 import logging
-import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -18,7 +16,6 @@ from corpora import tones, write_corpus
 from faults import Proxy, proxied
 from mlflow import MlflowClient
 from servers import free_port, served
-from sounds import tone, write
 
 from genreflow import home, progress, registry, steps
 from genreflow import training as engine
@@ -27,7 +24,7 @@ from genreflow.registry import runs, store
 
 Make = Callable[..., Candidate]
 
-# one worker, so that the server is started once; the last test is two runs and the patience between
+# one worker, so that the server is started once
 pytestmark = [pytest.mark.xdist_group("mlflow-server"), pytest.mark.timeout(900)]
 
 
@@ -205,47 +202,6 @@ def test_a_version_whose_creation_was_never_answered_is_one_version_with_its_fil
     same = [version for version in registry.versions() if version.digest == made.digest]
     assert [version.version for version in same] == [done.version]
     assert registry.fetch(done.version).name == made.digest
-
-
-def test_a_run_that_mlflow_failed_at_registration_is_finished_by_the_same_command_without_training_again(
-    mlflow: Proxy, tmp_path: Path
-) -> None:
-    for number, genre in enumerate(("blues", "jazz", "rock")):
-        for clip in range(6):
-            pitch = 220.0 * 2**number + clip
-            write(tmp_path / "clips" / genre / f"{clip}.wav", tone(seconds=3.2, pitch=pitch))
-
-    def run() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pipelines.cli", "run", "--source", str(tmp_path / "clips")]
-        command += ["--family", "mfcc_cnn", "--set", "corpus.genres=[blues, jazz, rock]"]
-        command += ["--set", "training.epochs=2", "--set", "training.device=cpu"]
-        command += ["--set", "experiment=a run", "--summary", str(tmp_path / "summary.json")]
-        variables = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=600, env=variables, cwd=tmp_path
-        )
-
-    mlflow.only, mlflow.down = "model-versions/create", True
-    failed = run()
-    assert failed.returncode == 1
-    assert "Attempt 4 of 4 follows" in failed.stderr
-    sentence = failed.stderr.strip().splitlines()[-2]
-    assert "could not register the model" in sentence
-    assert "genreflow run with the same arguments takes them from the cache" in sentence
-    assert not (tmp_path / "summary.json").exists()
-
-    mlflow.down = False
-    done = run()
-    assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    cached = {step["name"] for step in summary["steps"] if step["cached"]}
-    assert cached == {"ingest", "extract_features", "fine_tune", "evaluate", "package"}
-    experiment = client().get_experiment_by_name("a run")
-    assert experiment is not None
-    (trained,) = client().search_runs([experiment.experiment_id])
-    assert trained.info.run_id == summary["run_id"] == registry.version(summary["model_version"]).run_id
-    assert trained.info.status == "FINISHED"
-    assert trained.data.metrics["eval_accuracy"] >= 0
 
 
 def wait(until: Callable[[], bool]) -> None:

@@ -244,32 +244,3 @@ def test_the_same_content_registered_twice_at_once_is_one_version(candidate: Mak
     experiment = client().get_experiment_by_name("genreflow")
     assert experiment is not None
     assert len(client().search_logged_models([experiment.experiment_id])) == 1
-
-
-def test_two_models_registered_and_promoted_at_once_in_one_store_are_two_versions_and_one_champion(
-    candidate: Make, tmp_path: Path
-) -> None:
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom genreflow import registry\n"
-        "registry.versions()\n"  # everything is loaded
-        "mine, other, *folders = map(Path, sys.argv[1:])\nmine.touch()\n"
-        "while not other.exists(): time.sleep(0.005)\n"
-        "done = registry.register(*folders, None)\n"
-        "print(registry.set_champion(done.version, 'better').version, done.created)"
-    )
-    gates = [str(tmp_path / name) for name in ("a", "b")]
-    models = [candidate(0), candidate(1)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *order, *map(str, (made.packaged, made.evaluation, made.corpus))],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for order, made in zip((gates, gates[::-1]), models, strict=True)
-    ]
-    said = [process.communicate(timeout=120)[0].split() for process in processes]
-    assert sorted(said) == [["1", "True"], ["2", "True"]]
-    assert {version.digest for version in registry.versions()} == {made.digest for made in models}
-    champion = registry.champion()
-    assert champion is not None
-    assert registry.fetch("champion").name == champion.digest

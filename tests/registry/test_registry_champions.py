@@ -1,9 +1,7 @@
 """The gate's decision on record, the aliases, and the way back."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,8 +9,8 @@ from candidates import Candidate, Populated
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from genreflow import gate, home, registry, steps
-from genreflow.errors import ChampionChangedError, RegistryError
+from genreflow import home, registry, steps
+from genreflow.errors import RegistryError
 from genreflow.gate import Decision
 from genreflow.genres import GENRES
 
@@ -217,35 +215,6 @@ def test_a_synthetic_champion_that_cannot_be_read_gives_way_to_real_music(
     decision, _ = steps.promote("3", new.packaged, new.evaluation, new.corpus, {})
     assert decision.verdict == "promoted", decision.reason
     assert champion() == "3"
-
-
-def test_a_champion_that_another_run_makes_meanwhile_is_compared_with_too(
-    populated: Populated, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    new, decide, against = populated.candidates[2], gate.decide, []
-    write_predictions(new.evaluation)
-
-    def slowly(*arguments: Any) -> gate.Decision:
-        decision = decide(*arguments)
-        against.append(arguments[3] and arguments[3].name)
-        if len(against) == 1:
-            registry.set_champion("1", "by another run, which was faster")
-        return decision
-
-    monkeypatch.setattr(gate, "decide", slowly)
-    with caplog.at_level(logging.INFO, "genreflow"):
-        decision, aliases = steps.promote("3", new.packaged, new.evaluation, new.corpus, {})
-    assert against == [None, "version 1"]
-    assert "which is now version 1: version 3 was not compared with it. Deciding again." in caplog.text
-    assert (decision.verdict, aliases) == ("promoted", ("champion",))
-    assert registry.version("3").tags["compared_with"] == "1"
-    assert registry.rollback("a test").version == "1"
-
-
-def test_a_champion_that_is_gone_meanwhile_is_told(populated: Populated) -> None:
-    with pytest.raises(ChampionChangedError, match="which is now gone"):
-        registry.set_champion("3", "better than version 2", succeeding="2")
-    assert champion() is None
 
 
 def write_predictions(evaluation: Path) -> None:
