@@ -5,6 +5,7 @@ was made from, so that a running service can be traced to the exact clips, split
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -16,6 +17,9 @@ from genreflow.version import VERSION
 
 SPLITS = ("train", "validation", "test")
 DIGEST_BLOCK = 1 << 20
+SEAL_SUFFIX = ".seal.json"
+SEALED_BY_DIGEST_BYTES = 1 << 20
+"""Of larger files a seal has size and modification time: every run looks at all seals before it starts."""
 
 
 class Frozen(BaseModel):
@@ -209,6 +213,44 @@ def text_digest(parts: Iterable[str]) -> str:
     for part in parts:
         digest.update(part.encode() + b"\n")
     return digest.hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Write down, in a file beside an artifact that is finished, what lies in it."""
+    files = {
+        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    seen = {name: _seen(path) for name, path in files.items()}
+    _seal_of(folder).write_text(json.dumps(seen, indent=2) + "\n")
+
+
+def broken_seal(folder: Path) -> str | None:
+    """What is no longer as it was when the artifact was sealed; None where nothing is.
+
+    Files that came later are no harm. Of a file over a megabyte, a change that leaves size and modification
+    time as they were is not seen.
+    """
+    try:
+        sealed = json.loads(_seal_of(folder).read_text())
+        for name, seen in sealed.items():
+            if not (folder / name).is_file():
+                return f"{folder / name} is gone"
+            if _seen(folder / name) != seen:
+                return f"{folder / name} was altered"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{_seal_of(folder)} cannot be read ({type(error).__name__})"
+    return None
+
+
+def _seal_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + SEAL_SUFFIX)
+
+
+def _seen(path: Path) -> dict[str, int | str]:
+    stat = path.stat()
+    if stat.st_size <= SEALED_BY_DIGEST_BYTES:
+        return {"bytes": stat.st_size, "sha256": file_digest(path)}
+    return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def code_digest() -> str:

@@ -41,6 +41,10 @@ class RegistryError(GenreflowError):
     """The MLflow registry cannot do what was asked of it."""
 
 
+class RegistryAwayError(RegistryError):
+    """MLflow does not answer, or broke off: the same asked again later may go well."""
+
+
 class RequestError(GenreflowError):
     """A request that the service does not answer; `status` is the HTTP status it is refused with."""
 

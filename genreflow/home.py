@@ -32,6 +32,11 @@ def checkpoints_folder() -> Path:
     return home() / "checkpoints"
 
 
+def curves_folder() -> Path:
+    """Points of training curves that MLflow could not take yet, one file a run."""
+    return home() / "curves"
+
+
 def models_folder() -> Path:
     """Packaged models downloaded from the registry, one folder a content digest."""
     return home() / "models"

@@ -8,10 +8,10 @@ import errno
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from genreflow import progress
 from genreflow.artifacts import (
@@ -20,9 +20,15 @@ from genreflow.artifacts import (
     ModelDocument,
     PackagedDocument,
     file_digest,
+    seal,
     text_digest,
 )
-from genreflow.errors import GenreflowError, ModelError, SettingsError
+from genreflow.errors import (
+    GenreflowError,
+    ModelError,
+    RegistryAwayError,
+    SettingsError,
+)
 from genreflow.gate import Decision, GatePolicy, ModelFacts
 
 if TYPE_CHECKING:
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
     from genreflow.registry import Registered, Version
 
 log = logging.getLogger("genreflow")
+T = TypeVar("T")
 
 NO_ROOM = re.compile(rf"(errno|os error) ({errno.ENOSPC}|{errno.EDQUOT}|{errno.EFBIG})\b", re.IGNORECASE)
 """What Python's, Arrow's and safetensors' errors say of a full disk, a quota and a limit to a file's size."""
@@ -43,12 +50,19 @@ WHOLE_FILE_DIGEST_BYTES = 64 << 20
 
 
 @contextmanager
-def told(step: str) -> Iterator[None]:
-    """Tell the beginning, the end and a failure of a step, the failure as a sentence, and let it pass on."""
+def told(step: str, out: Path | None = None) -> Iterator[None]:
+    """Tell the beginning, the end and a failure of a step, the failure as a sentence, and let it pass on.
+
+    Args:
+        step: its name in the pipeline.
+        out: the artifact that it makes; sealed at the end.
+    """
     began = time.monotonic()
     progress.report(step, "started", event="started")
     try:
         yield
+        if out is not None:
+            seal(out)
     except KeyboardInterrupt:
         progress.report(step, "interrupted", event="interrupted")
         raise
@@ -127,7 +141,7 @@ def ingest(source: str, source_fingerprint: str, settings: Mapping[str, Any], ou
     from genreflow.corpus import ingest as corpus_ingest
     from genreflow.corpus.settings import CorpusSettings
 
-    with told("ingest"):
+    with told("ingest", out):
         return corpus_ingest.ingest(
             source, source_fingerprint, CorpusSettings.model_validate(dict(settings)), out
         )
@@ -153,7 +167,7 @@ def extract_features(
     """
     from genreflow import extraction
 
-    with told("extract_features"):
+    with told("extract_features", out):
         return extraction.extract(corpus, family, dict(settings), out, device=device, batch=batch)
 
 
@@ -175,29 +189,30 @@ def fine_tune(
     from genreflow import training as engine
     from genreflow.families import family
 
-    with told("fine_tune"):
+    with told("fine_tune", out):
         document = FeaturesDocument.read(features)
         kind = family(document.family)
         settings = engine.training_settings(
             kind, kind.settings_type.model_validate(document.settings), dict(training)
         )
-        run_id = registry.open_run(
-            experiment,
-            parameters={
-                "family": document.family,
-                "protocol": document.protocol,
-                "fold": document.fold,
-                "model": document.settings,
-                "training": settings.model_dump(mode="json"),
-            },
-            tags={
-                "genreflow.family": document.family,
-                "genreflow.synthetic": str(document.synthetic).lower(),
-                "genreflow.protocol": document.protocol,
-                "genreflow.leaky": str(document.leaky).lower(),
-                "genreflow.corpus_fingerprint": document.corpus_fingerprint,
-                "genreflow.features_fingerprint": document.fingerprint,
-            },
+        parameters = {
+            "family": document.family,
+            "protocol": document.protocol,
+            "fold": document.fold,
+            "model": document.settings,
+            "training": settings.model_dump(mode="json"),
+        }
+        tags = {
+            "genreflow.family": document.family,
+            "genreflow.synthetic": str(document.synthetic).lower(),
+            "genreflow.protocol": document.protocol,
+            "genreflow.leaky": str(document.leaky).lower(),
+            "genreflow.corpus_fingerprint": document.corpus_fingerprint,
+            "genreflow.features_fingerprint": document.fingerprint,
+        }
+        run_id = registry.patiently(
+            lambda: registry.open_run(experiment, parameters, tags),
+            lambda sentence: progress.report("fine_tune", sentence),
         )
         status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
         try:
@@ -209,6 +224,8 @@ def fine_tune(
             raise
         finally:
             registry.close_run(run_id, status)
+        if curves.trouble:
+            progress.report("fine_tune", curves.trouble)
         return model
 
 
@@ -216,7 +233,7 @@ def evaluate(corpus: Path, model: Path, out: Path) -> "EvaluationDocument":
     """The whole model on the audio of the test split: metrics with intervals, predictions, plots, report."""
     from genreflow import evaluation
 
-    with told("evaluate"):
+    with told("evaluate", out):
         return evaluation.evaluate(corpus, model, out)
 
 
@@ -224,7 +241,7 @@ def package(model: Path, corpus: Path, out: Path) -> PackagedDocument:
     """The model in the form that is served; parity and latency of every runtime on real windows."""
     from genreflow import packaging
 
-    with told("package"):
+    with told("package", out):
         return packaging.package(model, corpus, out)
 
 
@@ -233,7 +250,7 @@ def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str) -> "Re
     from genreflow import registry
 
     with told("register"):
-        return registry.register(packaged, evaluation, corpus, run_id)
+        return _outlasting_mlflow("register", lambda: registry.register(packaged, evaluation, corpus, run_id))
 
 
 def promote(
@@ -254,8 +271,27 @@ def promote(
     from genreflow import registry
 
     with told("promote"):
-        decision = _promote(version, packaged, evaluation, corpus, GatePolicy.model_validate(dict(policy)))
-        return decision, registry.version(version).aliases
+        chosen = GatePolicy.model_validate(dict(policy))
+
+        def decide() -> tuple[Decision, tuple[str, ...]]:
+            decision = _promote(version, packaged, evaluation, corpus, chosen)
+            return decision, registry.version(version).aliases
+
+        return _outlasting_mlflow("promote", decide)
+
+
+def _outlasting_mlflow(step: str, ask: Callable[[], T]) -> T:
+    """Ask MLflow several times where it is away, and say at last how to go on without training again."""
+    from genreflow import registry
+
+    try:
+        return registry.patiently(ask, lambda sentence: progress.report(step, sentence))
+    except RegistryAwayError as error:
+        raise RegistryAwayError(
+            f"{error} The trained model, its evaluation and its package are kept: once MLflow answers, "
+            "genreflow run with the same arguments takes them from the cache and goes on from here, without "
+            "training again."
+        ) from error
 
 
 def _promote(version: str, packaged: Path, evaluation: Path, corpus: Path, policy: GatePolicy) -> Decision:

@@ -1,21 +1,17 @@
 """What can be told within seconds, before a run starts: source, backbone, disk space, tracking server."""
 
-import contextlib
 import os
 import shutil
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from genreflow import home
-from genreflow.errors import GenreflowError, RegistryError
+from genreflow.errors import GenreflowError
 
 if TYPE_CHECKING:
     from pipelines.settings import RunSettings
 
 LEAST_FREE_BYTES = 1 << 30
-SECONDS_TO_ANSWER = 5.0
 
 
 def before_run(settings: "RunSettings") -> None:
@@ -23,17 +19,18 @@ def before_run(settings: "RunSettings") -> None:
 
     Raises:
         GenreflowError: the source is not there or has too few genres, the backbone is not one, the state
-            folder cannot be written or its disk is full, or the tracking server or the object store of
-            checkpoints does not answer.
+            folder cannot be written or its disk is full, the MLflow store does not answer or is not one, or
+            the object store of checkpoints does not answer.
     """
+    from genreflow import registry
     from genreflow.corpus.sources import open_source
     from genreflow.families import family
 
+    state_folder()  # first: sources keep in it what they fetch
+    registry.check()
     open_source(settings.source, settings.corpus.genres).resolve()
     kind = family(settings.family)
     kind.hearing(kind.settings_type.model_validate(settings.model))
-    state_folder()
-    tracking_server()
     checkpoint_store(settings.training["checkpoint_uri"])
 
 
@@ -60,26 +57,6 @@ def state_folder() -> int:
             "free some, or set GENREFLOW_HOME to another disk."
         )
     return free
-
-
-def tracking_server() -> None:
-    """Nothing where the MLflow store is local or answers.
-
-    Raises:
-        RegistryError: the tracking server cannot be reached.
-    """
-    uri = urlsplit(home.tracking_uri())
-    if uri.scheme not in ("http", "https"):
-        return
-    port = uri.port or (443 if uri.scheme == "https" else 80)
-    try:
-        with contextlib.closing(socket.create_connection((uri.hostname or "", port), SECONDS_TO_ANSWER)):
-            return
-    except OSError as error:
-        raise RegistryError(
-            f"The MLflow server at {home.tracking_uri()} does not answer ({error}); start it, or unset "
-            "MLFLOW_TRACKING_URI to use the store in the state folder."
-        ) from error
 
 
 def checkpoint_store(uri: str | None) -> None:

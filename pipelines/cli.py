@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import traceback
 from datetime import datetime
 from pathlib import Path
@@ -359,7 +360,10 @@ def fetch(
     """Fetch a corpus, check it, and unpack it into a folder."""
     from genreflow import home
     from genreflow.corpus.known import KNOWN, fetch_address, fetch_known
+    from pipelines import checks
 
+    if to is None:
+        checks.state_folder()
     tell = _Counter()
     if corpus in KNOWN:
         if md5 is not None:
@@ -452,12 +456,18 @@ def _complain(sentence: str) -> None:
 
 
 def _write_traceback() -> Path:
+    """Into the state folder, or where that cannot be written, among the machine's temporary files."""
     from genreflow import home
 
-    folder = home.home() / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.traceback.txt"
-    path.write_text(f"{' '.join(sys.argv)}\n{traceback.format_exc()}")
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.traceback.txt"
+    text = f"{' '.join(sys.argv)}\n{traceback.format_exc()}"
+    path = home.home() / "logs" / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError:
+        path = Path(tempfile.mkdtemp(prefix="genreflow-")) / name
+        path.write_text(text)
     return path
 
 

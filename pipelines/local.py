@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from genreflow import home
-from genreflow.artifacts import CorpusDocument
+from genreflow.artifacts import CorpusDocument, broken_seal
 from genreflow.errors import GenreflowError, SettingsError
 from genreflow.progress import PROGRESS_VARIABLE
 
@@ -284,31 +284,33 @@ def run(
 
 
 def drop_stale_cache_entries(cache: Path) -> int:
-    """Forget cached steps whose artifacts were deleted or emptied since; how many were forgotten."""
+    """Forget cached steps whose artifacts were deleted or altered since; how many were forgotten."""
     dropped = 0
     for entry in sorted(cache.glob("*.json")):
         try:
             outputs = json.loads(entry.read_text())
             values = [value for value in outputs.values() if isinstance(value, dict) and "uri" in value]
-            stale = any(not _has_content(Path(value["uri"])) for value in values)
-        except (OSError, ValueError, AttributeError):
-            stale = True
+            stale = next(filter(None, (_staleness(Path(value["uri"])) for value in values)), None)
+        except (OSError, ValueError, AttributeError) as error:
+            stale = f"{entry} cannot be read ({type(error).__name__})"
         if stale:
+            log.info("A cached step is forgotten: %s", stale)
             entry.unlink(missing_ok=True)
             dropped += 1
     return dropped
 
 
-def _has_content(path: Path) -> bool:
-    return any(path.iterdir()) if path.is_dir() else path.is_file()
+def _staleness(artifact: Path) -> str | None:
+    """Why an artifact cannot be taken from the cache. What steps make is sealed; single files are copies."""
+    if artifact.is_dir():
+        return broken_seal(artifact)
+    return None if artifact.is_file() else f"{artifact} is gone"
 
 
 def _initialise(settings: "RunSettings", runner: str, progress_file: Path) -> None:
     from kfp import local
 
-    dropped = drop_stale_cache_entries(home.cache_folder())
-    if dropped:
-        log.info("%d cached steps were forgotten: their artifacts are gone", dropped)
+    drop_stale_cache_entries(home.cache_folder())
     chosen = (
         local.SubprocessRunner(use_venv=False)
         if runner == "subprocess"

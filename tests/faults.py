@@ -41,6 +41,8 @@ class Proxy:
     resets: int = 0
     """So many answers are reset, each after `reset_after` bytes."""
     reset_after: int = 1000
+    down: bool = False
+    """Requests are reset before the server sees them."""
     bytes_per_second: float = 0
     on_reset: Callable[[], None] = lambda: None
 
@@ -72,6 +74,10 @@ class Proxy:
                 if re.match(r"[A-Z]+ /", head):
                     self.requests.append(head)
                     hit = self.only in head.splitlines()[0]
+                    if hit and self.down:
+                        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        server.shutdown(socket.SHUT_RDWR)
+                        return
                     if hit and self.busy:
                         self.busy -= 1
                         client.sendall(SLOW_DOWN)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 from sounds import tone, write
 
+from genreflow.registry import store
 from genreflow.version import VERSION
-from pipelines import cli
+from pipelines import checks, cli
 
 PATIENCE = 300
 Capture = pytest.CaptureFixture[str]
@@ -208,3 +210,80 @@ def test_the_doctor_says_what_is_there() -> None:
     assert "Traceback" not in done.stderr
     for what in ("python", "packages", "torch device", "openvino", "memory", "state folder", "champion"):
         assert re.search(rf"^[✓–✗] {what} ", done.stdout, re.MULTILINE), what
+
+
+@pytest.fixture(params=["below-a-file", "no-disk"])
+def unwritable(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder that nobody can make, root included, to whom permissions mean nothing."""
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "home" if request.param == "below-a-file" else Path("/proc/genreflow")
+    monkeypatch.setenv("GENREFLOW_HOME", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run",),
+        ("run", "--source", "s3://bucket/prefix"),
+        ("models",),
+        ("promote", "1"),
+        ("classify", "song.wav"),
+        ("data", "fetch", "gtzan-mini"),
+        ("ui", "--port", "0"),
+    ],
+)
+def test_a_state_folder_that_cannot_be_written_is_a_sentence(
+    arguments: tuple[str, ...],
+    unwritable: Path,
+    refused: Refused,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "song.wav", tone())
+    sentence = refused(*arguments)
+    assert str(unwritable) in sentence
+    assert "unexpected" not in sentence
+
+
+def test_a_full_disk_under_the_state_folder_is_told_before_the_pipeline_starts(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "LEAST_FREE_BYTES", 2 * shutil.disk_usage(tmp_path).total)
+    sentence = refused("run")
+    assert "are free where" in sentence
+    assert "GENREFLOW_HOME" in sentence
+
+
+def test_a_server_that_takes_connections_and_never_answers_is_told_within_seconds(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "REACH_SECONDS", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        assert "no answer in 0.5 seconds" in refused("run", "--source", "synthetic")
+        assert time.monotonic() - began < 5
+
+
+def test_a_store_that_is_no_database_is_told_before_the_pipeline_starts(
+    refused: Refused, tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "mlflow.db").write_text("music")
+    assert "is not a SQLite database" in refused("run", "--source", "synthetic")
+
+
+def test_a_traceback_that_cannot_lie_in_the_state_folder_lies_elsewhere(unwritable: Path) -> None:
+    code = (
+        "import sys\nfrom pipelines import cli\n"
+        "def broken(*_): raise ZeroDivisionError('nobody foresaw this')\n"
+        "cli._tell = broken\nsys.argv = ['genreflow', '--version']\ncli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    first, second = done.stderr.splitlines()
+    assert "nobody foresaw this" in first
+    assert "ZeroDivisionError" in Path(second.removeprefix("The traceback: ")).read_text()

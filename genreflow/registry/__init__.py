@@ -3,7 +3,7 @@
 from genreflow.registry.champions import record_decision, rollback, set_challenger, set_champion
 from genreflow.registry.registration import Registered, register
 from genreflow.registry.runs import Curves, close_run, log_curves, open_run
-from genreflow.registry.store import MODEL_NAME, ui_address, ui_command
+from genreflow.registry.store import MODEL_NAME, check, patiently, ui_address, ui_command
 from genreflow.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -22,10 +22,12 @@ __all__ = [
     "Registered",
     "Version",
     "champion",
+    "check",
     "close_run",
     "fetch",
     "log_curves",
     "open_run",
+    "patiently",
     "record_decision",
     "register",
     "rollback",

@@ -21,6 +21,7 @@ from genreflow.registry.runs import (
     DIGEST_CHARACTERS,
     dataset_name,
     environment_tags,
+    finish_run,
     flatten,
     log_dataset,
     metric_name,
@@ -76,12 +77,15 @@ def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str | None)
     music = CorpusDocument.read(corpus)
     _check_belonging(package, scores, music)
     client = connect()
+    if run_id:
+        with asking("finish the training run"):
+            finish_run(client, run_id)
     with asking("look for the model"):
-        found = [entry for entry in entries(client) if entry.tags.get("digest") == package.digest]
-    if found:
+        found = _first_of(client, package.digest)
+    if found is not None:
         with asking("tell of the versions"):
             refresh_overview(client)
-        return Registered(str(found[-1].version), False, package.digest)
+        return found
     wrong = next(problems(packaged, package), None)
     if wrong is not None:
         raise ModelError(f"The packaged model in {packaged} cannot be registered: {wrong}. Package it anew.")
@@ -107,24 +111,43 @@ def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str | None)
             model_id=model_id,
         )
     with asking("look for the same model"):
-        winner = _first_of(client, package.digest, str(created.version), model_id)
+        registered = _first_of(client, package.digest, model_id)
+    if registered is None:
+        raise RegistryError(f"Version {created.version} was deleted by somebody while it was registered.")
     with asking("tell of the versions"):
         refresh_overview(client)
-    return Registered(winner, winner == str(created.version), package.digest)
+    return registered
 
 
-def _first_of(client: "MlflowClient", digest: str, created: str, model_id: str) -> str:
-    """The lowest version of that digest; the one just created is deleted where another came before it.
+def _first_of(client: "MlflowClient", digest: str, model_id: str | None = None) -> Registered | None:
+    """The lowest version of that digest; what else this process made of it is deleted. None where none is.
 
     MLflow knows no unique tags: whoever registers the same content at the same time finds the same lowest
-    version.
+    version. And a request whose answer was lost did its work all the same, and is sent again by MLflow's
+    client: versions that stand on one logged model are one.
+
+    Args:
+        model_id: the logged model that was just made for it; None where none was.
     """
-    same = [int(entry.version) for entry in entries(client) if entry.tags.get("digest") == digest]
-    winner = str(min(same))
-    if winner != created:
-        client.delete_model_version(MODEL_NAME, created)
+    same = sorted(
+        (entry for entry in entries(client) if entry.tags.get("digest") == digest),
+        key=lambda entry: int(entry.version),
+    )
+    if not same:
+        return None
+    winner, mine = same[0], f"{LOGGED_MODEL}{model_id}"
+    for entry in same[1:]:
+        if entry.source in (winner.source, mine):
+            client.delete_model_version(MODEL_NAME, str(entry.version))
+    if model_id is not None:
+        _discard(client, model_id)
+    return Registered(str(winner.version), winner.source == mine, digest)
+
+
+def _discard(client: "MlflowClient", model_id: str) -> None:
+    """Delete a logged model, unless a version stands on it: one whose creation "failed" may be there."""
+    if not any(entry.source == f"{LOGGED_MODEL}{model_id}" for entry in entries(client)):
         client.delete_logged_model(model_id)
-    return winner
 
 
 def signature(genres: tuple[str, ...]) -> "ModelSignature":
@@ -209,8 +232,11 @@ def _logged_model(
 ) -> Iterator[str]:
     """A logged model with all its files; deleted again where what follows fails."""
     from mlflow.entities import LoggedModelOutput
+    from mlflow.exceptions import MlflowException
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
 
     model = client.create_logged_model(
         experiment,
@@ -243,7 +269,10 @@ def _logged_model(
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         yield str(model.model_id)
     except BaseException:
-        client.delete_logged_model(model.model_id)
+        try:
+            _discard(client, model.model_id)
+        except (MlflowException, RequestException, SQLAlchemyError) as error:
+            log.warning("The logged model %s may stay behind: %s", model.model_id, error)
         raise
 
 

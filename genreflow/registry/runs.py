@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from genreflow import home
 from genreflow.artifacts import CorpusDocument, code_version
 from genreflow.errors import RegistryError
 from genreflow.registry.store import asking, connect, experiment_id
@@ -103,12 +104,18 @@ class Curves:
     """Metrics on their way to a run, sent in batches by a thread: training never waits for the network.
 
     While the store cannot be reached the points are kept, tried again ever more rarely, and a last few times
-    at the end; what could not be sent then is counted in `lost` and reported.
+    at the end. What could not be sent then is written into the state folder, from where `finish_run` sends
+    it when the model is registered; only where that fails, too, it is lost.
     """
 
     def __init__(self, run_id: str, seconds_between_flushes: float = SECONDS_BETWEEN_FLUSHES) -> None:
         self.run_id = run_id
+        self.kept = 0
+        """Points that wait in the state folder."""
         self.lost = 0
+        self.trouble = ""
+        """What became of points that could not be sent: a sentence, once closed."""
+        self._refusal = ""
         self._pause = seconds_between_flushes
         self._waiting: list[Metric] = []
         self._lock = threading.Lock()
@@ -136,7 +143,7 @@ class Curves:
         self.close()
 
     def close(self) -> int:
-        """Send what waits and end; the number of points that could not be sent."""
+        """Send or keep what waits, and end; the number of points that are lost."""
         if self._ended.is_set():
             return self.lost
         self._ended.set()
@@ -147,13 +154,29 @@ class Curves:
             if attempt < LAST_ATTEMPTS - 1:
                 time.sleep(min(self._pause * 2**attempt, 5.0))
         with self._lock:
-            self.lost = len(self._waiting)
-        if self.lost:
-            log.warning(
-                "MLflow could not be reached: %d points of the curves of run %s are lost. The model is not "
-                "touched by it.", self.lost, self.run_id,
-            )  # fmt: skip
+            left = self._waiting[:]
+        if left:
+            self._keep(left)
+            log.warning("%s", self.trouble)
         return self.lost
+
+    def _keep(self, points: "Sequence[Metric]") -> None:
+        what = f"{len(points)} points of the curves of run {self.run_id}"
+        path = kept_curves(self.run_id)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".part")
+            with unfinished.open("w") as file:
+                for point in points:
+                    file.write(json.dumps([point.key, point.value, point.timestamp, point.step]) + "\n")
+            unfinished.replace(path)
+        except OSError as error:
+            self.lost = len(points)
+            fate = f"are lost, because {path} could not be written either ({error.strerror})"
+        else:
+            self.kept = len(points)
+            fate = f"are kept in {path} until the model is registered"
+        self.trouble = f"{what} {fate}. The model is not touched by it. {self._refusal}"
 
     def _send_until_ended(self) -> None:
         pause = self._pause
@@ -177,8 +200,40 @@ class Curves:
                         del self._waiting[: len(batch)]
             except RegistryError as error:
                 log.info("The curves wait: %s", error)
+                self._refusal = str(error)
                 self._client = None
                 return False
+
+
+def kept_curves(run_id: str) -> Path:
+    """The file of points that could not be sent while a run trained: JSON lines of key, value, time, step."""
+    return home.curves_folder() / f"{run_id}.jsonl"
+
+
+def finish_run(client: "MlflowClient", run_id: str) -> None:
+    """Send the points that were kept while MLflow was away, and close the run where that failed then.
+
+    A run that this store does not know, or that was deleted, is left alone.
+    """
+    from mlflow.entities import Metric
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return
+    if run.info.lifecycle_stage != "active":
+        return
+    path = kept_curves(run_id)
+    if path.is_file():
+        points = [Metric(*json.loads(line)) for line in path.read_text().splitlines()]
+        for start in range(0, len(points), BATCH_METRICS):
+            client.log_batch(run_id, metrics=points[start : start + BATCH_METRICS])
+        path.unlink()
+    if run.info.status == "RUNNING" and run_id != os.environ.get("MLFLOW_RUN_ID"):
+        client.set_terminated(run_id, "FINISHED")
 
 
 def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -4,14 +4,15 @@ import fcntl
 import logging
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from genreflow import home
-from genreflow.errors import RegistryError
+from genreflow.errors import RegistryAwayError, RegistryError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,8 +34,12 @@ QUIET = {
 """What keeps MLflow from talking, to its makers and on the terminal; what the user has set stays."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 """MLflow's own defaults wait for minutes; a large upload still gets a minute between two bytes."""
+SECONDS_BETWEEN_ATTEMPTS = (2.0, 5.0, 10.0)
+GATEWAY_ERRORS = (502, 503, 504)
+"""Answers of what stands before a server that is not there."""
 
 log = logging.getLogger("genreflow")
+T = TypeVar("T")
 
 
 def connect() -> "MlflowClient":
@@ -45,15 +50,47 @@ def connect() -> "MlflowClient":
     """
     uri = home.tracking_uri()
     mlflow = _mlflow()
-    if served(uri):
-        _reach(uri)
+    check()
     sqlite = _sqlite_path(uri)
     if sqlite is None:
         with asking("open"):
             return mlflow.MlflowClient(tracking_uri=uri, registry_uri=_registry_uri(uri))
-    _check_sqlite(sqlite)
     with asking("open"), _one_at_a_time(sqlite):
         return mlflow.MlflowClient(tracking_uri=uri, registry_uri=_registry_uri(uri))
+
+
+def check() -> None:
+    """Nothing where a server answers, or a SQLite file could be one; told within seconds, without MLflow.
+
+    Raises:
+        RegistryError: the store cannot be reached or is not one.
+    """
+    uri = home.tracking_uri()
+    if served(uri):
+        _reach(uri)
+    sqlite = _sqlite_path(uri)
+    if sqlite is not None:
+        _check_sqlite(sqlite)
+
+
+def patiently(ask: Callable[[], T], tell: Callable[[str], None]) -> T:
+    """What `ask` returns; while MLflow is away it is asked again, a few times and ever more rarely.
+
+    Args:
+        ask: may be called several times.
+        tell: called with a sentence before each wait.
+
+    Raises:
+        RegistryAwayError: MLflow did not come back.
+    """
+    attempts = len(SECONDS_BETWEEN_ATTEMPTS) + 1
+    for attempt, seconds in enumerate(SECONDS_BETWEEN_ATTEMPTS, start=2):
+        try:
+            return ask()
+        except RegistryAwayError as error:
+            tell(f"{error} Attempt {attempt} of {attempts} follows in {seconds:g} seconds.")
+            time.sleep(seconds)
+    return ask()
 
 
 def served(uri: str) -> bool:
@@ -88,9 +125,22 @@ def asking(what: str) -> Iterator[None]:
     except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
         lines = str(error).strip().splitlines()
         first = lines[0] if lines else type(error).__name__
-        raise RegistryError(
-            f"MLflow at {shown(home.tracking_uri())} could not {what}: {first[:500]}"
+        kind = RegistryAwayError if _broke_off(error) else RegistryError
+        raise kind(
+            f"MLflow at {shown(home.tracking_uri())} could not {what}: {first[:500].rstrip('.')}."
         ) from error
+
+
+def _broke_off(error: BaseException | None) -> bool:
+    """Whether the network or a busy database was the reason; MLflow hides it in its own exceptions."""
+    from requests.exceptions import ConnectionError, RetryError, Timeout
+    from sqlalchemy.exc import OperationalError
+
+    while error is not None:
+        if isinstance(error, ConnectionError | RetryError | Timeout | OperationalError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextmanager
@@ -192,18 +242,24 @@ def _registry_uri(tracking_uri: str) -> str:
 
 
 def _reach(uri: str) -> None:
-    """Any answer will do: MLflow itself would wait and try again for minutes."""
+    """Any answer of a server will do: MLflow itself would wait and try again for minutes."""
     import requests
 
     try:
-        requests.get(uri.rstrip("/") + "/health", timeout=REACH_SECONDS)
+        answer = requests.get(uri.rstrip("/") + "/health", timeout=REACH_SECONDS)
     except requests.exceptions.SSLError:
         return  # a server is there; MLflow has its own settings for certificates
     except requests.exceptions.RequestException as error:
-        raise RegistryError(
-            f"The MLflow server at {shown(uri)} does not answer ({_cause(error)}). Start it, or correct "
-            "MLFLOW_TRACKING_URI; unset, genreflow keeps a store of its own."
-        ) from error
+        raise _away(uri, _cause(error)) from error
+    if answer.status_code in GATEWAY_ERRORS:
+        raise _away(uri, f"what stands before it says {answer.status_code} {answer.reason}")
+
+
+def _away(uri: str, cause: str) -> RegistryAwayError:
+    return RegistryAwayError(
+        f"The MLflow server at {shown(uri)} does not answer ({cause}). Start it, or correct "
+        "MLFLOW_TRACKING_URI; unset, genreflow keeps a store of its own."
+    )
 
 
 def _cause(error: BaseException) -> str:

@@ -1,13 +1,18 @@
-"""Following a run through its progress file, and forgetting cached steps whose artifacts are gone."""
+"""Following a run through its progress file; cached steps whose artifacts are gone or altered."""
 
 import json
+import os
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from kfp import dsl
+from kfp.local.cache import LocalCache
+from sounds import tone, write
 
-from genreflow import progress, steps
+from genreflow import artifacts, progress, steps
 from genreflow.errors import CorpusError
 from pipelines.local import STEPS, Follower, StepState, drop_stale_cache_entries
 
@@ -88,13 +93,86 @@ def test_half_a_line_waits_for_its_other_half(follower: Follower) -> None:
     assert statuses(follower)["resolve"] == "running"
 
 
-def test_a_cached_step_whose_artifact_is_gone_or_empty_is_forgotten(tmp_path: Path) -> None:
-    cache, whole, empty = tmp_path / "cache", tmp_path / "whole", tmp_path / "empty"
-    for folder in (cache, whole, empty):
-        folder.mkdir()
-    (whole / "corpus.json").write_text("{}")
-    for name, uri in {"whole": whole, "empty": empty, "gone": tmp_path / "gone"}.items():
-        (cache / f"{name}.json").write_text(json.dumps({"out": {"uri": str(uri)}, "text": "x"}))
-    (cache / "torn.json").write_text("{")
-    assert drop_stale_cache_entries(cache) == 3
-    assert [entry.name for entry in cache.iterdir()] == ["whole.json"]
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus made by the step itself, of clips that fill more than a megabyte."""
+    folder = tmp_path_factory.mktemp("ingested")
+    for genre, pitch in (("blues", 220.0), ("rock", 440.0)):
+        for number in range(3):
+            write(folder / "clips" / genre / f"{number}.wav", tone(seconds=8, pitch=pitch + number))
+    source, genres = str(folder / "clips"), {"genres": ["blues", "rock"]}
+    steps.ingest(source, steps.resolve(source, genres, {})[0], genres, folder / "corpus")
+    return folder
+
+
+def cached(folder: Path) -> Path:
+    """KFP's own cache, with an entry of an artifact in `folder` and one of a file that no step reads."""
+    cache, copy = folder / "cache", folder / "report.html"
+    copy.write_text("<html>")
+    outputs = {"out": dsl.Dataset(uri=str(folder / "corpus")), "Output": "text"}
+    LocalCache(str(cache)).put("made", outputs)
+    LocalCache(str(cache)).put("copied", {"report": dsl.HTML(uri=str(copy))})
+    return cache
+
+
+def flip(path: Path) -> None:
+    """Another byte in the middle; the size stays."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+def later(path: Path) -> None:
+    """What reading steps may leave in a folder, and a copy's times."""
+    (path / "came-later.lock").touch()
+    for file in path.iterdir():
+        if file.is_file() and file.stat().st_size < artifacts.SEALED_BY_DIGEST_BYTES:
+            os.utime(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "kept"),
+    [
+        (".", later, True),
+        ("*.arrow", truncate, False),
+        ("*.arrow", flip, False),
+        ("manifest.parquet", truncate, False),
+        ("manifest.parquet", flip, False),
+        ("manifest.parquet", Path.unlink, False),
+        (".", empty, False),
+        (".", shutil.rmtree, False),
+        ("../corpus.seal.json", Path.unlink, False),
+        ("../corpus.seal.json", truncate, False),
+        ("../report.html", Path.unlink, True),
+    ],
+)
+def test_a_cached_step_is_forgotten_where_what_it_made_is_gone_or_altered(
+    name: str, harm: Callable[[Path], object], kept: bool, ingested: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(ingested, tmp_path / "run")
+    cache = cached(tmp_path / "run")
+    corpus = tmp_path / "run" / "corpus"
+    (large,) = corpus.rglob("*.arrow")
+    assert large.stat().st_size > artifacts.SEALED_BY_DIGEST_BYTES
+    assert drop_stale_cache_entries(cache) == 0
+    (harmed,) = [large] if name == "*.arrow" else [(corpus / name).resolve()]
+    harm(harmed)
+    copied = (tmp_path / "run" / "report.html").exists()
+    assert drop_stale_cache_entries(cache) == (not kept) + (not copied)
+    assert sorted(entry.stem for entry in cache.iterdir()) == ["copied"] * copied + ["made"] * kept
+
+
+def test_a_torn_entry_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "torn.json").write_text("{")
+    (tmp_path / "list.json").write_text("[]")
+    assert drop_stale_cache_entries(tmp_path) == 2
+    assert not list(tmp_path.iterdir())

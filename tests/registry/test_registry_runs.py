@@ -165,18 +165,21 @@ def test_curves_outlast_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [point.step for point in client().get_metric_history(run_id, "loss")] == [1, 2]
 
 
-def test_what_an_outage_to_the_end_costs_is_reported_and_not_raised(
+def test_curves_of_an_outage_to_the_end_are_kept_and_that_is_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_id = registry.open_run("genreflow", {})
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
-    with caplog.at_level(logging.WARNING, "genreflow"):
+    with monkeypatch.context() as outage, caplog.at_level(logging.WARNING, "genreflow"):
+        outage.setenv("MLFLOW_TRACKING_URI", NOBODY)
         with registry.log_curves(run_id, seconds_between_flushes=0.02) as curves:
-            curves(1, {"loss": 2.0, "accuracy": 0.5})
+            curves(1, {"loss": 2.0, "accuracy": float("nan")})
         registry.close_run(run_id)
-    assert curves.lost == 2
-    assert "2 points of the curves" in caplog.text
+    assert (curves.kept, curves.lost) == (2, 0)
+    assert f"2 points of the curves of run {run_id} are kept in {runs.kept_curves(run_id)}" in caplog.text
     assert "stays open" in caplog.text
+    runs.finish_run(client(), run_id)
+    assert client().get_metric_history(run_id, "loss")[0].value == 2.0
+    assert client().get_run(run_id).info.status == "FINISHED"
 
 
 def test_values_that_are_not_numbers_do_not_stop_the_curves() -> None:
