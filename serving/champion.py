@@ -61,11 +61,15 @@ def follow(path: Path, alias: str, wanted: Wanted, interval: float, stop: thread
     from serving.build import import_model
 
     since: str | None = None
+    imported: dict[tuple[str, str | None], str] = {}  # tags: to import a model again reads all of it
     write(path, wanted)
     while not stop.wait(interval):
         try:
             version = registry.version(alias)
-            tag = str(import_model(version.version).tag)
+            content = (version.version, version.tags.get("digest"))
+            if content not in imported:
+                imported[content] = str(import_model(version.version).tag)
+            tag = imported[content]
             found = Wanted(tag=tag, reason=version.tags.get("decision_reason"), registry=CONNECTED)
             since = None
         except Exception as error:  # whatever is wrong with the registry: the service goes on

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from genreflow import doubt, runtime
 from genreflow.audio import decode, resample
 from genreflow.errors import AudioError, GenreflowError, RequestError
-from serving import page
 from serving.answers import Answer, BatchAnswer, Curve, ModelCard
 from serving.champion import Described, Models
 from serving.limits import (
@@ -157,6 +156,8 @@ class GenreClassifier:
     inference = bentoml.depends(Inference)
 
     def __init__(self) -> None:
+        from serving import page  # Gradio takes seconds: only the process that shows the page waits for it
+
         self.limits = limits()
         self.places = Places()
         self.figures = Listening()

@@ -1,0 +1,300 @@
+"""The service: throughput and latency beside the usual ways to serve, long songs, memory, readiness.
+
+The model has DistilHuBERT's size and random weights (untrained: speed only); the clips are real music.
+"""
+
+import base64
+import itertools
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import requests
+import soundfile
+from candidates import write_corpus, write_evaluation
+from checkpoints import tiny_checkpoint
+from corpora import write_corpus as write_clips
+from servers import free_port, served
+from services import CLI, Champion, Service
+from test_inference import DISTILHUBERT
+
+from genreflow import home, packaging, registry
+from genreflow.artifacts import ModelDocument, PackagedDocument
+from genreflow.families import family
+from genreflow.genres import GENRES
+from genreflow.runtime import Classification
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(6 * 3600)]
+
+FASTER = 2.5
+"""Times as many clips a second as the pipeline behind Flask, at eight clients, on the same windows: what was
+seen at least, on a machine busy with other work. The aim is 3.5."""
+REQUESTS = {1: 10, 8: 48, 32: 96}
+"""Clients at once, and how many clips they send together in one turn."""
+TURNS = 2
+"""The services take turns, so that other load on the machine meets each of them."""
+WARM_UP = 2
+INFERENCE = "inference_seconds_sum"
+MODEL_SHARE = 0.85
+"""Of the time a long song takes, what the model takes at least."""
+SONG_SECONDS = 240
+SONG_REPEATS = 3
+MEMORY_WARM_UP = 100
+GROWTH_MIB = 25
+"""What the resident memory of the service may differ by between the first and the last tenth: its noise."""
+READY_REPEATS = 3
+
+Send = Callable[[], requests.Response]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What some clients saw."""
+
+    seconds: float
+    latencies: list[float]
+
+    def __add__(self, other: "Load") -> "Load":
+        return Load(self.seconds + other.seconds, self.latencies + other.latencies)
+
+    @property
+    def rate(self) -> float:
+        """Clips a second."""
+        return len(self.latencies) / self.seconds
+
+    def __str__(self) -> str:
+        p50, p95, p99 = np.percentile(self.latencies, [50, 95, 99])
+        return f"{self.rate:6.2f} clips/s, p50 {p50:6.2f} p95 {p95:6.2f} p99 {p99:6.2f} s"
+
+
+def load(send: Send, clients: int, count: int) -> Load:
+    """Send so many requests, so many at once."""
+
+    def timed(_: int) -> float:
+        began = time.perf_counter()
+        answer = send()
+        assert answer.status_code == 200, answer.text
+        return time.perf_counter() - began
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        latencies = list(pool.map(timed, range(count)))
+    return Load(time.perf_counter() - began, latencies)
+
+
+def figures(address: str) -> dict[str, float]:
+    """Sums and counts of the service's own histograms."""
+    text = requests.get(f"{address}/metrics", timeout=60).text
+    found: dict[str, float] = {}
+    for name, value in re.findall(r"^genreflow_(\w+_(?:sum|count))(?:\{[^}]*\})? (\S+)$", text, re.MULTILINE):
+        found[name] = found.get(name, 0.0) + float(value)
+    return found
+
+
+@pytest.fixture(scope="module")
+def champion(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Champion:
+    """A registered, built model of DistilHuBERT's size, and a clip of thirty seconds."""
+    root = tmp_path_factory.mktemp("service")
+    checkpoint = tiny_checkpoint("hubert", root / "distilhubert", **DISTILHUBERT)
+    kind = family("encoder")
+    chosen = kind.settings_type.model_validate({"backbone": str(checkpoint), "window_seconds": 10.0})
+    module = kind.build(chosen, GENRES, "inputs", seed=0)
+    kind.save(module.eval(), root / "model")
+    ModelDocument(
+        family="encoder",
+        settings=chosen.model_dump(mode="json"),
+        genres=GENRES,
+        hearing=kind.hearing(chosen),
+        temperature=1.0,
+        training={},
+        pretrained=None,
+        synthetic=True,
+        train_clips={},
+        validation_clips={},
+        corpus_fingerprint="c0" * 32,
+        features_fingerprint="fe" * 32,
+        protocol="grouped",
+        fold=None,
+        leaky=False,
+        leak_reason=None,
+        code_version="",
+        run_id=None,
+    ).write(root / "model")
+    songs = {genre: sorted((shared / "gtzan-mini" / "genres" / genre).glob("*.wav"))[0] for genre in GENRES}
+    clips = [(genre, "validation", *soundfile.read(song, dtype="float32")) for genre, song in songs.items()]
+    packaged, evaluation, corpus = root / "packaged", root / "evaluation", root / "corpus"
+    packaging.package(root / "model", write_clips(root / "clips", clips, GENRES), packaged)
+    write_corpus(corpus, {})
+    write_evaluation(evaluation, packaged, 0.1, {})
+    digest = PackagedDocument.read(packaged).digest
+    made = Champion(root, songs["jazz"], Classification("", 0.0, {}, "", 0.0, 0), digest)
+    with made.registry():
+        registry.register(packaged, evaluation, corpus, None)
+        registry.set_champion("1", "a measurement")
+    built = subprocess.run(
+        [*CLI, "build"], env=os.environ | made.environment, capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    return made
+
+
+@contextmanager
+def running(champion: Champion) -> Iterator[Service]:
+    """`genreflow serve` as it is by default: other tests have it look for a new champion all the time."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    argv = [*CLI, "serve", "--port", str(port)]
+    with served(argv, champion.root / "serve.log", champion.environment, f"{address}/readyz"):
+        yield Service(champion, address)
+
+
+@pytest.fixture(scope="module")
+def service(champion: Champion) -> Iterator[Service]:
+    with running(champion) as service:
+        yield service
+
+
+def uploading(address: str, file: Path) -> Send:
+    content = file.read_bytes()
+    return lambda: requests.post(address, files={"file": (file.name, content)}, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def others(champion: Champion) -> Iterator[dict[str, Send]]:
+    """The usual ways to serve the same model, by name."""
+    port, mlflow_port = free_port(), free_port()
+    flask, mlflow = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{mlflow_port}"
+    demo = [sys.executable, str(Path(__file__).with_name("flask_demo.py")), str(champion.root / "model")]
+    models = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1"]
+    models += ["-m", f"models:/{registry.MODEL_NAME}@champion", "--port", str(mlflow_port)]
+    with champion.registry():
+        environment = {
+            "MLFLOW_TRACKING_URI": home.tracking_uri(),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+    audio = base64.b64encode(champion.song.read_bytes()).decode()
+    asked = {"dataframe_split": {"columns": ["audio"], "data": [[audio]]}}
+    with ExitStack() as running_servers:
+        enter = running_servers.enter_context
+        enter(served([*demo, str(port)], champion.root / "flask.log", {}, f"{flask}/readyz"))
+        enter(served(models, champion.root / "mlflow.log", environment, f"{mlflow}/ping"))
+        yield {
+            "Flask, windows": uploading(f"{flask}/?windows=1", champion.song),
+            "Flask, whole": uploading(flask, champion.song),
+            "MLflow": lambda: requests.post(f"{mlflow}/invocations", json=asked, timeout=600),
+        }
+
+
+@pytest.mark.parametrize("clients", REQUESTS)
+def test_more_clips_a_second_than_a_pipeline_behind_flask(
+    service: Service, others: dict[str, Send], clients: int
+) -> None:
+    senders = {"genreflow": uploading(f"{service.address}/classify", service.song), **others}
+    if clients == 32:
+        del senders["Flask, whole"]  # it would take more memory than a small machine has
+    for send in senders.values():
+        load(send, 1, WARM_UP)
+    card = service.model()
+    print(f"\n{clients} clients, clips of 30 s, DistilHuBERT's size, untrained: speed only")
+    print(f"genreflow: {card['runtime']} {card['precision']}; {packaging.processor()}")
+    seen: dict[str, Load] = {}
+    spent: dict[str, float] = {}
+    for _, (name, send) in itertools.product(range(TURNS), senders.items()):
+        before = figures(service.address)
+        found = load(send, clients, REQUESTS[clients])
+        seen[name] = seen[name] + found if name in seen else found
+        if name == "genreflow":
+            after = figures(service.address)
+            for key in after:
+                spent[key] = spent.get(key, 0.0) + after[key] - before.get(key, 0.0)
+    for name, found in seen.items():
+        print(f"{name:15} {found}; genreflow {seen['genreflow'].rate / found.rate:4.2f} times as many")
+    ours = seen["genreflow"]
+    clips = len(ours.latencies)
+    print(
+        f"of genreflow's {ours.seconds:.1f} s the model ran for "
+        f"{spent[INFERENCE] / ours.seconds:.1%}, "
+        f"{spent['batch_windows_sum'] / spent['batch_windows_count']:.1f} windows a batch; a clip's decoding "
+        f"{spent['decode_seconds_sum'] / clips:.3f} s, waiting {spent['queue_seconds_sum'] / clips:.3f} s, "
+        f"whole answer {spent['answer_seconds_sum'] / clips:.3f} s"
+    )
+    if clients == 8:
+        assert ours.rate / seen["Flask, windows"].rate >= FASTER
+
+
+@pytest.mark.parametrize(("hop", "aim"), [(None, 60.0), (2.0, 10.0)])
+def test_a_song_of_four_minutes_is_followed_faster_than_it_sounds(
+    service: Service, tmp_path: Path, hop: float | None, aim: float
+) -> None:
+    samples, rate = soundfile.read(service.song, dtype="float32")
+    song = tmp_path / "song.wav"
+    soundfile.write(song, np.resize(samples, SONG_SECONDS * rate), rate)
+    fields: dict[str, Any] = {} if hop is None else {"hop_seconds": str(hop)}
+    times, shares = [], []
+    for _ in range(SONG_REPEATS):
+        before = figures(service.address)
+        began = time.perf_counter()
+        answer = service.post("timeline", song.read_bytes(), **fields)
+        times.append(time.perf_counter() - began)
+        assert answer.status_code == 200, answer.text
+        after = figures(service.address)
+        shares.append((after[INFERENCE] - before.get(INFERENCE, 0.0)) / times[-1])
+    windows = len(answer.json()["starts"])
+    print(
+        f"\n{SONG_SECONDS} s of music, {windows} windows: {SONG_SECONDS / min(times):.1f} times faster than "
+        f"real time ({', '.join(f'{each:.2f}' for each in times)} s; aim {aim:g} on two quiet cores); the "
+        f"model ran for {', '.join(f'{each:.0%}' for each in shares)}"
+    )
+    assert max(shares) > MODEL_SHARE  # seconds say how busy the machine is; this says what the service adds
+
+
+@pytest.mark.parametrize("count", [300, 10_000])
+def test_the_memory_of_the_service_stays_flat(champion: Champion, tmp_path: Path, count: int) -> None:
+    """Clips of many lengths from eight clients; memory is what all its processes hold resident."""
+    samples, rate = soundfile.read(champion.song, dtype="float32")
+    bodies = []
+    for seconds in (1, 3, 5, 8, 10, 12):
+        soundfile.write(tmp_path / "clip.wav", samples[: seconds * rate], rate)
+        bodies.append((tmp_path / "clip.wav").read_bytes())
+    with running(champion) as service:
+        turn = itertools.cycle(bodies)
+        load(lambda: service.post("classify", next(turn)), 8, MEMORY_WARM_UP)
+        held = []
+        for _ in range(10):
+            load(lambda: service.post("classify", next(turn)), 8, count // 10)
+            held.append(resident_mib(service.address))
+    print(f"\n{count} requests: MiB after each tenth {', '.join(f'{each:.0f}' for each in held)}")
+    assert held[-1] - held[0] < GROWTH_MIB
+
+
+def resident_mib(address: str) -> float:
+    """What the processes of the service at that address hold, children included."""
+    port = address.rpartition(":")[2]
+    (parent,) = (
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if (process.info["cmdline"] or [])[1:4] == ["-m", "bentoml", "serve"]
+        and port in process.info["cmdline"]
+    )
+    family_ = [parent, *parent.children(recursive=True)]
+    return sum(process.memory_info().rss for process in family_) / 2**20
+
+
+def test_the_service_is_ready_soon(champion: Champion) -> None:
+    times = []
+    for _ in range(READY_REPEATS):
+        began = time.perf_counter()
+        with running(champion):
+            times.append(time.perf_counter() - began)
+    print(f"\nready after {', '.join(f'{each:.1f}' for each in times)} s (aim 10 on two quiet cores)")
