@@ -181,13 +181,13 @@ def settings(
     kind = family(name)
     sections = _sections(chosen, name, scalars["backbone"])
     _check_keys(changes, kind.settings_type)
+    if protocol is not None:
+        sections["corpus"]["protocol"] = protocol
     if checkpoint_uri is not None:
         sections["training"]["checkpoint_uri"] = checkpoint_uri
     for dotted, value in changes.items():
         section, key = dotted.split(".", 1)
         _place(sections[section], key.split("."), value)
-    if protocol is not None:
-        sections["corpus"]["protocol"] = protocol
     if "backbone" in kind.settings_type.model_fields:
         if scalars["backbone"] is not None:
             sections["model"]["backbone"] = _located(str(scalars["backbone"]))

@@ -56,6 +56,11 @@ def test_options_beat_the_profile_and_set_beats_both() -> None:
     assert chosen.source == "synthetic?clips=3"
 
 
+def test_set_beats_the_protocols_option_too() -> None:
+    chosen = settings("quickstart", protocol="random", assignments=["corpus.protocol=grouped"])
+    assert chosen.corpus.protocol == "grouped"
+
+
 def test_a_relative_folder_is_meant_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert settings(source="clips").source == str(tmp_path / "clips")
