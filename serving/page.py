@@ -44,15 +44,19 @@ _drawing = threading.Lock()
 """Matplotlib's fonts are not for two threads at once."""
 
 
-class Song(gradio.Audio):
-    """An audio field that takes uploads alone: Gradio would fetch whatever address a request names."""
+def uploads_alone(song: gradio.Audio) -> None:
+    """Have an audio field take uploads alone: Gradio would fetch whatever address a request names.
 
-    is_template = True  # the parent's looks
+    On the field itself: for a subclass Gradio writes a stub file beside this one.
+    """
+    move = song.async_move_resource_to_block_cache
 
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+    async def refuse_addresses(url_or_file_path: str | Path | None) -> str | None:
         if url_or_file_path is not None and "://" in str(url_or_file_path):
             raise gradio.Error("Upload the song itself: addresses are not fetched.", print_exception=False)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await move(url_or_file_path)
+
+    song.async_move_resource_to_block_cache = refuse_addresses  # type: ignore[method-assign]
 
 
 def page(
@@ -110,7 +114,7 @@ def page(
         warnings = gradio.HTML()
         with gradio.Row():
             with gradio.Column(scale=2, min_width=320):
-                song = Song(
+                song = gradio.Audio(
                     label="Song",
                     type="filepath",
                     sources=["upload", "microphone"],
@@ -118,6 +122,7 @@ def page(
                     buttons=[],
                     elem_id="song",
                 )
+                uploads_alone(song)
                 answer = gradio.HTML(elem_id="answer")
             with gradio.Column(scale=3, min_width=320):
                 hop = gradio.Radio(

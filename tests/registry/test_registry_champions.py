@@ -225,6 +225,8 @@ def write_predictions(evaluation: Path) -> None:
             "clip_id": f"clip {number}",
             "sha256": f"test {number}",
             "duplicate_cluster": f"test {number}",
+            "near_duplicate_cluster": f"test {number}",
+            "seen": False,
             "genre": GENRES[number % 10],
             "predicted": GENRES[number % 10],
         }

@@ -328,7 +328,9 @@ async def refuse(*_: object) -> Any:
 
 
 def test_an_address_in_place_of_an_upload_is_not_fetched() -> None:
-    moved = page.Song(type="filepath").async_move_resource_to_block_cache("http://127.0.0.1:9/song.wav")
+    song = gradio.Audio(type="filepath")
+    page.uploads_alone(song)
+    moved = song.async_move_resource_to_block_cache("http://127.0.0.1:9/song.wav")
     with pytest.raises(gradio.Error, match="not fetched"):
         moved.send(None)  # no asyncio.run beside Playwright
 
