@@ -16,7 +16,6 @@ from genreflow.errors import GenreflowError
 from genreflow.version import VERSION
 
 SPLITS = ("train", "validation", "test")
-DIGEST_BLOCK = 1 << 20
 SEAL_SUFFIX = ".seal.json"
 SEALED_BY_DIGEST_BYTES = 1 << 20
 """Of larger files a seal has size and modification time: every run looks at all seals before it starts."""
@@ -200,11 +199,14 @@ class PackagedDocument(Document):
 
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while block := file.read(DIGEST_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_md5(path: Path) -> str:
+    """md5 of a file's bytes, in hexadecimal: for what others published, never for trust."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def text_digest(parts: Iterable[str]) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import email.utils
 import fcntl
-import hashlib
 import json
 import logging
 import time
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
+from genreflow.artifacts import file_md5
 from genreflow.corpus.sources.base import shown
 from genreflow.errors import FetchError
 
@@ -24,7 +24,6 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 """A server that wants one to wait longer is not waited for."""
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-BLOCK = 1 << 20
 BUSY = {408, 425, 429, 500, 502, 503, 504}
 """Statuses that may be another one a little later."""
 
@@ -126,7 +125,7 @@ def _fetch(
         before = part.size()
         try:
             _go_on(part, address, tell, headers)
-            if md5 is None or _md5(part.path) == md5:
+            if md5 is None or file_md5(part.path) == md5:
                 part.finish()
                 return
             part.drop()
@@ -223,14 +222,6 @@ def _validator(answer: httpx.Response) -> str | None:
     """What If-Range takes: a strong ETag, else the date."""
     etag = answer.headers.get("ETag", "")
     return etag if etag.startswith('"') else answer.headers.get("Last-Modified")
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _public(address: str) -> str:

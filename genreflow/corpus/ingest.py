@@ -1,6 +1,5 @@
 """From a source to a corpus: decode, check, quarantine, find duplicates, split, store; flat in memory."""
 
-import hashlib
 import logging
 import os
 import shutil
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genreflow.artifacts import SPLITS, CorpusDocument, code_version, file_digest, text_digest
+from genreflow.artifacts import SPLITS, CorpusDocument, code_version, file_digest, file_md5, text_digest
 from genreflow.audio import decode
 from genreflow.corpus import gtzan
 from genreflow.corpus.duplicates import cluster_id, clusters, near_clusters, near_pairs, same_what
@@ -267,7 +266,7 @@ def _take(item: SourceItem, clip_id: str, settings: CorpusSettings) -> _Taken | 
         sha256 = file_digest(path)
         md5 = None
         if clip_id in gtzan.md5s() and audio.seconds <= gtzan.LONGEST:
-            md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+            md5 = file_md5(path)
     except AudioError as error:
         return _Refused(item.name, item.genre, error.reason, str(error))
     except OSError as error:

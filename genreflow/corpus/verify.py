@@ -1,18 +1,16 @@
 """Whether a folder holds a published corpus: every file against the md5 that was published for its clip."""
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from genreflow.artifacts import file_md5
 from genreflow.audio import decode
 from genreflow.corpus.sources.base import listed, shown
 from genreflow.corpus.sources.folder import files_below
 from genreflow.errors import AudioError, CorpusError
-
-BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def verify(
         tell(done, len(paths))
         clip_id = _clip_id(path)
         try:
-            md5 = _md5(folder / path)
+            md5 = file_md5(folder / path)
         except OSError as error:
             unreadable[path] = f"{error.strerror}"
             continue
@@ -157,11 +155,3 @@ def _instead(path: Path, other: str | None) -> str:
 
 def _clip_id(path: str) -> str:
     return re.sub(r"\.\w{1,5}$", "", path.rpartition("/")[2])
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

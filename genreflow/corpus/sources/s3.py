@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from genreflow import home, objects
-from genreflow.artifacts import text_digest
+from genreflow.artifacts import file_md5, text_digest
 from genreflow.corpus.sources.base import SourceItem, shown
 from genreflow.corpus.sources.listing import label
 from genreflow.errors import CorpusError, FetchError, ObjectStoreError
@@ -245,7 +245,7 @@ class S3Source:
         """
         wanted, _, parts = item.etag.partition("-")
         if not parts:
-            return (digest.hexdigest() if digest is not None else _md5(path)) == wanted
+            return (digest.hexdigest() if digest is not None else file_md5(path)) == wanted
         head = self._client.head_object(
             Bucket=self._bucket, Key=item.key, IfMatch=f'"{item.etag}"', PartNumber=1
         )
@@ -290,14 +290,6 @@ def _alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _md5_of_parts(path: Path, part: int) -> str:
