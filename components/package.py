@@ -7,20 +7,25 @@ from components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def package(
-    model: dsl.Input[dsl.Model], corpus: dsl.Input[dsl.Dataset], packaged: dsl.Output[dsl.Model]
+    model: dsl.Input[dsl.Model],
+    corpus: dsl.Input[dsl.Dataset],
+    settings: str,
+    packaged: dsl.Output[dsl.Model],
 ) -> None:
     """Export the model to every runtime it supports and measure each on real windows.
 
     Args:
         model: From `fine_tune`.
         corpus: From `ingest`; reference windows are taken from it.
+        settings: Of packaging, as JSON.
         packaged: Model, runtimes, reference windows, parity and latency.
     """
+    import json
     from pathlib import Path
 
     from genreflow import steps
 
-    document = steps.package(Path(model.path), Path(corpus.path), Path(packaged.path))
+    document = steps.package(Path(model.path), Path(corpus.path), Path(packaged.path), json.loads(settings))
     packaged.metadata["digest"] = document.digest
     for runtime in document.runtimes:
         name = f"{runtime.name} {runtime.precision}"

@@ -165,13 +165,20 @@ class ModelDocument(Document):
     """The MLflow run that trained it; not part of any digest."""
 
 
+class PackagingSettings(Frozen):
+    """What a person may set about packaging."""
+
+    int8: bool = False
+    """Try int8 on the CPU, calibrated on training windows; served only where it earns its place."""
+
+
 class RuntimeReport(Frozen):
     """One runtime's files and what was measured on real windows."""
 
     name: Literal["openvino", "pytorch"]
     precision: str
     usable: bool
-    """False where parity failed: the model is not served by that runtime."""
+    """False where it has not earned its place, by parity or, of int8, by speed: it is not served."""
     reason: str | None = None
     max_probability_difference: float
     """Largest absolute difference to PyTorch fp32 over the reference windows."""

@@ -4,8 +4,10 @@ The unit is the window: the model sees nothing else. A clip's answer is the mean
 (and, beside it, their majority vote); a song's timeline is the same windows in order.
 """
 
+import importlib
 import json
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -38,11 +40,14 @@ PICKLES = frozenset({".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".p
 MODEL_FOLDER = "model"
 OPENVINO_FOLDER = "openvino"
 OPENVINO_MODEL = f"{OPENVINO_FOLDER}/model.xml"
+OPENVINO_INT8 = f"{OPENVINO_FOLDER}/int8.xml"
+"""There only where it earned its place."""
+OPENVINO_WEIGHTS = frozenset({f"{OPENVINO_FOLDER}/model.bin", f"{OPENVINO_FOLDER}/int8.bin"})
 REFERENCE_FILE = "reference.npz"
 SETTINGS_WITHOUT_ANSWERS = frozenset({"views", "backbone"})
 """Family settings that decide how a model is trained but, once its files are written, not what it answers."""
 
-Precision = Literal["f32", "bf16"]
+Precision = Literal["f32", "bf16", "int8"]
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """(n, *input shape) float32 → (n, genres) logits."""
 
@@ -59,7 +64,11 @@ class Parity:
     """Smallest share of windows with the same genre on top."""
 
 
-PARITY: dict[str, Parity] = {"f32": Parity(1e-3, 1.0), "bf16": Parity(0.02, 0.99)}
+PARITY: dict[str, Parity] = {
+    "f32": Parity(1e-3, 1.0),
+    "bf16": Parity(0.02, 0.99),
+    "int8": Parity(0.1, 0.99),
+}
 
 
 @dataclass(frozen=True)
@@ -311,8 +320,8 @@ def load(
 
     Args:
         runtime: `auto` takes OpenVINO where it was packaged and is usable here, else PyTorch.
-        precision: `f32` or `bf16`; where None, OpenVINO takes bf16 if parity allowed it and this processor
-            has it, PyTorch takes bf16 on CUDA.
+        precision: `f32`, `bf16` or `int8` (OpenVINO only); where None, OpenVINO takes the fastest that parity
+            allowed and this processor has, PyTorch takes bf16 on CUDA.
         device: of PyTorch: `auto`, `cpu` or `cuda`.
 
     Raises:
@@ -321,8 +330,8 @@ def load(
     folder = Path(folder)
     if runtime not in ("auto", "openvino", "pytorch"):
         raise SettingsError(f"There is no runtime {runtime!r}; there are auto, openvino and pytorch.")
-    if precision not in (None, "f32", "bf16"):
-        raise SettingsError(f"There is no precision {precision!r}; there are f32 and bf16.")
+    if precision is not None and precision not in PARITY:
+        raise SettingsError(f"There is no precision {precision!r}; there are {', '.join(PARITY)}.")
     if not folder.is_dir():
         raise ModelError(f"There is no folder {folder}: name the folder of a trained or packaged model.")
     refuse_pickles(folder)
@@ -339,7 +348,7 @@ def load(
 def load_checked(folder: Path | str, runtime: str = "auto") -> Classifier:
     """Load a packaged model as a service does: its reference windows are answered again on this processor.
 
-    Where bf16 does not give the packaged answers here, f32 is taken, with a warning.
+    Where bf16 or int8 does not give the packaged answers here, f32 is taken, with a warning.
 
     Raises:
         ModelError: the model cannot be loaded, or f32 does not give the packaged answers either.
@@ -384,6 +393,8 @@ def load_pytorch(
             "package the model for OpenVINO."
         ) from error
 
+    if precision == "int8":
+        raise SettingsError("PyTorch serves no int8: take f32 or bf16, or the runtime openvino.")
     kind = family(document.family)
     try:
         settings = kind.settings_type.model_validate(document.settings)
@@ -407,26 +418,33 @@ def load_pytorch(
     return Classifier(document, predict, "pytorch", chosen)
 
 
+def openvino() -> Any:
+    """OpenVINO, which reports its use to its makers unless their `openvino_telemetry` is not to be found."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return importlib.import_module("openvino")
+
+
 def compile_openvino(path: Path, precision: Precision) -> Predict:
     """Compile an OpenVINO IR for this processor.
 
-    The precision is always set: OpenVINO's default is bf16 wherever the processor has it.
+    The precision is always set: OpenVINO's default is bf16 wherever the processor has it. What an int8 IR
+    leaves unquantised is computed in bf16 where the processor has it, else in f32.
 
     Raises:
         ModelError: OpenVINO cannot read or compile the file.
     """
-    import openvino
-    from openvino import properties
-
+    ov = openvino()
+    hint = ov.properties.hint
+    float_type = ov.Type.f32
+    if precision == "bf16" or (precision == "int8" and "bf16" in openvino_precisions()):
+        float_type = ov.Type.bf16
     try:
-        compiled = openvino.Core().compile_model(
+        compiled = ov.Core().compile_model(
             path,
             "CPU",
             {
-                properties.hint.inference_precision: {"f32": openvino.Type.f32, "bf16": openvino.Type.bf16}[
-                    precision
-                ],
-                properties.hint.performance_mode: properties.hint.PerformanceMode.LATENCY,
+                hint.inference_precision: float_type,
+                hint.performance_mode: hint.PerformanceMode.LATENCY,
             },
         )
     except RuntimeError as error:
@@ -444,10 +462,9 @@ def compile_openvino(path: Path, precision: Precision) -> Predict:
 
 def openvino_precisions() -> tuple[Precision, ...]:
     """What this processor computes natively in OpenVINO, fastest first."""
-    import openvino
-
-    native = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ("bf16", "f32") if "BF16" in native else ("f32",)
+    native = openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    fastest_first: tuple[Precision, ...] = ("int8", "bf16", "f32")
+    return tuple(one for one in fastest_first if one == "f32" or one.upper() in native)
 
 
 def read_reference(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -475,7 +492,7 @@ def refuse_pickles(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         # The weights of an OpenVINO IR are called .bin, too; OpenVINO reads them as plain numbers.
-        if path.suffix.lower() in PICKLES and name.as_posix() != "openvino/model.bin":
+        if path.suffix.lower() in PICKLES and name.as_posix() not in OPENVINO_WEIGHTS:
             raise ModelError(
                 f"{folder} holds {name}, which may be a pickle and run code when loaded: genreflow loads "
                 "safetensors, JSON and OpenVINO files only. Remove it if you trust the rest."
@@ -483,12 +500,13 @@ def refuse_pickles(folder: Path) -> None:
 
 
 def model_digest(document: ModelDocument, files: dict[str, str]) -> str:
-    """The identity of a model: sha256 over its weights and what else decides its answers.
+    """The identity of a packaged model: sha256 over its weights and what else decides its answers.
 
     Run, timings and training settings are left out, so that an identical retraining has an identical digest.
+    So is OpenVINO's IR, which follows from the weights; but weights served in int8 are another model.
 
     Args:
-        files: sha256 of the family's native files by name (without `genreflow.json`).
+        files: sha256 of every file of the packaged folder.
     """
     settings = {key: value for key, value in document.settings.items() if key not in SETTINGS_WITHOUT_ANSWERS}
     return text_digest(
@@ -498,7 +516,8 @@ def model_digest(document: ModelDocument, files: dict[str, str]) -> str:
             json.dumps(document.genres),
             json.dumps(document.hearing.model_dump(), sort_keys=True),
             repr(document.temperature),
-            *(f"{name} {digest}" for name, digest in sorted(files.items())),
+            *(f"{name} {digest}" for name, digest in sorted(native_files(files).items())),
+            *(["int8"] if OPENVINO_INT8 in files else []),
         ]
     )
 
@@ -523,7 +542,7 @@ def problems(folder: Path, document: PackagedDocument) -> Iterator[str]:
             name = path.relative_to(folder).as_posix()
             if path.is_file() and name not in document.files:
                 yield f"{name} was added since it was packaged"
-    if model_digest(document.model, native_files(document.files)) != document.digest:
+    if model_digest(document.model, document.files) != document.digest:
         yield f"{PackagedDocument.file_name} was altered: its digest does not fit what it says"
 
 
@@ -538,9 +557,8 @@ def _load_packaged(folder: Path, runtime: str, precision: Precision | None, devi
     if runtime != "pytorch":
         chosen, reason = _choose_openvino(document.runtimes, precision)
         if chosen is not None:
-            return Classifier(
-                document.model, compile_openvino(folder / OPENVINO_MODEL, chosen), "openvino", chosen
-            )
+            path = folder / (OPENVINO_INT8 if chosen == "int8" else OPENVINO_MODEL)
+            return Classifier(document.model, compile_openvino(path, chosen), "openvino", chosen)
         if runtime == "openvino":
             raise ModelError(f"The packaged model in {folder} cannot be served by OpenVINO here: {reason}.")
         note = f"OpenVINO does not serve this model here ({reason}): using PyTorch."
@@ -568,7 +586,8 @@ def _choose_openvino(
         if choice not in native:
             reasons.append(f"this processor has no {choice}")
         elif report is None:
-            reasons.append(f"it was not packaged in {choice}")
+            if precision is not None or choice != "int8":  # which is an option
+                reasons.append(f"it was not packaged in {choice}")
         elif not report.usable:
             reasons.append(f"in {choice}, {report.reason}")
         else:

@@ -19,6 +19,7 @@ from genreflow.artifacts import (
     FeaturesDocument,
     ModelDocument,
     PackagedDocument,
+    PackagingSettings,
     file_digest,
     seal,
     text_digest,
@@ -237,12 +238,16 @@ def evaluate(corpus: Path, model: Path, out: Path) -> "EvaluationDocument":
         return evaluation.evaluate(corpus, model, out)
 
 
-def package(model: Path, corpus: Path, out: Path) -> PackagedDocument:
-    """The model in the form that is served; parity and latency of every runtime on real windows."""
+def package(model: Path, corpus: Path, out: Path, settings: Mapping[str, Any]) -> PackagedDocument:
+    """The model in the form that is served; parity and latency of every runtime on real windows.
+
+    Args:
+        settings: of `PackagingSettings`.
+    """
     from genreflow import packaging
 
     with told("package", out):
-        return packaging.package(model, corpus, out)
+        return packaging.package(model, corpus, out, PackagingSettings.model_validate(dict(settings)))
 
 
 def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str) -> "Registered":

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic import Field, ValidationError
 
-from genreflow.artifacts import Frozen
+from genreflow.artifacts import Frozen, PackagingSettings
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.errors import SettingsError
 from genreflow.families import FAMILIES, family
@@ -21,6 +21,8 @@ PRETRAINED = "pretrained_"
 """Before a family's name: the variant of a profile that is taken where a backbone is given."""
 SCALARS = ("source", "family", "backbone", "experiment")
 """The settings that stand outside a section."""
+SECTIONS = ("corpus", "packaging", "gate", "resources")
+"""The sections of a profile that are the same for every family."""
 ClaimName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 MountPath = Annotated[str, Field(pattern=r"^/.")]
 
@@ -64,6 +66,7 @@ class RunSettings(Frozen):
     """The family's settings, complete and checked."""
     training: dict[str, Any]
     """The training settings, complete and checked."""
+    packaging: PackagingSettings
     gate: GatePolicy
     resources: Resources
 
@@ -97,8 +100,8 @@ def read_profile(name: str) -> dict[str, Any]:
         raise SettingsError(f"Profile {name} is not readable YAML: {_one_line(str(error))}") from error
     if not isinstance(profile, dict):
         raise SettingsError(f"Profile {name} is not a mapping of settings.")
-    _check_keys_of(f"Profile {name}", profile, (*SCALARS, "corpus", "gate", "resources", "variants"))
-    for section in ("corpus", "gate", "resources", "variants"):
+    _check_keys_of(f"Profile {name}", profile, (*SCALARS, *SECTIONS, "variants"))
+    for section in (*SECTIONS, "variants"):
         _mapping(f"Profile {name}: {section}", profile.get(section))
     _check_variants(name, profile.get("variants") or {})
     return profile
@@ -218,6 +221,7 @@ def settings(
         corpus=checked("corpus", CorpusSettings, sections["corpus"]),
         model=model.model_dump(mode="json"),
         training=training.model_dump(mode="json"),
+        packaging=checked("packaging", PackagingSettings, sections["packaging"]),
         gate=checked("gate", GatePolicy, sections["gate"]),
         resources=checked("resources", Resources, sections["resources"]),
     )
@@ -273,6 +277,7 @@ def section_types(model_type: type[Frozen]) -> dict[str, type[Frozen]]:
         "corpus": CorpusSettings,
         "model": model_type,
         "training": TrainingSettings,
+        "packaging": PackagingSettings,
         "gate": GatePolicy,
         "resources": Resources,
     }
@@ -323,7 +328,7 @@ def _sections(profile: Mapping[str, Any], name: str, backbone: str | None) -> di
     if backbone is not None and f"{PRETRAINED}{name}" in variants:
         chosen = f"{PRETRAINED}{name}"
     variant = variants.get(chosen) or {}
-    sections = {section: profile.get(section) or {} for section in ("corpus", "gate", "resources")}
+    sections = {section: profile.get(section) or {} for section in SECTIONS}
     sections |= {"model": variant.get("model") or {}, "training": variant.get("training") or {}}
     return {section: dict(values) for section, values in sections.items()}
 

@@ -50,6 +50,7 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
         "corpus": settings.corpus.model_dump_json(),
         "model": json.dumps(settings.model),
         "training": json.dumps(settings.training),
+        "packaging": settings.packaging.model_dump_json(),
         "gate": settings.gate.model_dump_json(),
     }
 
@@ -61,6 +62,7 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
         corpus_settings: str = defaults["corpus"],
         model_settings: str = defaults["model"],
         training_settings: str = defaults["training"],
+        packaging_settings: str = defaults["packaging"],
         gate_policy: str = defaults["gate"],
         device: str = resources.device,
         batch: int = resources.batch,
@@ -104,7 +106,11 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
         evaluated = evaluate(corpus=ingested.outputs["corpus"], model=tuned.outputs["model"])
         _prepare(evaluated, "Evaluate model", resources, image, local, accelerated=True)
 
-        packaged = package(model=tuned.outputs["model"], corpus=ingested.outputs["corpus"])
+        packaged = package(
+            model=tuned.outputs["model"],
+            corpus=ingested.outputs["corpus"],
+            settings=packaging_settings,
+        )
         _prepare(packaged, "Package model", resources, image, local)
 
         registered = register(

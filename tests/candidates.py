@@ -98,7 +98,7 @@ def write_packaged(folder: Path, seed: int, fields: dict[str, Any]) -> None:
         latency_ms_p95=101.0,
     )
     PackagedDocument(
-        digest=runtime.model_digest(document, runtime.native_files(files)),
+        digest=runtime.model_digest(document, files),
         model=document,
         files=files,
         runtimes=(report,),

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,13 @@ import soundfile
 import torch
 
 from genreflow import packaging, runtime
-from genreflow.artifacts import CorpusDocument, ModelDocument, PackagedDocument, RuntimeReport
+from genreflow.artifacts import (
+    CorpusDocument,
+    ModelDocument,
+    PackagedDocument,
+    PackagingSettings,
+    RuntimeReport,
+)
 from genreflow.corpus.ingest import ingest, resolve
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.corpus.store import Corpus
@@ -218,13 +227,14 @@ def test_an_identical_retraining_has_an_identical_digest(
     assert again.model.run_id == "another"
 
 
-@pytest.mark.parametrize("change", ["weights", "temperature", "genres", "hearing", "settings"])
+@pytest.mark.parametrize("change", ["weights", "int8", "temperature", "genres", "hearing", "settings"])
 def test_whatever_decides_answers_changes_the_digest(packaged: Path, change: str) -> None:
     document = PackagedDocument.read(packaged)
-    model, files = document.model, runtime.native_files(document.files)
+    model, files = document.model, document.files
     assert runtime.model_digest(model, files) == document.digest
     changed = {
-        "weights": (model, files | {"model.safetensors": "0" * 64}),
+        "weights": (model, files | {"model/model.safetensors": "0" * 64}),
+        "int8": (model, files | {runtime.OPENVINO_INT8: "0" * 64}),
         "temperature": (model.model_copy(update={"temperature": 1.4}), files),
         "genres": (model.model_copy(update={"genres": tuple(reversed(model.genres))}), files),
         "hearing": (
@@ -377,10 +387,71 @@ def test_a_precision_that_this_processor_lacks_is_not_chosen(
         runtime.load(packaged, runtime="openvino", precision="bf16")
 
 
-def test_serving_a_package_loads_neither_torch_nor_transformers(packaged: Path) -> None:
-    import subprocess
-    import sys
+def int8_package(
+    model: Path, corpus: Path, out: Path, speed: float, monkeypatch: pytest.MonkeyPatch
+) -> PackagedDocument:
+    """Packaged with int8 asked for, which has to be `speed` times as fast as the others."""
+    monkeypatch.setattr(packaging, "INT8_SPEED", speed)
+    return packaging.package(model, corpus, out, PackagingSettings(int8=True))
 
+
+def test_int8_that_earns_its_place_is_served(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(tmp_path / "model", "mfcc_cnn", corpus)
+    plain = packaging.package(tmp_path / "model", corpus, tmp_path / "plain")
+    out = tmp_path / "packaged"
+    document = int8_package(tmp_path / "model", corpus, out, 0.0, monkeypatch)
+    int8 = report(document, "openvino", "int8")
+    assert int8.usable, int8.reason
+    assert int8.max_probability_difference > report(document, "openvino", "f32").max_probability_difference
+    assert "FakeQuantize" in (out / runtime.OPENVINO_INT8).read_text()
+    assert document.digest != plain.digest
+    classifier = runtime.load_checked(out)
+    assert (classifier.runtime, classifier.precision) == ("openvino", "int8")
+    assert runtime.load(out, precision="f32").check_reference(out) < 1e-4
+    with pytest.raises(SettingsError, match="PyTorch serves no int8"):
+        runtime.load(out, runtime="pytorch", precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "speed", "reason"),
+    [("mfcc_cnn", 1e9, "times as fast as"), ("hubert", 0.0, "differ from PyTorch's")],
+)
+def test_int8_that_earns_no_place_leaves_the_model_what_it_was(
+    kind: str, speed: float, reason: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random weights in int8 answer otherwise."""
+    if kind == "mfcc_cnn":
+        trained(tmp_path / "model", kind, corpus)
+    else:
+        encoder(tmp_path / "model", kind, corpus)
+    plain = packaging.package(tmp_path / "model", corpus, tmp_path / "plain")
+    out = tmp_path / "packaged"
+    document = int8_package(tmp_path / "model", corpus, out, speed, monkeypatch)
+    int8 = report(document, "openvino", "int8")
+    assert not int8.usable
+    assert reason in str(int8.reason)
+    assert document.digest == plain.digest
+    assert sorted(path.name for path in (out / "openvino").iterdir()) == ["model.bin", "model.xml"]
+    assert runtime.load_checked(out).precision != "int8"
+
+
+def test_packaging_tells_nobody(packaged: Path, corpus: Path, tmp_path: Path) -> None:
+    """OpenVINO's converter and NNCF leave an identifier in the home of whom they report."""
+    code = (
+        "import sys; from pathlib import Path; from genreflow import packaging\n"
+        "from genreflow.artifacts import PackagingSettings\n"
+        "packaging.package(*map(Path, sys.argv[1:]), PackagingSettings(int8=True))\n"
+    )
+    argv = [sys.executable, "-c", code, str(packaged.parent / "model"), str(corpus), str(tmp_path / "out")]
+    environment = {key: value for key, value in os.environ.items() if key != "CI"} | {"HOME": str(tmp_path)}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "intel").exists()
+
+
+def test_serving_a_package_loads_neither_torch_nor_transformers(packaged: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from genreflow import runtime; import numpy as np\n"
         f"classifier = runtime.load_checked(Path({str(packaged)!r}))\n"

@@ -242,5 +242,5 @@ def test_a_trained_model_is_not_served_by_openvino_before_it_is_packaged(tmp_pat
 def test_an_unknown_runtime_or_precision_is_refused_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="auto, openvino and pytorch"):
         runtime.load(tmp_path, runtime="onnx")
-    with pytest.raises(SettingsError, match="f32 and bf16"):
-        runtime.load(tmp_path, precision="int8")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="f32, bf16, int8"):
+        runtime.load(tmp_path, precision="int4")  # type: ignore[arg-type]

@@ -81,7 +81,8 @@ def test_a_step_is_given_only_what_it_needs(spec: dict[str, Any]) -> None:
     assert parameters("ingest") == {"source", "corpus_settings"}
     assert parameters("extract-features") == {"family", "model_settings", "device", "batch"}
     assert parameters("fine-tune") == {"training_settings", "experiment"}
-    assert parameters("evaluate") == parameters("package") == parameters("register") == set()
+    assert parameters("evaluate") == parameters("register") == set()
+    assert parameters("package") == {"packaging_settings"}
     assert parameters("promote") == {"gate_policy"}
 
 
