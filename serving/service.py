@@ -27,6 +27,7 @@ from genreflow import doubt, runtime
 from genreflow.audio import decode, resample
 from genreflow.errors import AudioError, GenreflowError, RequestError
 from serving.answers import Answer, BatchAnswer, Curve, ModelCard
+from serving.batching import Batching
 from serving.champion import Described, Models
 from serving.limits import (
     DECODE_SECONDS,
@@ -93,9 +94,14 @@ class Inference:
         stored: Any = self.packaged
         self.models = Models(stored)
         self.figures = Inferring(BATCH_WINDOWS)
+        self.batching: Batching[Row, Result] = Batching(self._infer, BATCH_WINDOWS)
 
-    @bentoml.api(batchable=True, max_batch_size=BATCH_WINDOWS, max_latency_ms=BENTO_SECONDS * 1000)
-    def infer(self, rows: list[Any]) -> list[Any]:
+    @bentoml.api
+    async def infer(self, rows: list[Any]) -> list[Any]:
+        """`Row`s of one request → a `Result` each."""
+        return await self.batching(rows)
+
+    def _infer(self, rows: list[Row]) -> list[Result]:
         """`Row`s of any requests → a `Result` each."""
         results: list[Result] = [(None, 0.0)] * len(rows)
         for tag in {tag for tag, _ in rows}:  # more than one only while models change
