@@ -1,7 +1,7 @@
 """Windows of concurrent requests inferred together: what waits when the model is free, up to a batch.
 
 Not BentoML's own batching, which holds requests back to let batches fill: a lone one waits there for about as
-long as others had waited under the load before it, and two of the first dozen for several inferences (1.4.39).
+long as others waited under the load before it, and two of the first dozen for several inferences (1.4.39).
 """
 
 import asyncio
