@@ -15,7 +15,7 @@ import bentoml
 from packaging.requirements import Requirement
 
 import genreflow
-from genreflow import registry
+from genreflow import progress, registry, steps
 from genreflow.artifacts import PackagedDocument, code_digest, file_digest, text_digest
 from genreflow.errors import ModelError
 from genreflow.registry.registration import pytorch_requirements
@@ -27,6 +27,8 @@ SERVICE = "serving.service:GenreClassifier"
 MODEL_TAG_FILE = "serving/MODEL_TAG"
 EXTRA = ("bentoml", "fastapi", "gradio", "matplotlib", "python-multipart")
 """What the service needs beside the library's core."""
+EXPORTED = "genreflow.tar"
+"""Not `.bento`: that is compressed by xz, which takes minutes for weights and makes them no smaller."""
 
 
 def import_model(model: str = "champion") -> bentoml.Model:
@@ -103,3 +105,27 @@ def build(model: str = "champion") -> bentoml.Bento:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise ModelError(f"BentoML could not build {tag}: {said[-1] if said else 'without a word'}")
     return bentoml.bentos.get(tag)
+
+
+def build_step(version: str, export_to: Path | None) -> str:
+    """The pipeline's step: the bento of a registered version, noted with the version last.
+
+    Args:
+        export_to: a folder for the bento as one file with its model, for `bentoml import`.
+
+    Returns:
+        The bento's tag.
+    """
+
+    def make() -> str:
+        bento = build(version)
+        if export_to is not None:
+            export_to.mkdir(parents=True, exist_ok=True)
+            bento.export(str(export_to / EXPORTED), output_format="tar")
+        registry.record_bento(version, str(bento.tag))
+        return str(bento.tag)
+
+    with steps.told("build"):
+        tag = steps.outlasting_mlflow("build", make)
+        progress.report("build", f"{tag} is built", result=tag)
+    return tag
