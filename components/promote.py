@@ -1,7 +1,5 @@
 """Promote: the gate, and the champion's alias last."""
 
-from typing import NamedTuple
-
 from kfp import compiler, dsl
 
 from components.image import IMAGE
@@ -14,8 +12,13 @@ def promote(
     evaluation: dsl.Input[dsl.Artifact],
     corpus: dsl.Input[dsl.Dataset],
     policy: str,
-) -> NamedTuple("Promotion", [("decision", str), ("aliases", list)]):  # type: ignore[valid-type]
+    decision: dsl.OutputPath(str),  # type: ignore[valid-type]
+    aliases: dsl.OutputPath(list),  # type: ignore[valid-type]
+) -> bool:
     """Compare a registered version with the champion on clips that neither has seen, and decide.
+
+    What decides whether a bento is built is the value returned: conditions in kfp.local know no output with a
+    name of its own.
 
     Args:
         version: The candidate's version, from `register`.
@@ -23,19 +26,23 @@ def promote(
         evaluation: The candidate's evaluation, from `evaluate`.
         corpus: From `ingest`.
         policy: The gate's policy, as JSON.
+        decision: The decision as JSON (`promote`, `verdict`, `reason`, `numbers`).
+        aliases: The aliases the version has now.
 
     Returns:
-        The decision as JSON (`promote`, `verdict`, `reason`, `numbers`), and the aliases the version has now.
+        Whether the version's bento is to be built: it was promoted now, or is champion and has none yet.
     """
     import json
     from pathlib import Path
 
     from genreflow import steps
 
-    decision, aliases = steps.promote(
+    decided, now, to_build = steps.promote(
         version, Path(packaged.path), Path(evaluation.path), Path(corpus.path), json.loads(policy)
     )
-    return decision.model_dump_json(), list(aliases)
+    Path(decision).write_text(decided.model_dump_json())
+    Path(aliases).write_text(json.dumps(now))
+    return to_build
 
 
 if __name__ == "__main__":

@@ -529,12 +529,17 @@ def native_files(files: dict[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in names.items() if name != ModelDocument.file_name}
 
 
-def problems(folder: Path, document: PackagedDocument) -> Iterator[str]:
-    """What differs between a packaged folder and its document, a sentence each; nothing where all is well."""
+def problems(folder: Path, document: PackagedDocument, native: bool = True) -> Iterator[str]:
+    """What differs between a packaged folder and its document, a sentence each; nothing where all is well.
+
+    Args:
+        native: whether the family's own files have to be there; OpenVINO does not read them.
+    """
     for name, expected in sorted(document.files.items()):
         path = folder / name
         if not path.is_file():
-            yield f"{name} is missing"
+            if native or not name.startswith(f"{MODEL_FOLDER}/"):
+                yield f"{name} is missing"
         elif file_digest(path) != expected:
             yield f"{name} was altered since it was packaged"
     for part in (MODEL_FOLDER, OPENVINO_FOLDER):
@@ -548,17 +553,17 @@ def problems(folder: Path, document: PackagedDocument) -> Iterator[str]:
 
 def _load_packaged(folder: Path, runtime: str, precision: Precision | None, device: str) -> Classifier:
     document = PackagedDocument.read(folder)
-    wrong = next(problems(folder, document), None)
+    chosen, reason = _choose_openvino(document.runtimes, precision) if runtime != "pytorch" else (None, "")
+    wrong = next(problems(folder, document, native=chosen is None), None)
     if wrong is not None:
         raise ModelError(
             f"The packaged model in {folder} is not what it was: {wrong}. Fetch or package it anew."
         )
+    if chosen is not None:
+        path = folder / (OPENVINO_INT8 if chosen == "int8" else OPENVINO_MODEL)
+        return Classifier(document.model, compile_openvino(path, chosen), "openvino", chosen)
     notes: tuple[str, ...] = ()
     if runtime != "pytorch":
-        chosen, reason = _choose_openvino(document.runtimes, precision)
-        if chosen is not None:
-            path = folder / (OPENVINO_INT8 if chosen == "int8" else OPENVINO_MODEL)
-            return Classifier(document.model, compile_openvino(path, chosen), "openvino", chosen)
         if runtime == "openvino":
             raise ModelError(f"The packaged model in {folder} cannot be served by OpenVINO here: {reason}.")
         note = f"OpenVINO does not serve this model here ({reason}): using PyTorch."

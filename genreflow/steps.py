@@ -255,12 +255,12 @@ def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str) -> "Re
     from genreflow import registry
 
     with told("register"):
-        return _outlasting_mlflow("register", lambda: registry.register(packaged, evaluation, corpus, run_id))
+        return outlasting_mlflow("register", lambda: registry.register(packaged, evaluation, corpus, run_id))
 
 
 def promote(
     version: str, packaged: Path, evaluation: Path, corpus: Path, policy: Mapping[str, Any]
-) -> tuple[Decision, tuple[str, ...]]:
+) -> tuple[Decision, tuple[str, ...], bool]:
     """Decide whether a registered version becomes champion, write the decision down, and move the alias last.
 
     Args:
@@ -271,21 +271,24 @@ def promote(
         policy: of `GatePolicy`.
 
     Returns:
-        The decision, and the aliases that the version has after it.
+        The decision, the aliases that the version has after it, and whether its bento is to be built: it was
+        promoted now, or it is champion and no bento of it is on record (an earlier build failed).
     """
     from genreflow import registry
 
     with told("promote"):
         chosen = GatePolicy.model_validate(dict(policy))
 
-        def decide() -> tuple[Decision, tuple[str, ...]]:
+        def decide() -> tuple[Decision, tuple[str, ...], bool]:
             decision = _promote(version, packaged, evaluation, corpus, chosen)
-            return decision, registry.version(version).aliases
+            now = registry.version(version)
+            unbuilt = registry.CHAMPION in now.aliases and registry.BENTO_TAG not in now.tags
+            return decision, now.aliases, decision.promote or unbuilt
 
-        return _outlasting_mlflow("promote", decide)
+        return outlasting_mlflow("promote", decide)
 
 
-def _outlasting_mlflow(step: str, ask: Callable[[], T]) -> T:
+def outlasting_mlflow(step: str, ask: Callable[[], T]) -> T:
     """Ask MLflow several times where it is away, and say at last how to go on without training again."""
     from genreflow import registry
 

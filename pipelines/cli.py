@@ -53,6 +53,7 @@ Assignments = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 Model = Annotated[str, typer.Option(help="A registry alias or version, or a packaged model's folder.")]
 Alias = Annotated[str, typer.Option("--model", help="A registry alias or version.")]
+Page = Annotated[bool, typer.Option(help="With the web page, or without and the image smaller.")]
 Reason = Annotated[str | None, typer.Option(help="Why, kept with the version in the registry.")]
 
 
@@ -284,11 +285,11 @@ def timeline(
 
 
 @app.command()
-def build(model: Alias = "champion") -> None:
+def build(model: Alias = "champion", page: Page = True) -> None:
     """Build the bento of a registered model."""
     from serving import build as serving_build
 
-    _tell(str(serving_build.build(model).tag))
+    _tell(str(serving_build.build(model, page).tag))
 
 
 @app.command()
@@ -299,6 +300,7 @@ def serve(
     poll: Annotated[
         float, typer.Option(min=0.1, help="Seconds between two looks for a new champion.")
     ] = 10.0,
+    page: Page = True,
 ) -> None:
     """Build a registered model's bento where needed, and serve it over HTTP; follow its alias."""
     from genreflow import home
@@ -306,7 +308,7 @@ def serve(
     home.free_port(host, port)
     from serving import run as serving_run
 
-    serving_run.serve(model, host, port, poll, _note)
+    serving_run.serve(model, host, port, poll, page, _note)
 
 
 @app.command()

@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     from genreflow.evaluation.document import EvaluationDocument
     from pipelines.local import FinishedRun, StepState
 
-MARKS = {"waiting": "·", "done": "✓", "cached": "✓", "failed": "✗"}
-STYLES = {"waiting": "dim", "running": "bold", "done": "green", "cached": "cyan", "failed": "bold red"}
+MARKS = {"waiting": "·", "done": "✓", "cached": "✓", "skipped": "–", "failed": "✗"}
+STYLES = {
+    "waiting": "dim",
+    "running": "bold",
+    "done": "green",
+    "cached": "cyan",
+    "skipped": "dim",
+    "failed": "bold red",
+}
 TITLES = {
     "resolve": "Resolve source",
     "ingest": "Ingest corpus",
@@ -30,6 +37,7 @@ TITLES = {
     "package": "Package model",
     "register": "Register version",
     "promote": "Promote or keep",
+    "build": "Build bento",
 }
 PLAIN_SECONDS_BETWEEN_LINES = 10.0
 Show = Callable[[Sequence["StepState"]], None]
@@ -113,7 +121,14 @@ def _line(step: "StepState", began: dict[str, float], spinners: dict[str, Spinne
 def _status(step: "StepState") -> str:
     if step.status == "done":
         return f"{step.seconds:5.1f} s"
-    return {"waiting": "", "running": "started", "cached": " cached", "failed": " failed"}[step.status]
+    words = {
+        "waiting": "",
+        "running": "started",
+        "cached": " cached",
+        "skipped": " skipped: nothing was promoted",
+        "failed": " failed",
+    }
+    return words[step.status]
 
 
 def _progress(step: "StepState") -> str:
@@ -143,12 +158,14 @@ def finished(run: "FinishedRun") -> str:
     lines += ["", f"Gate: {run.decision['reason']}"]
     aliases = f" ({', '.join(run.aliases)})" if run.aliases else ""
     lines.append(f"Model version {run.version}{aliases} of genre-classifier, MLflow run {run.run_id}")
+    if run.bento:
+        lines.append(f"Bento {run.bento}")
     lines.append(f"Report: {run.report}")
     if cached:
         lines.append(f"Cached: {', '.join(TITLES[name] for name in cached)}")
     lines.append(f"Took {run.seconds:.0f} s")
     lines += ["", "Next:", *(f"  {command:<{_widest(run)}}  {why}" for command, why in next_commands(run))]
-    if nothing_new(run.created, run.decision["verdict"]):
+    if nothing_new(run.created, run.decision["verdict"], run.bento):
         lines += ["", f"nothing new: identical to version {run.version}"]
     return "\n".join(lines)
 
@@ -163,9 +180,9 @@ def _accuracy(evaluation: "EvaluationDocument") -> str:
     )
 
 
-def nothing_new(created: bool, verdict: str) -> bool:
-    """Whether a run changed nothing: its model was there before, and the gate did not promote it now."""
-    return not created and verdict != "promoted"
+def nothing_new(created: bool, verdict: str, bento: str | None) -> bool:
+    """Whether a run changed nothing: its model was there before, is not promoted now, nothing was built."""
+    return not created and verdict != "promoted" and bento is None
 
 
 def next_commands(run: "FinishedRun") -> list[tuple[str, str]]:

@@ -36,15 +36,18 @@ STEPS = (
     "package",
     "register",
     "promote",
+    "build",
 )
 INDEPENDENT = {"package": ("evaluate",)}
 """Steps that may begin before an earlier one in the list: nothing is known of that one then."""
+CONDITIONAL = ("build",)
+"""Steps that are never cached and run only where they are needed."""
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_TO_STOP = 15.0
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 log = logging.getLogger("genreflow")
-Status = Literal["waiting", "running", "done", "cached", "failed"]
+Status = Literal["waiting", "running", "done", "cached", "skipped", "failed"]
 
 
 class StepFailed(GenreflowError):
@@ -69,6 +72,8 @@ class StepState:
     """Wall-clock seconds from the end of the step before; 0 where cached."""
     expected: bool = False
     """Whether a failure was told as a sentence by genreflow itself."""
+    result: str | None = None
+    """What the step told of its outcome: KFP hands nothing out of a step that may be skipped."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,8 @@ class FinishedRun:
     """False where the same model was registered before."""
     aliases: tuple[str, ...]
     decision: dict[str, Any]
+    bento: str | None
+    """Tag of the bento that was built; None where nothing was promoted."""
     log_file: Path
 
     @property
@@ -101,6 +108,7 @@ class FinishedRun:
             "model_version": self.version,
             "aliases": list(self.aliases),
             "decision": self.decision,
+            "bento": self.bento,
             "metrics": {
                 "accuracy": self.evaluation.accuracy,
                 "accuracy_ci95": list(self.evaluation.accuracy_ci95),
@@ -119,7 +127,12 @@ class FinishedRun:
                 "quarantined": self.corpus.quarantined,
             },
             "steps": [
-                {"name": step.name, "seconds": round(step.seconds, 2), "cached": step.status == "cached"}
+                {
+                    "name": step.name,
+                    "seconds": round(step.seconds, 2),
+                    "cached": step.status == "cached",
+                    "skipped": step.status == "skipped",
+                }
                 for step in self.steps
             ],
         }
@@ -150,11 +163,11 @@ class Follower:
         self.look()
 
     def finish(self) -> None:
-        """The pipeline went well: what was not heard of came from the cache."""
+        """The pipeline went well: what was not heard of came from the cache, or was not needed."""
         self.look()
         for step in self.steps:
             if step.status == "waiting":
-                step.status = "cached"
+                step.status = "skipped" if step.name in CONDITIONAL else "cached"
         self.show(self.steps)
 
     def look(self) -> None:
@@ -195,6 +208,7 @@ class Follower:
             step.expected = bool(event.get("expected"))
         else:
             step.message, step.done, step.total = event["message"], event.get("done"), event.get("total")
+            step.result = event.get("result", step.result)
 
     def failure(self, log_file: Path) -> StepFailed:
         """The failed step's own sentence, or what can be said of one that ended without a word."""
@@ -279,6 +293,7 @@ def run(
         created=bool(outputs["created"]),
         aliases=tuple(outputs["aliases"]),
         decision=json.loads(outputs["decision"]),
+        bento=next(step.result for step in follower.steps if step.name == "build"),
         log_file=log_file,
     )
 

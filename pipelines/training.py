@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from kfp import compiler, dsl, kubernetes
 
+from components.build import build
 from components.evaluate import evaluate
 from components.extract_features import extract_features
 from components.fine_tune import fine_tune
@@ -54,7 +55,7 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
         "gate": settings.gate.model_dump_json(),
     }
 
-    @dsl.pipeline(name=NAME, display_name="genreflow: train, evaluate, register, promote")
+    @dsl.pipeline(name=NAME, display_name="genreflow: train, evaluate, register, promote, build")
     def training(
         source: str = settings.source,
         family: str = settings.family,
@@ -77,6 +78,7 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
         6. Package: every runtime, its parity and latency.
         7. Register one version per model content. Never cached.
         8. Promote: the gate; the alias moves last. Never cached.
+        9. Build the bento of what was promoted; otherwise skipped. Never cached.
         """
         resolved = resolve(source=source, corpus=corpus_settings, model=model_settings)
         _prepare(resolved, "Resolve source", resources, image, local, light=True, cached=False, mounted=True)
@@ -129,6 +131,10 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
             policy=gate_policy,
         )
         _prepare(promoted, "Promote or keep", resources, image, local, cached=False)
+
+        with dsl.If(promoted.outputs["Output"] == True, name="promoted"):  # noqa: E712
+            built = build(version=registered.outputs["version"], export=not local)
+            _prepare(built, "Build bento", resources, image, local, cached=False)
 
         return Outcome(
             corpus=ingested.outputs["corpus"],

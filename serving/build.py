@@ -7,26 +7,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
 import bentoml
-from packaging.requirements import Requirement
 
 import genreflow
-from genreflow import registry
+from genreflow import progress, registry, steps
 from genreflow.artifacts import PackagedDocument, code_digest, file_digest, text_digest
 from genreflow.errors import ModelError
 from genreflow.registry.registration import pytorch_requirements
+from genreflow.runtime import MODEL_FOLDER
+from serving import recipe
 
 NAME = "genreflow"
 DIGEST_CHARACTERS = 12
 CODE_CHARACTERS = 8
 SERVICE = "serving.service:GenreClassifier"
-MODEL_TAG_FILE = "serving/MODEL_TAG"
-EXTRA = ("bentoml", "fastapi", "gradio", "matplotlib", "python-multipart")
-"""What the service needs beside the library's core."""
+PAGELESS = "-no-page"
+"""The end of the tags of bentos without the web page."""
+EXPORTED = "genreflow.tar"
+"""Not `.bento`: that is compressed by xz, which takes minutes for weights and makes them no smaller."""
 
 
 def import_model(model: str = "champion") -> bentoml.Model:
@@ -53,15 +54,18 @@ def import_model(model: str = "champion") -> bentoml.Model:
     if "accuracy_ci95" in registered.tags:
         facts["accuracy"] = float(registered.tags["accuracy"])
         facts["accuracy_ci95"] = json.loads(registered.tags["accuracy_ci95"])
+    # What OpenVINO serves goes without the weights that PyTorch would read: they are half of it.
+    unread = shutil.ignore_patterns(*(() if pytorch_requirements(document) else (MODEL_FOLDER,)))
     with bentoml.models.create(tag, labels=labels, metadata=facts) as stored:
-        shutil.copytree(folder, stored.path, dirs_exist_ok=True)
+        shutil.copytree(folder, stored.path, dirs_exist_ok=True, ignore=unread)
     return stored
 
 
-def build(model: str = "champion") -> bentoml.Bento:
+def build(model: str = "champion", page: bool = True) -> bentoml.Bento:
     """Build the bento of a registered model, or return it where it is built already.
 
-    It carries no torch and no transformers where OpenVINO serves the model, and both where only PyTorch does.
+    Args:
+        page: whether it has the web page; without, its image is smaller by Gradio and Matplotlib.
 
     Raises:
         RegistryError: there is no such model.
@@ -71,12 +75,9 @@ def build(model: str = "champion") -> bentoml.Bento:
     here = Path(__file__).parent
     # The service's code is part of the bento: the same model under changed code is another bento.
     code_files = sorted(path for path in here.rglob("*") if path.suffix in (".py", ".css"))
-    requirements = [Requirement(line) for line in requires("genreflow") or []]
-    needed = [need.name for need in requirements if need.marker is None] + list(EXTRA)
-    packages = [f"{name}=={version(name)}" for name in needed]
-    packages += pytorch_requirements(PackagedDocument.read(Path(stored.path)))
+    packages = recipe.packages(PackagedDocument.read(Path(stored.path)), page)
     code = text_digest([code_digest(), *(file_digest(path) for path in code_files), *packages])
-    tag = f"{NAME}:{stored.tag.version}-{code[:CODE_CHARACTERS]}"
+    tag = f"{NAME}:{stored.tag.version}-{code[:CODE_CHARACTERS]}{'' if page else PAGELESS}"
     try:
         return bentoml.bentos.get(tag)
     except bentoml.exceptions.NotFound:
@@ -86,20 +87,38 @@ def build(model: str = "champion") -> bentoml.Bento:
         library = Path(str(genreflow.__file__)).parent
         for package in (library, here):
             shutil.copytree(package, context / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-        (context / MODEL_TAG_FILE).write_text(f"{stored.tag}\n")
-        recipe = {
-            "service": SERVICE,
-            "name": NAME,
-            "labels": dict(stored.info.labels),
-            "include": ["genreflow/**", "serving/**"],
-            "python": {"packages": packages, "lock_packages": False},
-            "models": [str(stored.tag)],
-        }
-        (context / "bentofile.yaml").write_text(json.dumps(recipe))  # JSON is YAML
         # A process of its own: in this one the package `serving` is already imported, from elsewhere.
-        argv = [sys.executable, "-m", "bentoml", "build", "--version", tag.partition(":")[2], str(context)]
-        done = subprocess.run(argv, cwd=context, env=os.environ, capture_output=True, text=True, check=False)
+        argv = [sys.executable, "-m", "bentoml", "build", SERVICE, "--version", tag.partition(":")[2]]
+        environment = os.environ | {
+            recipe.TAG_VARIABLE: str(stored.tag),
+            recipe.PAGE_VARIABLE: recipe.WORDS[page],
+        }
+        done = subprocess.run(argv, cwd=context, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise ModelError(f"BentoML could not build {tag}: {said[-1] if said else 'without a word'}")
     return bentoml.bentos.get(tag)
+
+
+def build_step(version: str, export_to: Path | None) -> str:
+    """The pipeline's step: the bento of a registered version, noted with the version last.
+
+    Args:
+        export_to: a folder for the bento as one file with its model, for `bentoml import`.
+
+    Returns:
+        The bento's tag.
+    """
+
+    def make() -> str:
+        bento = build(version)
+        if export_to is not None:
+            export_to.mkdir(parents=True, exist_ok=True)
+            bento.export(str(export_to / EXPORTED), output_format="tar")
+        registry.record_bento(version, str(bento.tag))
+        return str(bento.tag)
+
+    with steps.told("build"):
+        tag = steps.outlasting_mlflow("build", make)
+        progress.report("build", f"{tag} is built", result=tag)
+    return tag

@@ -17,19 +17,20 @@ from serving import build, champion
 from serving.monitoring import MONITORING_VARIABLE
 
 
-def serve(model: str, host: str, port: int, poll: float, tell: Callable[[str], None]) -> None:
+def serve(model: str, host: str, port: int, poll: float, page: bool, tell: Callable[[str], None]) -> None:
     """Serve a registered model until it is interrupted.
 
     An alias is followed: whatever it points to later is served then, without a restart. A version is pinned.
 
     Args:
         poll: seconds between two looks at the registry.
+        page: whether there is the web page.
         tell: takes lines for the user.
 
     Raises:
         GenreflowError: there is no such model, or the server ended by itself.
     """
-    bento = build.build(model)
+    bento = build.build(model, page)
     tell(f"{bento.tag} on http://{host}:{port} (Ctrl-C ends it)")
     argv = [sys.executable, "-m", "bentoml", "serve", str(bento.tag), "--host", host, "--port", str(port)]
     environment = {MONITORING_VARIABLE: str(home.home() / "monitoring")} | os.environ

@@ -1,7 +1,7 @@
 """The BentoML service: a front that decodes and cuts windows, and an inner one that infers them in batches.
 
-It stands on the library's runtime and features alone: neither torch nor transformers is needed on a CPU. The
-model's tag is pinned: by the file `MODEL_TAG` in a bento, by `GENREFLOW_MODEL_TAG` beside a checkout.
+It stands on the library's runtime and features alone: neither torch nor transformers is needed on a CPU.
+Which model it answers with is settled in `serving.recipe`.
 """
 
 import asyncio
@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from genreflow import doubt, runtime
 from genreflow.audio import decode, resample
 from genreflow.errors import AudioError, GenreflowError, RequestError
-from serving.answers import Answer, BatchAnswer, Curve, ModelCard
+from serving import recipe
+from serving.answers import Answer, BatchAnswer, Curve, ModelCard, Problem
 from serving.batching import Batching
 from serving.champion import Described, Models
 from serving.limits import (
@@ -45,8 +46,6 @@ from serving.monitoring import MONITORING_VARIABLE, Inferring, Listening, record
 from serving.openapi import specification
 from serving.uploads import AudioFile, AudioFiles, BatchUpload, HopSeconds, TimelineUpload, Upload
 
-TAG_FILE = Path(__file__).parent / "MODEL_TAG"
-TAG_VARIABLE = "GENREFLOW_MODEL_TAG"
 BATCH_WINDOWS = runtime.BATCH_WINDOWS
 CHUNKS_ON_THE_WAY = 2
 """Of one request: one is inferred while the next is prepared, and others' windows come between."""
@@ -64,19 +63,6 @@ Result = tuple[NDArray[np.float32] | None, float]
 logging.getLogger("bentoml._internal.server.http_app").addFilter(quiet_refusals)
 
 
-def pinned_tag() -> str:
-    """The model tag this service was built for; `:latest` would be whatever was imported last here."""
-    if TAG_FILE.is_file():
-        return TAG_FILE.read_text().strip()
-    tag = os.environ.get(TAG_VARIABLE)
-    if not tag:
-        raise RuntimeError(
-            f"Which model is to be served? Set {TAG_VARIABLE} to a tag that `bentoml models list` shows, or "
-            "serve a bento: genreflow build makes one."
-        )
-    return tag
-
-
 @bentoml.service(
     name="inference",
     workers=1,
@@ -88,7 +74,7 @@ def pinned_tag() -> str:
 class Inference:
     """Infers windows of all requests together; each with the model that it was prepared for."""
 
-    packaged = bentoml.models.BentoModel(pinned_tag())
+    packaged = bentoml.models.BentoModel(recipe.recipe().model)
 
     def __init__(self) -> None:
         stored: Any = self.packaged
@@ -147,6 +133,9 @@ web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
 @bentoml.service(
     name="genreflow",
+    image=recipe.image(),
+    labels=recipe.labels(),
+    envs=recipe.ENVIRONMENT,
     workers=1,
     traffic={"timeout": BENTO_SECONDS},
     monitoring={
@@ -162,12 +151,16 @@ class GenreClassifier:
     inference = bentoml.depends(Inference)
 
     def __init__(self) -> None:
-        from serving import page  # Gradio takes seconds: only the process that shows the page waits for it
-
         self.limits = limits()
         self.places = Places()
         self.figures = Listening()
         self.threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="listen")
+        if recipe.recipe().page:
+            self._show_page()
+
+    def _show_page(self) -> None:
+        from serving import page  # Gradio takes seconds: only the process that shows the page waits for it
+
         page.mount(
             web,
             page.page(in_time(self.answer), in_time(self.curve), in_time(self.model)),
@@ -359,6 +352,15 @@ async def model_card() -> Any:
     service: Any = bentoml.get_current_service()
     async with answering():
         return await in_time(service.model)()
+
+
+if not recipe.recipe().page:
+
+    @web.get("/ui", include_in_schema=False)
+    @web.get("/ui/", include_in_schema=False)
+    async def no_page() -> JSONResponse:
+        problem = Problem(error="This service was built without its page, by genreflow build --no-page.")
+        return JSONResponse(problem.model_dump(), 404)
 
 
 @web.get("/docs.json", include_in_schema=False)

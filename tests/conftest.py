@@ -62,6 +62,7 @@ def browser() -> Iterator[Browser]:
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test has its own state folder."""
     monkeypatch.setenv("GENREFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 

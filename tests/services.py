@@ -40,6 +40,12 @@ class Champion:
     def environment(self) -> dict[str, str]:
         return {"GENREFLOW_HOME": str(self.root / "home"), "BENTOML_HOME": str(self.root / "bentoml")}
 
+    @property
+    def model_tag(self) -> str:
+        """Of the model in BentoML's store."""
+        (folder,) = (self.root / "bentoml" / "models" / "genreflow").glob("v*")
+        return f"genreflow:{folder.name}"
+
     def copy(self, root: Path) -> "Champion":
         """The same, to be changed."""
         shutil.copytree(self.root, root, dirs_exist_ok=True)

@@ -1,6 +1,13 @@
 """MLflow: runs joined or opened, versions of the classifier, the champion's alias."""
 
-from genreflow.registry.champions import record_decision, rollback, set_challenger, set_champion
+from genreflow.registry.champions import (
+    BENTO_TAG,
+    record_bento,
+    record_decision,
+    rollback,
+    set_challenger,
+    set_champion,
+)
 from genreflow.registry.registration import Registered, register
 from genreflow.registry.runs import Curves, close_run, log_curves, open_run
 from genreflow.registry.store import MODEL_NAME, check, patiently, ui_address, ui_command
@@ -15,6 +22,7 @@ from genreflow.registry.versions import (
 )
 
 __all__ = [
+    "BENTO_TAG",
     "CHALLENGER",
     "CHAMPION",
     "MODEL_NAME",
@@ -28,6 +36,7 @@ __all__ = [
     "log_curves",
     "open_run",
     "patiently",
+    "record_bento",
     "record_decision",
     "register",
     "rollback",

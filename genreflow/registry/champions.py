@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 HISTORY_TAG = "champions_so_far"
 """The champions one after another, as a tag of the registered model; why each came is with the version."""
 HISTORY_LENGTH = 50
+BENTO_TAG = "bento"
+"""The tag of a version with the bento that was last built of it."""
 
 
 def record_decision(version: str, decision: Decision, compared_with: str | None = None) -> None:
@@ -72,6 +74,13 @@ def set_champion(version: str, reason: str) -> Version:
                 _note_displaced(client, before, number)
             refresh_overview(client)
         return described(client, find(client, number), alias_targets(client))
+
+
+def record_bento(version: str, tag: str) -> None:
+    """Note on a version which bento was built of it, as its tag `bento`."""
+    client = connect()
+    with asking("note the bento"):
+        client.set_model_version_tag(MODEL_NAME, str(find(client, version).version), BENTO_TAG, tag)
 
 
 def set_challenger(version: str) -> None:

@@ -1,6 +1,7 @@
 """The components, called with real KFP artifacts on a corpus of tones, one after another as in a pipeline."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import yaml
 from kfp import dsl
 from sounds import tone, write
 
+from components.build import build
 from components.evaluate import evaluate
 from components.extract_features import extract_features
 from components.fine_tune import fine_tune
@@ -24,7 +26,7 @@ from genreflow import registry
 from genreflow.artifacts import CorpusDocument, PackagedDocument
 
 GENRES = ["blues", "jazz", "rock"]
-COMPONENTS = [resolve, ingest, extract_features, fine_tune, evaluate, package, register, promote]
+COMPONENTS = [resolve, ingest, extract_features, fine_tune, evaluate, package, register, promote, build]
 
 
 class Chain:
@@ -73,15 +75,17 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
         lineage = (made["packaged"], made["evaluation"], made["corpus"])
         version, created = register.python_func(*lineage, run_id)
         policy = json.dumps({"min_clips": 1, "min_accuracy": 0.0, "confidence": 0.51})
-        decision, aliases = promote.python_func(version, *lineage, policy)
+        decision, aliases = folder / "decision", folder / "aliases"
+        to_build = promote.python_func(version, *lineage, policy, str(decision), str(aliases))
         chain.values = {
             "source_print": source_print,
             "backbone_print": backbone_print,
             "run_id": run_id,
             "version": version,
             "created": created,
-            "decision": json.loads(decision),
-            "aliases": aliases,
+            "decision": json.loads(decision.read_text()),
+            "aliases": json.loads(aliases.read_text()),
+            "to_build": to_build,
             "again": register.python_func(*lineage, run_id),
         }
         yield chain
@@ -155,7 +159,36 @@ def test_the_alias_follows_the_decision(chain: Chain) -> None:
     decision = chain.values["decision"]
     assert decision["verdict"] == ("promoted" if decision["promote"] else "kept")
     assert chain.values["aliases"] == ["champion" if decision["promote"] else "challenger"]
+    assert chain.values["to_build"] is decision["promote"]
     assert registry.version("1").tags["decision_reason"] == decision["reason"]
+
+
+BUILD = """
+import sys
+from kfp import dsl
+from components.build import build
+print(build.python_func("1", True, dsl.Artifact(name="bento", uri=sys.argv[1])))
+"""
+
+
+def test_an_exported_bento_is_imported_elsewhere_with_its_model(chain: Chain, tmp_path: Path) -> None:
+    def python(home: str, *arguments: str) -> str:
+        environment = os.environ | {"BENTOML_HOME": str(tmp_path / home)}
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    tag = python("pod", "-c", BUILD, str(tmp_path / "first")).splitlines()[-1]
+    assert registry.version("1").tags["bento"] == tag
+    # a pod that is retried: what it made is there, or is gone
+    assert python("pod", "-c", BUILD, str(tmp_path / "second")).splitlines()[-1] == tag
+    assert python("other pod", "-c", BUILD, str(tmp_path / "third")).splitlines()[-1] == tag
+    python("cluster", "-m", "bentoml", "import", str(tmp_path / "second" / "genreflow.tar"))
+    bentos = json.loads(python("cluster", "-m", "bentoml", "list", "-o", "json"))
+    assert [bento["tag"] for bento in bentos] == [tag]
+    (model,) = json.loads(python("cluster", "-m", "bentoml", "models", "list", "-o", "json"))
+    assert tag.startswith(model["tag"])
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)

@@ -42,8 +42,24 @@ def test_steps_not_heard_of_before_a_later_one_came_from_the_cache(follower: Fol
         **dict.fromkeys(("ingest", "extract_features", "fine_tune", "evaluate", "package"), "cached"),
         "register": "done",
         "promote": "waiting",
+        "build": "waiting",
     }
     assert all((step.seconds > 0) == (step.status == "done") for step in follower.steps)
+
+
+def test_a_build_that_was_not_needed_is_skipped_and_not_cached(follower: Follower) -> None:
+    with steps.told("promote"):
+        pass
+    follower.finish()
+    assert (statuses(follower)["register"], statuses(follower)["build"]) == ("cached", "skipped")
+
+
+def test_a_steps_result_outlasts_what_it_says_later(follower: Follower) -> None:
+    with steps.told("build"):
+        progress.report("build", "it is built", result="genreflow:v1")
+        progress.report("build", "and tidied up")
+    follower.look()
+    assert follower.steps[STEPS.index("build")].result == "genreflow:v1"
 
 
 def test_packaging_before_evaluating_says_nothing_of_the_evaluation(follower: Follower) -> None:

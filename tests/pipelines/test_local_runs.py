@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sounds import tone, write
 
-from genreflow import steps
+from genreflow import registry, steps
 
 GENRES = ["blues", "jazz", "rock"]
 SET_GENRES = f"corpus.genres={json.dumps(GENRES)}"
@@ -34,6 +34,7 @@ def run(folder: Path, home: Path, *arguments: str) -> subprocess.CompletedProces
     command += ["--set", "gate.min_accuracy=0", *arguments]
     variables = {**os.environ, "GENREFLOW_HOME": str(home), "OMP_NUM_THREADS": "1"}
     variables["GENREFLOW_IMAGE"] = "genreflow:latest"  # for pods alone
+    variables["BENTOML_HOME"] = str(home.parent / "bentoml")
     return subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=PATIENCE, env=variables, cwd=home.parent
     )
@@ -71,7 +72,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_the_summary_says_what_the_design_promises(runs: dict[str, Any]) -> None:
     summary = runs["first_summary"]
-    assert set(summary) == {"run_id", "model_version", "aliases", "decision", "metrics", "corpus", "steps"}
+    assert set(summary) == {
+        "run_id", "model_version", "aliases", "decision", "bento", "metrics", "corpus", "steps"
+    }  # fmt: skip
     assert set(summary["metrics"]) == {"accuracy", "accuracy_ci95", "macro_f1", "per_genre"}
     assert set(summary["metrics"]["per_genre"]) == set(GENRES)
     low, high = summary["metrics"]["accuracy_ci95"]
@@ -87,9 +90,46 @@ def test_the_summary_says_what_the_design_promises(runs: dict[str, Any]) -> None
 def test_every_step_is_in_the_summary_with_its_time(runs: dict[str, Any]) -> None:
     steps = runs["first_summary"]["steps"]
     assert [step["name"] for step in steps] == [
-        "resolve", "ingest", "extract_features", "fine_tune", "evaluate", "package", "register", "promote"
+        "resolve", "ingest", "extract_features", "fine_tune", "evaluate", "package", "register", "promote",
+        "build",
     ]  # fmt: skip
-    assert all(step["seconds"] > 0 and not step["cached"] for step in steps)
+    assert all((step["seconds"] > 0) is not step["skipped"] and not step["cached"] for step in steps)
+
+
+def test_nothing_is_built_of_what_was_not_promoted_and_the_run_says_so(runs: dict[str, Any]) -> None:
+    for which in ("first", "second", "third"):
+        summary = runs[f"{which}_summary"]
+        skipped = [step["name"] for step in summary["steps"] if step["skipped"]]
+        assert (summary["decision"]["verdict"], summary["bento"], skipped) == ("kept", None, ["build"])
+        assert "Build bento:  skipped: nothing was promoted" in runs[which].stderr
+
+
+def test_the_bento_of_a_champion_is_built_once_and_serve_finds_it(runs: dict[str, Any]) -> None:
+    folder = runs["folder"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENREFLOW_HOME", str(folder / "home"))
+        registry.set_champion("2", "by a person's judgement")
+    built = run(folder / "clips", folder / "home", "--summary", str(folder / "built.json"))
+    assert built.returncode == 0, built.stderr
+    summary = json.loads((folder / "built.json").read_text())
+    name, _, version = summary["bento"].partition(":")
+    bento = folder / "bentoml" / "bentos" / name / version
+    assert (bento / "bento.yaml").is_file()
+    assert f"Bento {summary['bento']}" in built.stdout
+    assert not built.stdout.rstrip().endswith("nothing new: identical to version 2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENREFLOW_HOME", str(folder / "home"))
+        assert registry.version("2").tags["bento"] == summary["bento"]
+    before = (bento / "bento.yaml").stat().st_mtime
+    environment = {
+        **os.environ,
+        "GENREFLOW_HOME": str(folder / "home"),
+        "BENTOML_HOME": str(folder / "bentoml"),
+    }
+    command = [sys.executable, "-m", "pipelines.cli", "build"]  # what `genreflow serve` does first
+    again = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert again.stdout.strip() == summary["bento"]
+    assert (bento / "bento.yaml").stat().st_mtime == before
 
 
 def test_a_second_run_takes_from_the_cache_what_did_not_change(runs: dict[str, Any]) -> None:

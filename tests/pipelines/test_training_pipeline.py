@@ -22,7 +22,7 @@ from pipelines.settings import settings
 from pipelines.training import compile_to, training_pipeline
 
 CACHED = {"ingest", "extract-features", "fine-tune", "evaluate", "package"}
-NEVER_CACHED = {"resolve", "register", "promote"}
+NEVER_CACHED = {"resolve", "register", "promote", "build"}
 READING_STEPS = {"resolve", "ingest", "extract-features", "fine-tune"}
 MODEL_STEPS = {"extract-features", "fine-tune", "evaluate"}
 
@@ -40,7 +40,10 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def tasks(spec: dict[str, Any]) -> dict[str, Any]:
-    return spec["root"]["dag"]["tasks"]
+    """Every step; `build` lies in a graph of its own, behind the condition."""
+    found = dict(spec["root"]["dag"]["tasks"])
+    condition = found.pop("condition-1")
+    return found | spec["components"][condition["componentRef"]["name"]]["dag"]["tasks"]
 
 
 def containers(spec: dict[str, Any]) -> dict[str, Any]:
@@ -48,13 +51,25 @@ def containers(spec: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("exec-"): executor["container"] for name, executor in executors.items()}
 
 
-def test_the_eight_steps_are_chained_and_resolve_register_promote_are_never_cached(
+def test_the_steps_are_chained_and_resolve_register_promote_build_are_never_cached(
     spec: dict[str, Any],
 ) -> None:
     assert set(tasks(spec)) == CACHED | NEVER_CACHED
     for name, task in tasks(spec).items():
         assert bool(task["cachingOptions"].get("enableCache")) is (name in CACHED), name
     assert set(tasks(spec)["promote"]["dependentTasks"]) == {"register", "package", "evaluate", "ingest"}
+
+
+def test_the_bento_is_built_only_of_what_was_promoted_and_exported_from_the_pod(spec: dict[str, Any]) -> None:
+    condition = spec["root"]["dag"]["tasks"]["condition-1"]
+    assert condition["triggerPolicy"]["condition"] == (
+        "inputs.parameter_values['pipelinechannel--promote-Output'] == true"
+    )
+    assert set(condition["dependentTasks"]) == {"promote", "register"}
+    given = tasks(spec)["build"]["inputs"]["parameters"]
+    assert given["export"]["runtimeValue"]["constant"] is True
+    local = json_format.MessageToDict(training_pipeline(settings(), IMAGE, local=True).pipeline_spec)
+    assert tasks(local)["build"]["inputs"]["parameters"]["export"]["runtimeValue"]["constant"] is False
 
 
 def test_every_step_has_a_name_retries_and_limits(spec: dict[str, Any]) -> None:
@@ -88,7 +103,7 @@ def test_a_step_is_given_only_what_it_needs(spec: dict[str, Any]) -> None:
 
 def test_every_parameter_in_kubeflows_form_reaches_what_it_names(spec: dict[str, Any]) -> None:
     used: dict[str, set[str]] = {}
-    for name, task in tasks(spec).items():
+    for name, task in spec["root"]["dag"]["tasks"].items():
         for given in task.get("inputs", {}).get("parameters", {}).values():
             used.setdefault(given.get("componentInputParameter", ""), set()).add(name)
     assert set(spec["root"]["inputDefinitions"]["parameters"]) == set(used) - {""}

@@ -177,7 +177,7 @@ def test_a_version_that_a_person_rolled_back_is_not_promoted_again_by_a_run(popu
     registry.set_champion("3", "better")
     registry.rollback("3 fails on live traffic")
     made = populated.candidates[2]
-    decision, aliases = steps.promote("3", made.packaged, made.evaluation, made.corpus, {})
+    decision, aliases, _ = steps.promote("3", made.packaged, made.evaluation, made.corpus, {})
     assert (decision.promote, decision.verdict) == (False, "kept")
     assert "3 fails on live traffic" in decision.reason
     assert "champion" not in aliases
@@ -194,7 +194,7 @@ def test_a_champion_that_does_not_fit_todays_code_is_not_comparable(
     registry.set_champion(number, "long ago")
     new = populated.candidates[2]
     write_predictions(new.evaluation)
-    decision, aliases = steps.promote("3", new.packaged, new.evaluation, new.corpus, {})
+    decision, aliases, _ = steps.promote("3", new.packaged, new.evaluation, new.corpus, {})
     assert (decision.verdict, aliases) == ("kept", ("challenger",))
     assert f"kept version {number}: not comparable" in decision.reason
     assert "no_longer_a_setting" in decision.reason
@@ -212,9 +212,26 @@ def test_a_synthetic_champion_that_cannot_be_read_gives_way_to_real_music(
     client.set_model_version_tag(registry.MODEL_NAME, number, "packaged_sha256", "another")
     new = populated.candidates[2]
     write_predictions(new.evaluation)
-    decision, _ = steps.promote("3", new.packaged, new.evaluation, new.corpus, {})
+    decision, _, _ = steps.promote("3", new.packaged, new.evaluation, new.corpus, {})
     assert decision.verdict == "promoted", decision.reason
     assert champion() == "3"
+
+
+def test_a_bento_is_to_be_built_of_what_is_promoted_and_of_a_champion_that_has_none(
+    populated: Populated,
+) -> None:
+    made = populated.candidates[2]
+    write_predictions(made.evaluation)
+
+    def promote() -> tuple[str, bool]:
+        decision, _, to_build = steps.promote("3", made.packaged, made.evaluation, made.corpus, {})
+        return decision.verdict, to_build
+
+    assert promote() == ("promoted", True)
+    assert promote() == ("identical", True)  # the build has failed since
+    registry.record_bento("3", "genreflow:v3-0-0")
+    assert registry.version("3").tags["bento"] == "genreflow:v3-0-0"
+    assert promote() == ("identical", False)
 
 
 def write_predictions(evaluation: Path) -> None:

@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-from services import POLL_SECONDS, Service
+from services import POLL_SECONDS, Champion, Service
 
 
-def test_only_the_process_that_shows_the_page_imports_gradio() -> None:
+def test_only_the_process_that_shows_the_page_imports_gradio(champion: Champion) -> None:
     """BentoML imports the service in three processes, and Gradio takes longer than all else together."""
     code = "import sys, serving.service; sys.exit('gradio' in sys.modules)"
-    environment = os.environ | {"GENREFLOW_MODEL_TAG": "genreflow:none"}
+    environment = os.environ | champion.environment | {"GENREFLOW_MODEL_TAG": champion.model_tag}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )

@@ -1,0 +1,140 @@
+"""What a bento of this service is made of: its model, its page or none, its packages, its labels.
+
+In a bento all of that is settled, and read from `bento.yaml`. In a checkout it follows the environment, so
+`bentoml build` typed there makes what `genreflow build` makes: `GENREFLOW_MODEL_TAG` names the model, and
+`GENREFLOW_PAGE=no` leaves the page out.
+"""
+
+import os
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import yaml
+from bentoml.exceptions import BentoMLException
+from bentoml.images import Image
+
+from genreflow.artifacts import Frozen, PackagedDocument
+
+TAG_VARIABLE = "GENREFLOW_MODEL_TAG"
+PAGE_VARIABLE = "GENREFLOW_PAGE"
+PAGE_LABEL = "page"
+PYTHON = "3.11"
+NEEDED = ("bentoml", "fastapi", "packaging", "python-multipart", "pyyaml")
+"""What the service needs beside the library's core."""
+PAGE_NEEDED = ("gradio", "matplotlib")
+ENVIRONMENT = [{"name": "UV_NO_CACHE", "value": "1"}, {"name": "PIP_NO_CACHE_DIR", "value": "1"}]
+"""Of the container: what was downloaded to install is not kept in its layers."""
+WORDS = {True: "yes", False: "no"}
+
+
+class Recipe(Frozen):
+    """Which bento this is, or is to be."""
+
+    model: str
+    """BentoML tag of the model: `:latest` would be whatever was imported last on a machine."""
+    page: bool
+    """Whether it has the web page."""
+    built: bool
+    """Whether this code lies in a bento."""
+
+
+@lru_cache
+def recipe() -> Recipe:
+    """The recipe of the bento that this code lies in; in a checkout, the one that the environment names.
+
+    Raises:
+        BentoMLException: no model is named, or `GENREFLOW_PAGE` is neither yes nor no.
+    """
+    source = Path(__file__).parent.parent
+    file = source.parent / "bento.yaml"
+    if source.name == "src" and file.is_file():
+        # LibYAML, where it is: the file describes the whole API, and every process of the service reads it
+        bento = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        (model,) = {entry["tag"] for service in bento["services"] for entry in service["models"]}
+        return Recipe(model=model, page=bento["labels"][PAGE_LABEL] == WORDS[True], built=True)
+    model = os.environ.get(TAG_VARIABLE, "")
+    if not model:
+        raise BentoMLException(
+            f"Which model is to be served? Set {TAG_VARIABLE} to a tag that `bentoml models list` shows; "
+            "`genreflow build` imports the champion there and builds its bento at once."
+        )
+    page = os.environ.get(PAGE_VARIABLE, WORDS[True])
+    if page not in WORDS.values():
+        raise BentoMLException(f"{PAGE_VARIABLE} is yes or no, not {page!r}.")
+    return Recipe(model=model, page=page == WORDS[True], built=False)
+
+
+def labels() -> dict[str, str]:
+    """The labels of the bento to be: the model's lineage, and whether there is a page."""
+    settled = recipe()
+    return {} if settled.built else _stored(settled).info.labels | {PAGE_LABEL: WORDS[settled.page]}
+
+
+def image() -> Image | None:
+    """The container of the bento to be; None in a bento.
+
+    Not BentoML's own Debian image: that installs a compiler and git, hundreds of megabytes, and nothing here
+    has to be compiled.
+    """
+    settled = recipe()
+    if settled.built:
+        return None
+    document = PackagedDocument.read(Path(_stored(settled).path))
+    plain = Image(
+        base_image=f"python:{PYTHON}-slim", distro="", python_version=PYTHON, lock_python_packages=False
+    )
+    return plain.python_packages(*packages(document, settled.page))
+
+
+def packages(document: PackagedDocument, page: bool) -> list[str]:
+    """`name==version` of all that the service of a model needs, as installed here.
+
+    Neither torch nor transformers where OpenVINO serves the model, and both where only PyTorch does.
+    """
+    from packaging.requirements import Requirement
+
+    from genreflow.registry.registration import pytorch_requirements
+
+    core = [Requirement(line) for line in metadata.requires("genreflow") or []]
+    named = [need.name for need in core if need.marker is None]
+    named += [*NEEDED, *(PAGE_NEEDED if page else ())]
+    named += [Requirement(line).name for line in pytorch_requirements(document)]
+    return pinned(named)
+
+
+def pinned(names: Iterable[str]) -> list[str]:
+    """`name==version` of packages and of all that they need in turn, as installed here, in order of name.
+
+    What floats is resolved anew by every build of an image: one built next year would not be the one tested.
+    """
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    found: dict[str, str] = {}
+    seen: set[tuple[str, str]] = set()
+    waiting = [Requirement(name) for name in names]
+    while waiting:
+        need = waiting.pop()
+        name = canonicalize_name(need.name)
+        for extra in {"", *need.extras}:
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            found[name] = metadata.version(name).partition("+")[0]  # no index has torch's +cpu
+            inner = (Requirement(line) for line in metadata.requires(name) or [])
+            waiting += [one for one in inner if one.marker is None or one.marker.evaluate({"extra": extra})]
+    return [f"{name}=={version}" for name, version in sorted(found.items())]
+
+
+def _stored(settled: Recipe) -> Any:
+    try:
+        return bentoml.models.get(settled.model)
+    except bentoml.exceptions.NotFound as error:
+        raise BentoMLException(
+            f"There is no model {settled.model} in BentoML's store here: `bentoml models list` shows what "
+            "there is, and `genreflow build` imports the champion."
+        ) from error
