@@ -9,29 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from checkpoints import LAYOUTS, tiny_checkpoint, window_seconds
+from checkpoints import LAYOUTS
+from encoders import PROBE, RATE, windows, write_encoder
 
 from genreflow import runtime
-from genreflow.artifacts import ModelDocument
 from genreflow.families import family
-from genreflow.features import hear
 from genreflow.genres import GENRES
 
-RATE = 16_000
-SPREAD = 4.0
-"""Between the largest and the smallest logit of a genre."""
 TOLERANCE = 1e-4
 """Between probabilities: the two extract features each in its own way."""
-PROBE = {
-    "layers": "inner",
-    "combine": "concatenated",
-    "pooling": "mean_std",
-    "segments": 3,
-    "standardise": True,
-    "projection": None,
-}
-"""The recipe of `--profile gtzan-mini`: a head that transformers does not have."""
 CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     **{layout: (layout, {}, "stock") for layout in LAYOUTS},
     "weighted layers": ("hubert", {"layers": "weighted"}, "stock"),
@@ -63,65 +49,12 @@ print(json.dumps(answers))
 """
 
 
-def model(folder: Path, layout: str, settings: dict[str, Any]) -> ModelDocument:
-    """A classifier on a tiny checkpoint with random weights, which answers windows differently."""
-    kind = family("encoder")
-    checkpoint = tiny_checkpoint(layout, folder.parent / "checkpoint")
-    given = {"backbone": str(checkpoint), "window_seconds": window_seconds(layout)} | settings
-    chosen = kind.settings_type.model_validate(given)
-    document = ModelDocument(
-        family="encoder",
-        settings=chosen.model_dump(mode="json"),
-        genres=GENRES,
-        hearing=kind.hearing(chosen),
-        temperature=1.7,
-        training={},
-        pretrained=None,
-        synthetic=True,
-        train_clips={},
-        validation_clips={},
-        corpus_fingerprint="c",
-        features_fingerprint="f",
-        protocol="grouped",
-        fold=None,
-        leaky=False,
-        leak_reason=None,
-        code_version="0",
-        run_id=None,
-    )
-    module: Any = kind.build(chosen, GENRES, "inputs", 0).eval()
-    heard = windows(document)
-    inputs = torch.from_numpy(np.concatenate([hear(document.hearing, one, RATE)[0] for one in heard]))
-    if module.head.standard is not None:
-        module.fit([inputs.repeat_interleave(8, dim=0)])
-        module.eval()
-    with torch.no_grad():
-        last = [layer for layer in module.head.modules() if isinstance(layer, torch.nn.Linear)][-1]
-        last.bias.zero_()
-        logits = module(inputs).logits
-        stretch = SPREAD / (logits.amax(0) - logits.amin(0)).max()
-        last.weight.mul_(stretch)
-        last.bias.copy_(-logits.mean(0) * stretch)
-    kind.save(module, folder)
-    document.write(folder)
-    return document
-
-
-def windows(document: ModelDocument, count: int = 3) -> np.ndarray:
-    """(count, samples) at the model's rate."""
-    length = document.hearing.window_samples
-    times = np.arange(length) / RATE
-    noise = np.random.default_rng(0).normal(size=(count, length)) * 0.02
-    tones = [0.3 * np.sin(2 * np.pi * 200 * 3**number * times) for number in range(count)]
-    return (noise + tones).astype(np.float32)
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of every case a folder with the model, the windows and what was exported."""
     root = tmp_path_factory.mktemp("models") / "cases"
     for name, (layout, settings, _) in CASES.items():
-        document = model(root / name / "model", layout, settings)
+        document = write_encoder(root / name / "model", layout, settings)
         family("encoder").export_transformers(root / name / "model", document, root / name / "exported")
         np.save(root / name / "windows.npy", windows(document))
     return root

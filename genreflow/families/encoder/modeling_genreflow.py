@@ -56,7 +56,7 @@ class GenreflowForAudioClassification(PreTrainedModel):
         whole = AutoModelForAudioClassification.from_config(inner, dtype=torch.float32)
         self.encoder = getattr(whole, config.prefix)
         self.settings = SimpleNamespace(**config.head or {})
-        self.head = Head(inner, config.summary_tokens, self.settings, config.num_labels)
+        self.head = Head(inner, config.summary_tokens, self.settings, len(config.id2label or ()))
         self.post_init()
 
     def forward(
