@@ -12,7 +12,8 @@ __all__ = ["__version__", "load"]
 
 
 def load(model: str = "champion", runtime: str = "auto") -> "Classifier":
-    """Load a classifier: a registry alias or version (`champion`, `3`), or the folder of a packaged model.
+    """Load a classifier: a registry alias or version (`champion`, `3`), a packaged model's folder, or a
+    published one (`hf://owner/name`, `s3://bucket/prefix`).
 
     Raises:
         GenreflowError: there is no such model, or it cannot be loaded here.
@@ -22,7 +23,11 @@ def load(model: str = "champion", runtime: str = "auto") -> "Classifier":
     from genreflow import runtime as runtimes
 
     folder = Path(model)
-    if not folder.is_dir():
+    if model.startswith(("hf://", "s3://")):
+        from genreflow import publishing
+
+        folder = publishing.fetch(model)
+    elif not folder.is_dir():
         from genreflow import registry
 
         folder = registry.fetch(model)

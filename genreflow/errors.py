@@ -1,5 +1,8 @@
 """The library's own errors. Each message is a sentence for the reader: what was wrong, where, what to do."""
 
+LONGEST_REASON = 300
+"""Characters of another library's text that are shown."""
+
 
 class GenreflowError(Exception):
     """Base of every error that genreflow raises on purpose; the command line prints it with no traceback."""
@@ -37,6 +40,10 @@ class TrainingError(GenreflowError):
     """A training run that cannot go on."""
 
 
+class PublishError(GenreflowError):
+    """A model that cannot be published, or a published one that cannot be fetched."""
+
+
 class RegistryError(GenreflowError):
     """The MLflow registry cannot do what was asked of it."""
 
@@ -51,3 +58,9 @@ class RequestError(GenreflowError):
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
+
+
+def one_line(error: BaseException) -> str:
+    """The text of another library's error as one line of printable characters; its name where it has none."""
+    text = " ".join(str(error).split())[:LONGEST_REASON]
+    return "".join(character for character in text if character.isprintable()) or type(error).__name__

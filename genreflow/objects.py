@@ -7,11 +7,9 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
-from genreflow.errors import ObjectStoreError
+from genreflow.errors import ObjectStoreError, one_line
 
 CONNECT_SECONDS, READ_SECONDS = 10, 30
-LONGEST_REASON = 300
-"""Characters of an error's own text that are shown."""
 
 
 def parts(address: str) -> tuple[str, str]:
@@ -67,7 +65,7 @@ def errors() -> tuple[type[Exception], ...]:
 
 def code(error: Exception) -> str:
     """The store's own code of an error, such as `NoSuchKey`; empty where it said none."""
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    return str(_response(error).get("Error", {}).get("Code", ""))
 
 
 def told(error: Exception, address: str, endpoint: str, what: str) -> tuple[str, str]:
@@ -102,7 +100,7 @@ def told(error: Exception, address: str, endpoint: str, what: str) -> tuple[str,
     if isinstance(error, (Unreachable, HTTPClientError)):
         return f"{where} does not answer ({one_line(error)}).", "Check AWS_ENDPOINT_URL, and run again."
     said = code(error)
-    status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
     if said == "NoSuchBucket":
         return f"There is no bucket {parts(address)[0]} at {endpoint}.", ""
     if status in (401, 403):
@@ -112,7 +110,6 @@ def told(error: Exception, address: str, endpoint: str, what: str) -> tuple[str,
     return f"{where} cannot be {what}: {one_line(error)}", ""
 
 
-def one_line(error: Exception) -> str:
-    """The text of an error as one line of printable characters."""
-    text = " ".join(str(error).split())[:LONGEST_REASON]
-    return "".join(character for character in text if character.isprintable())
+def _response(error: Exception) -> dict[str, Any]:
+    """What the store answered; nothing where it did not."""
+    return getattr(error, "response", None) or {}

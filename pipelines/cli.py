@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -51,7 +52,12 @@ Assignments = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="A setting, as training.epochs=3."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
-Model = Annotated[str, typer.Option(help="A registry alias or version, or a packaged model's folder.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A registry alias or version, a packaged model's folder, or a published one: hf://, s3://."
+    ),
+]
 Alias = Annotated[str, typer.Option("--model", help="A registry alias or version.")]
 Page = Annotated[bool, typer.Option(help="With the web page, or without and the image smaller.")]
 Reason = Annotated[str | None, typer.Option(help="Why, kept with the version in the registry.")]
@@ -282,6 +288,30 @@ def timeline(
         return
     for segment in song.segments():
         _tell(f"{_clock(segment.start)} to {_clock(segment.end)}  {segment.genre} {segment.probability:.0%}")
+
+
+@app.command()
+def publish(
+    to: Annotated[str, typer.Option(help="hf://OWNER/NAME or s3://BUCKET/PREFIX.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A registry alias or version.")] = "champion",
+    public: Annotated[
+        bool, typer.Option("--public", help="A new repository of a hub for all to read.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a registered model with its card to a model hub or a bucket."""
+    from genreflow import publishing
+
+    published = publishing.publish(model, to, public)
+    for note in published.notes:
+        _note(note)
+    if as_json:
+        _tell(json.dumps(asdict(published), indent=2))
+        return
+    done = f"{len(published.uploaded)} files uploaded, {len(published.removed)} removed"
+    if not published.uploaded and not published.removed:
+        done = "nothing new to upload"
+    _tell(f"Published version {published.version} at {published.url} ({published.visibility}): {done}.")
 
 
 @app.command()

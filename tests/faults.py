@@ -213,7 +213,7 @@ def serving(web: Web) -> Iterator[Web]:
             with contextlib.suppress(ConnectionError):
                 web.answer(self)
 
-        do_HEAD = do_GET
+        do_HEAD = do_POST = do_PUT = do_GET
 
         def log_message(self, *_: object) -> None:
             pass

@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from genreflow.artifacts import Frozen, Hearing
+from genreflow.artifacts import Frozen, Hearing, ModelDocument
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+TransformersForm = Literal["stock", "own_code"]
+"""Whether transformers loads a model with its own code, or with code beside it that has to be trusted."""
 
 
 class FamilySettings(Frozen):
@@ -88,6 +92,16 @@ class Family(ABC):
         Raises:
             ModelError: files are missing or do not fit.
         """
+
+    def export_transformers(self, model: Path, document: ModelDocument, out: Path) -> TransformersForm | None:
+        """Write what `transformers.pipeline("audio-classification")` loads; None where there is no such form.
+
+        Its answer for one window is the classifier's, temperature included.
+
+        Args:
+            model: a folder with `save`'s files.
+        """
+        return None
 
     def pretrained(self, settings: Any) -> str | None:
         """The backbone it begins from; None from scratch."""

@@ -9,11 +9,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from genreflow import home
+from genreflow import home, hub
 from genreflow.artifacts import text_digest
 from genreflow.corpus.sources.archive import SUFFIXES, UnpackedSource
 from genreflow.corpus.sources.base import listed, shown
@@ -29,6 +28,7 @@ SPECIFICATION = re.compile(
 LABELS = ("label", "genre", "genres", "labels")
 ROWS_AT_ONCE = 16
 LONGEST_NAME = 60
+AGAIN = "run again later; what was fetched is kept"
 
 
 def hub_source(spec: str, genres: tuple[str, ...]) -> UnpackedSource:
@@ -44,7 +44,7 @@ def hub_source(spec: str, genres: tuple[str, ...]) -> UnpackedSource:
     if match is None:
         raise CorpusError(f"{spec} is no source: hf://datasets/OWNER/NAME is one, with @REVISION or /FILE.")
     repository, path = match["repository"], match["path"]
-    with _told(spec):
+    with hub.asking(spec, "read", FetchError, AGAIN):
         from huggingface_hub import HfApi
 
         info = HfApi().dataset_info(repository, revision=match["revision"])
@@ -82,7 +82,7 @@ def hub_source(spec: str, genres: tuple[str, ...]) -> UnpackedSource:
 
 def _download(spec: str, repository: str, commit: str, names: list[str]) -> list[Path]:
     """The files in the hub's cache, in order."""
-    with _told(spec):
+    with hub.asking(spec, "read", FetchError, AGAIN):
         from huggingface_hub import snapshot_download
 
         report(STEP, f"fetching {len(names)} files of {repository}")
@@ -183,52 +183,3 @@ def _class_names(schema: Any, column: str) -> list[str] | None:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return [str(name) for name in features[column]["names"]]
     return None
-
-
-@contextlib.contextmanager
-def _told(spec: str) -> Iterator[None]:
-    """What the hub's library raises, as sentences."""
-    try:
-        from huggingface_hub import constants, errors
-    except ImportError as error:
-        raise CorpusError(
-            "Reading hf:// needs huggingface_hub: install genreflow with its extra train, "
-            "pip install 'genreflow[train]'."
-        ) from error
-    hub = constants.ENDPOINT
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise FetchError(
-            f"{spec} is gated: accept its conditions at {hub} and set HF_TOKEN to a token of yours."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise FetchError(
-            f"There is no {spec} at {hub}, or it is private: then set HF_TOKEN to a token that may read it."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise FetchError(f"{spec} has no such revision at {hub}.") from error
-    except errors.OfflineModeIsEnabled as error:
-        raise FetchError(f"{spec} cannot be fetched: HF_HUB_OFFLINE is set. Unset it.") from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "an error"
-        hint = {
-            401: "set HF_TOKEN to a valid token",
-            403: "set HF_TOKEN to a token that may read it",
-            404: "there is no such data set or file",
-            429: "it asks to slow down; run again later",
-        }.get(status, "run again later; what was fetched is kept")
-        raise FetchError(f"{spec}: {hub} answers {status}; {hint}.") from error
-    except errors.HFValidationError as error:
-        raise CorpusError(f"{spec} names no repository: {_one_line(error)}") from error
-    except (errors.LocalEntryNotFoundError, errors.HTTPError) as error:
-        raise FetchError(
-            f"{spec}: {hub} does not answer ({_one_line(error.__cause__ or error)}). "
-            "Check HF_ENDPOINT and the network, and run again."
-        ) from error
-    except OSError as error:
-        raise FetchError(f"{spec} could not be fetched: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return shown(" ".join(str(error).split())[:300]) or type(error).__name__

@@ -18,7 +18,7 @@ from genreflow import home, objects
 from genreflow.artifacts import file_md5, text_digest
 from genreflow.corpus.sources.base import SourceItem, shown
 from genreflow.corpus.sources.listing import label
-from genreflow.errors import CorpusError, FetchError, ObjectStoreError
+from genreflow.errors import CorpusError, FetchError, ObjectStoreError, one_line
 from genreflow.progress import Reporter
 
 STEP = "ingest"
@@ -200,7 +200,7 @@ class S3Source:
                     else:
                         problem = "the connection ended early"
                 except self._transient as error:
-                    problem = objects.one_line(error)
+                    problem = one_line(error)
                 after = partial.stat().st_size if partial.exists() else 0
                 failures = 0 if after > before else failures + 1
                 if failures >= ATTEMPTS:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genreflow import progress
-from genreflow.artifacts import Hearing
+from genreflow.artifacts import Hearing, ModelDocument
 from genreflow.errors import ModelError, SettingsError
-from genreflow.families.base import Family, FrozenPart
+from genreflow.families.base import Family, FrozenPart, TransformersForm
 from genreflow.families.encoder import backbone as checkpoints
 from genreflow.families.encoder.hearing import hearing_of
 from genreflow.families.encoder.settings import EncoderSettings
@@ -85,14 +85,15 @@ class Encoder(Family):
         """The backbone's encoder with a new head."""
         import torch
 
-        from genreflow.families.encoder.module import EncoderClassifier, Head
+        from genreflow.families.encoder.head import Head
+        from genreflow.families.encoder.module import EncoderClassifier
 
         described = checkpoints.describe(settings)
         self._check(described, settings)
         encoder = checkpoints.load_encoder(described, settings, genres, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            head = Head(encoder.config, described.architecture, settings, len(genres))
+            head = Head(encoder.config, described.architecture.summary_tokens, settings, len(genres))
         if settings.method == "probe":
             encoder.requires_grad_(False)
         if settings.freeze_front_end and hasattr(encoder, "feature_extractor"):
@@ -159,7 +160,8 @@ class Encoder(Family):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        from genreflow.families.encoder.module import EncoderClassifier, Head
+        from genreflow.families.encoder.head import Head
+        from genreflow.families.encoder.module import EncoderClassifier
 
         folder = Path(folder)
         described = checkpoints.describe_checkpoint(folder)
@@ -168,7 +170,7 @@ class Encoder(Family):
                 f"{folder} tells {described.config.num_labels} genres apart, not the {len(genres)} asked for."
             )
         encoder = checkpoints.new_encoder(described, described.config, seed=0)
-        head = Head(encoder.config, described.architecture, settings, len(genres))
+        head = Head(encoder.config, described.architecture.summary_tokens, settings, len(genres))
         prefix = f"{described.architecture.prefix}."
         try:
             state = load_file(folder / WEIGHTS)
@@ -183,6 +185,12 @@ class Encoder(Family):
             raise ModelError(f"The weights in {folder} do not fit its settings: {error}") from error
         module = EncoderClassifier(encoder, head, described.architecture, described.extractor, "inputs")
         return module.eval()
+
+    def export_transformers(self, model: Path, document: ModelDocument, out: Path) -> TransformersForm:
+        """See `export.py`."""
+        from genreflow.families.encoder.export import export
+
+        return export(model, document, out)
 
     def pretrained(self, settings: EncoderSettings) -> str | None:
         """The backbone as the settings name it; None from scratch."""

@@ -1,0 +1,62 @@
+"""A registered model, with its card, on a model hub or in a bucket; and back from there.
+
+The same files lie at both: the packaged model as genreflow verifies and loads it, beside it what transformers
+loads, the card, and a record of what publishing wrote.
+"""
+
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+from genreflow import registry
+from genreflow.errors import PublishError
+from genreflow.publishing import bucket, repository
+from genreflow.publishing.layout import Published, lay_out
+
+__all__ = ["SCHEMES", "Published", "fetch", "publish"]
+
+SCHEMES = ("hf://", "s3://")
+
+
+def publish(model: str, to: str, public: bool = False) -> Published:
+    """Publish a registered model; the same again uploads nothing, another one takes its place.
+
+    Args:
+        model: an alias or version of the registry.
+        to: `hf://OWNER/NAME` or `s3://BUCKET/PREFIX`.
+        public: of a repository on a hub, which is private otherwise; one that exists keeps what it is.
+
+    Raises:
+        PublishError: the address is none, or what lies there is in the way, or it refuses.
+        RegistryError: there is no such model.
+    """
+    to = to.rstrip("/") if to not in SCHEMES else to
+    place = _place(to)
+    if public and place is not repository:
+        raise PublishError(f"--public is for hf://; who may read {to} is said by the bucket's own policy.")
+    place.check(to, public)
+    version = registry.version(model)
+    packaged = registry.fetch(version.version)
+    with tempfile.TemporaryDirectory(prefix="genreflow-publish-") as scratch:
+        record = lay_out(version, packaged, to, Path(scratch))
+        published: Published = place.upload(to, Path(scratch), record, public)
+        return published
+
+
+def fetch(address: str) -> Path:
+    """The folder of a published model, downloaded once; `runtime.load` verifies it.
+
+    Raises:
+        PublishError: there is none, or it cannot be reached.
+    """
+    folder: Path = _place(address).download(address)
+    return folder
+
+
+def _place(address: str) -> ModuleType:
+    """The module for places of that kind: each has `check`, `upload` and `download`."""
+    if address.startswith("hf://"):
+        return repository
+    if address.startswith("s3://"):
+        return bucket
+    raise PublishError(f"{address} is no place to publish at: hf://OWNER/NAME and s3://BUCKET/PREFIX are.")

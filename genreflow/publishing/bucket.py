@@ -1,0 +1,200 @@
+"""A published model below a prefix of a bucket: what decides last, nothing of others touched.
+
+A bucket has no commits. Every object carries the sha256 of its content. The record says first what is going
+to be written: a publish that broke off leaves nothing that a later one does not know. `packaged.json`, by
+which the folder becomes another model, comes last of the model's files: whoever fetches in between learns it
+from the digests and is never given half of each.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from genreflow import home, objects
+from genreflow.artifacts import PackagedDocument, file_digest
+from genreflow.errors import GenreflowError, PublishError
+from genreflow.publishing.layout import CARD, Published, PublishedDocument
+from genreflow.runtime import problems
+
+CONNECTIONS = 10
+ATTEMPTS = 5
+DIGEST = "genreflow-sha256"
+"""Metadata of every object that was published, with the sha256 of its content."""
+GONE = ("NoSuchKey", "404")
+LAST = (CARD, PackagedDocument.file_name)
+CONTENT_TYPES = {
+    ".json": "application/json",
+    ".md": "text/markdown; charset=utf-8",
+    ".xml": "application/xml",
+}
+
+
+def check(address: str, public: bool) -> None:
+    """Nothing where the bucket is there, and what publishing wrote below the prefix can be told.
+
+    Raises:
+        PublishError: there is no such bucket, or the store refuses.
+    """
+    place = _Place(address)
+    place.check()
+    place.record()
+
+
+def upload(address: str, folder: Path, record: PublishedDocument, public: bool) -> Published:
+    """Bring a laid-out folder to `s3://BUCKET/PREFIX`.
+
+    Raises:
+        PublishError: there is something else of these names, or the store refuses.
+    """
+    place = _Place(address)
+    before = place.record()
+    held = {name: place.digest(name) for name in {*record.files, *before}}
+    foreign = [name for name in record.files if held[name] == ""]
+    if foreign:
+        raise PublishError(
+            f"{address} holds {', '.join(foreign[:3])}, which genreflow did not publish: name another prefix "
+            "or delete it."
+        )
+    changed = [name for name, digest in record.files.items() if held[name] != digest]
+    removed = [name for name in before if name not in record.files and held[name]]
+    if changed or removed or before != record.files:
+        place.write(record.model_copy(update={"files": before | record.files}))
+        for name in sorted(changed, key=lambda name: LAST.index(name) + 1 if name in LAST else 0):
+            place.put(name, folder / name, record.files[name])
+        for name in removed:
+            place.delete(name)
+        place.write(record)
+    return Published(
+        version=record.version,
+        url=address.rstrip("/"),
+        visibility="read by whom the bucket's policy lets",
+        uploaded=tuple(changed),
+        removed=tuple(removed),
+    )
+
+
+def download(address: str) -> Path:
+    """The packaged model below `s3://BUCKET/PREFIX`, in the state folder; downloaded once a content.
+
+    Raises:
+        PublishError: there is none, it is being replaced, or the store refuses.
+    """
+    place = _Place(address)
+    home.models_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home.models_folder()) as scratch:
+        arrived = Path(scratch) / "published"
+        arrived.mkdir()
+        place.get(PackagedDocument.file_name, arrived)
+        document = _readable(address, arrived)
+        folder = home.models_folder() / f"published-{file_digest(arrived / PackagedDocument.file_name)}"
+        if folder.is_dir():
+            if next(problems(folder, document), None) is None:
+                return folder
+            shutil.rmtree(folder)
+        for name in document.files:
+            place.get(name, arrived)
+        wrong = next(problems(arrived, document), None)
+        if wrong is not None:
+            raise PublishError(
+                f"What lies at {address} is no whole model: {wrong}. Fetch again, or publish it anew."
+            )
+        try:
+            arrived.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process may have been faster
+                raise
+    return folder
+
+
+class _Place:
+    """A prefix of a bucket."""
+
+    def __init__(self, address: str) -> None:
+        try:
+            self._bucket, self._prefix = objects.parts(address)
+            self._client = objects.client(address, CONNECTIONS, ATTEMPTS)
+        except GenreflowError as error:
+            raise PublishError(str(error)) from error
+        self._address = address
+
+    def check(self) -> None:
+        """Nothing where the bucket is there: a request for one object does not tell."""
+        with self._told("listed"):
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=f"{self._prefix}/", MaxKeys=1)
+
+    def record(self) -> dict[str, str]:
+        """What publishing wrote here, sha256 by path; nothing where it never did."""
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                self.get(PublishedDocument.file_name, Path(scratch))
+            except _Missing:
+                return {}
+            try:
+                return PublishedDocument.read(Path(scratch)).files
+            except GenreflowError as error:
+                raise PublishError(
+                    f"{self._address} has a {PublishedDocument.file_name} that this version of genreflow did "
+                    "not write: name another prefix, or delete it."
+                ) from error
+
+    def digest(self, name: str) -> str | None:
+        """The sha256 that an object was published with; empty where it was not, None where there is none."""
+        try:
+            head = self._asked("read", self._client.head_object, name)
+        except _Missing:
+            return None
+        return str(head["Metadata"].get(DIGEST, ""))
+
+    def write(self, record: PublishedDocument) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            record.write(Path(scratch))
+            path = Path(scratch) / PublishedDocument.file_name
+            self.put(path.name, path, file_digest(path))
+
+    def put(self, name: str, path: Path, digest: str) -> None:
+        kind = CONTENT_TYPES.get(path.suffix, "application/octet-stream")
+        extra = {"Metadata": {DIGEST: digest}, "ContentType": kind}
+        self._asked("written to", self._client.upload_file, name, Filename=str(path), ExtraArgs=extra)
+
+    def get(self, name: str, folder: Path) -> None:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise PublishError(
+                f"What lies at {self._address} is no model of genreflow: it names a file {name}."
+            )
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._asked("read", self._client.download_file, name, Filename=str(path))
+
+    def delete(self, name: str) -> None:
+        self._asked("written to", self._client.delete_object, name)
+
+    def _asked(self, what: str, function: Any, name: str, **named: Any) -> Any:
+        with self._told(what, name):
+            key = f"{self._prefix}/{name}" if self._prefix else name
+            return function(Bucket=self._bucket, Key=key, **named)
+
+    @contextmanager
+    def _told(self, what: str, name: str = "") -> Iterator[None]:
+        try:
+            yield
+        except objects.errors() as error:
+            if objects.code(error) in GONE:
+                raise _Missing(f"There is no model at {self._address}: it has no {name}.") from error
+            told = objects.told(error, self._address, self._client.meta.endpoint_url, what)
+            raise PublishError(" ".join(told).strip()) from error
+
+
+class _Missing(PublishError):
+    """An object that is not there."""
+
+
+def _readable(address: str, folder: Path) -> PackagedDocument:
+    try:
+        return PackagedDocument.read(folder)
+    except GenreflowError as error:
+        raise PublishError(
+            f"What lies at {address} is no model that this version of genreflow reads."
+        ) from error
