@@ -1,5 +1,6 @@
 """Audio in: decode any file, resample, cut windows. Every audio constant is named and derived here."""
 
+import errno
 import io
 import struct
 import time
@@ -322,6 +323,12 @@ def _decode_av(file: BinaryIO | io.FileIO, name: str, bounds: Bounds, refusal: s
             f"{name} is not audio that can be decoded: {refusal.rstrip('.')}; "
             f"{getattr(error, 'strerror', error)}.",
             "not-audio",
+        ) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a header that sends the reader before the file's beginning
+            raise
+        raise AudioError(
+            f"{name} is not audio that can be decoded: {refusal.rstrip('.')}.", "not-audio"
         ) from error
 
 

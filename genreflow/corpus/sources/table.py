@@ -53,6 +53,8 @@ class TableSource:
         for line, (name, text) in _rows(table, path, label):
             if not name.strip() or not text.strip():
                 raise CorpusError(f"{table}, {line}: the {path if text.strip() else label} is empty.")
+            if "\0" in name:
+                raise CorpusError(f"{table}, {line}: {shown(name)} cannot be the name of a file.")
             genre = next((genre for genre in genres if same_genre(text, genre)), None)
             if genre is None:
                 unknown[text.strip()] += 1
@@ -107,7 +109,13 @@ def _rows(table: Path, path: str, label: str) -> Iterator[tuple[str, tuple[str, 
     except FileNotFoundError:
         raise CorpusError(f"There is no table {table}.") from None
     except OSError as error:
-        raise CorpusError(f"{table} cannot be read: {error.strerror or error}.") from error
+        if error.errno is None:  # pyarrow's complaint, not the disk's
+            raise _damaged(table, error) from error
+        raise CorpusError(f"{table} cannot be read: {error.strerror}.") from error
+
+
+def _damaged(table: Path, error: Exception) -> CorpusError:
+    return CorpusError(f"{table} is not readable as parquet: {' '.join(str(error).split())}")
 
 
 def _csv_rows(table: Path, path: str, label: str) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -140,8 +148,8 @@ def _parquet_rows(table: Path, path: str, label: str) -> Iterator[tuple[str, tup
                 for name, text in zip(paths.to_pylist(), labels.to_pylist(), strict=True):
                     row += 1
                     yield f"row {row}", ("" if name is None else str(name), "" if text is None else str(text))
-    except pyarrow.ArrowInvalid as error:
-        raise CorpusError(f"{table} is not readable as parquet: {' '.join(str(error).split())}") from error
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise _damaged(table, error) from error
 
 
 def _check_columns(table: Path, there: list[str], path: str, label: str) -> None:
