@@ -207,10 +207,14 @@ class Follower:
                 return StepFailed(step.name, sentence, log_file)
         running = [step for step in self.steps if step.status == "running"]
         if running:
-            running[0].status = "failed"
-            name = running[0].name
-            sentence = f"Step {name} ended without a word: killed, perhaps for lack of memory."
-            return StepFailed(name, sentence, log_file)
+            step = running[0]
+            step.status = "failed"
+            after = f" after {step.done} of {step.total} {step.message}" if step.total else ""
+            sentence = (
+                f"Step {step.name} ended without a word{after}: killed, perhaps for lack of memory, or by a "
+                "library that crashed on what it was given."
+            )
+            return StepFailed(step.name, sentence, log_file)
         waiting = [step.name for step in self.steps if step.status == "waiting"]
         name = waiting[0] if waiting else STEPS[-1]
         return StepFailed(name, f"Step {name} did not start.", log_file)

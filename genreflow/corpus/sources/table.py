@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from genreflow.artifacts import text_digest
-from genreflow.corpus.sources.base import SourceItem, check_counts, listed, same_genre, shown
+from genreflow.corpus.sources.base import SourceItem, check_counts, file_state, listed, same_genre, shown
 from genreflow.errors import CorpusError, SettingsError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -72,20 +72,21 @@ class TableSource:
             )
         counts = Counter(labels.values())
         check_counts({genre: counts[genre] for genre in genres}, str(table), "row")
+        common = _common(labels)
         self._files = sorted(
-            (_name(file, genre, _common(labels)), genre, file) for file, genre in labels.items()
+            (_name(file, genre, common), genre, file, file_state(file)) for file, genre in labels.items()
         )
 
     def resolve(self) -> str:
         """sha256 over label, path, size and modification time of every file that the table names."""
-        return text_digest(f"{genre} {name} {_state(file)}" for name, genre, file in self._files)
+        return text_digest(f"{genre} {name} {state}" for name, genre, _, state in self._files)
 
     def fetch(self) -> None:
         """Nothing: what a table names lies here."""
 
     def items(self) -> Iterator[SourceItem]:
-        for name, genre, file in self._files:
-            yield SourceItem(name, genre, lambda file=file: file)  # type: ignore[misc]
+        for name, genre, file, state in self._files:
+            yield SourceItem(name, genre, lambda file=file: file, state)  # type: ignore[misc]
 
     def notes(self) -> list[str]:
         notes = []
@@ -171,11 +172,3 @@ def _name(file: Path, genre: str, common: str) -> str:
     name = os.path.relpath(file, common) if common else str(file)
     first, slash, _ = name.partition("/")
     return shown(name) if slash and same_genre(first, genre) else f"{genre}/{shown(name)}"
-
-
-def _state(file: Path) -> str:
-    try:
-        state = file.stat()
-    except OSError as error:  # ingest will quarantine it
-        return f"{error.errno}"
-    return f"{state.st_size} {state.st_mtime_ns}"
