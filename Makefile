@@ -24,8 +24,9 @@ run: setup ## the whole pipeline on the built-in synthetic corpus
 test: setup ## every test
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not bench"
 
-bench: setup ## the measurements (long)
+bench: setup ## the measurements, and fuzzing for an hour (long)
 	$(BIN)/pytest -s -m bench tests/benchmarks
+	GENREFLOW_FUZZ_SECONDS=600 $(BIN)/pytest -s tests/test_fuzzing.py
 
 lint: setup ## ruff, mypy, and the direction of imports
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Audio in: decode any file, resample, cut windows. Every audio constant is named and derived here."""
 
+import errno
 import io
 import struct
 import time
@@ -189,7 +190,8 @@ def _decode(file: BinaryIO | io.FileIO, name: str, bounds: Bounds) -> Audio:
         audio = _decode_av(file, name, bounds, "Format not recognised")
     if len(audio.samples) == 0:
         raise AudioError(f"{name} holds no samples.", "empty")
-    if not np.isfinite(audio.samples).all():
+    # the ends are not finite where any sample is not, and no array is made to see it
+    if not np.isfinite([audio.samples.min(), audio.samples.max()]).all():
         raise AudioError(f"{name} holds samples that are not finite numbers (NaN or infinity).", "not-finite")
     return audio
 
@@ -263,10 +265,9 @@ def _decode_soundfile(file: BinaryIO | io.FileIO, name: str, bounds: Bounds) -> 
                 break
         if claimed < UNKNOWN_LENGTH and read < claimed * INTACT_SHARE:
             raise AudioError(_short(name, claimed / rate, read / rate), "truncated")
-        samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         tags = sound.copy_metadata()
         return Audio(
-            np.ascontiguousarray(samples),
+            _joined(blocks),
             rate,
             int(sound.channels),
             sound.format.lower(),
@@ -314,14 +315,20 @@ def _decode_av(file: BinaryIO | io.FileIO, name: str, bounds: Bounds, refusal: s
                     ) from error
             if read < claimed * rate * INTACT_SHARE:
                 raise AudioError(_short(name, claimed, read / rate), "truncated")
-            samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
             tags = {key.lower(): value.strip() for key, value in container.metadata.items()}
-            return Audio(samples, rate, channels, kind, tags.get("artist") or None, tags.get("title") or None)
+            artist, title = tags.get("artist") or None, tags.get("title") or None
+            return Audio(_joined(blocks), rate, channels, kind, artist, title)
     except (av.FFmpegError, ValueError) as error:
         raise AudioError(
             f"{name} is not audio that can be decoded: {refusal.rstrip('.')}; "
             f"{getattr(error, 'strerror', error)}.",
             "not-audio",
+        ) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a header that sends the reader before the file's beginning
+            raise
+        raise AudioError(
+            f"{name} is not audio that can be decoded: {refusal.rstrip('.')}.", "not-audio"
         ) from error
 
 
@@ -331,6 +338,19 @@ def _av_blocks(av: Any, container: Any, stream: Any, rate: int) -> Iterator[NDAr
     for frame in container.decode(stream):
         for part in resampler.resample(frame):
             yield part.to_ndarray().mean(axis=0, dtype=np.float32)
+
+
+def _joined(blocks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """All samples in one array. Blocks are given up one by one: a long file is in memory once, not twice."""
+    if len(blocks) == 1:
+        return np.ascontiguousarray(blocks[0])
+    samples = np.empty(sum(map(len, blocks)), np.float32)
+    end = len(samples)
+    while blocks:
+        block = blocks.pop()
+        samples[end - len(block) : end] = block
+        end -= len(block)
+    return samples
 
 
 def _check_rate(rate: int, name: str) -> None:

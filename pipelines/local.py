@@ -42,6 +42,9 @@ INDEPENDENT = {"package": ("evaluate",)}
 """Steps that may begin before an earlier one in the list: nothing is known of that one then."""
 CONDITIONAL = ("build",)
 """Steps that are never cached and run only where they are needed."""
+HANDED_ON = ("AWS_", "HF_", "MLFLOW_", "GENREFLOW_", "OMP_")
+"""Beginnings of the variables that containers of `--runner docker` get from this shell."""
+PROXY_VARIABLES = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_TO_STOP = 15.0
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -221,10 +224,14 @@ class Follower:
                 return StepFailed(step.name, sentence, log_file)
         running = [step for step in self.steps if step.status == "running"]
         if running:
-            running[0].status = "failed"
-            name = running[0].name
-            sentence = f"Step {name} ended without a word: killed, perhaps for lack of memory."
-            return StepFailed(name, sentence, log_file)
+            step = running[0]
+            step.status = "failed"
+            after = f" after {step.done} of {step.total} {step.message}" if step.total else ""
+            sentence = (
+                f"Step {step.name} ended without a word{after}: killed, perhaps for lack of memory, or by a "
+                "library that crashed on what it was given."
+            )
+            return StepFailed(step.name, sentence, log_file)
         waiting = [step.name for step in self.steps if step.status == "waiting"]
         name = waiting[0] if waiting else STEPS[-1]
         return StepFailed(name, f"Step {name} did not start.", log_file)
@@ -340,7 +347,8 @@ def _initialise(settings: "RunSettings", runner: str, progress_file: Path) -> No
 
 
 def _docker_runner(settings: "RunSettings", progress_file: Path) -> Any:
-    """Containers that see the state folder, the source and the backbone under their own paths."""
+    """Containers that see the state folder, the source and the backbone under their own paths, and the
+    variables of this shell that say where stores, hubs and servers are."""
     from components.image import IMAGE
 
     try:
@@ -359,18 +367,41 @@ def _docker_runner(settings: "RunSettings", progress_file: Path) -> Any:
         )
     from kfp import local
 
-    folders = {str(home.home()): False}
-    folders |= {name: True for name in (settings.source, settings.backbone or "") if Path(name).is_absolute()}
-    mounts = [
-        docker.types.Mount(target=name, source=name, type="bind", read_only=read_only)
-        for name, read_only in folders.items()
-    ]
-    variables = {
+    variables = _handed_on() | {
         PROGRESS_VARIABLE: str(progress_file),
         "GENREFLOW_HOME": str(home.home()),
         "MLFLOW_TRACKING_URI": home.tracking_uri(),
     }
+    mounts = [
+        docker.types.Mount(target=name, source=name, type="bind", read_only=read_only)
+        for name, read_only in sorted(_mounted(settings, variables).items())
+    ]
     return local.DockerRunner(environment=variables, mounts=mounts)
+
+
+def _handed_on() -> dict[str, str]:
+    """What this shell says of stores, hubs, servers and proxies: a container inherits none of it."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(HANDED_ON) or name.upper() in PROXY_VARIABLES
+    }
+
+
+def _mounted(settings: "RunSettings", variables: dict[str, str]) -> dict[str, bool]:
+    """Paths that containers see under their own names, and whether they may only read them."""
+    from genreflow.corpus.sources.table import is_table
+
+    # a table names files beside it
+    source = str(Path(settings.source).parent) if is_table(settings.source) else settings.source
+    named = [source, settings.backbone or "", *_handed_on().values()]
+    mounted = {name: True for name in named if Path(name).is_absolute() and Path(name).exists()}
+    written = [variables["GENREFLOW_HOME"], variables.get("HF_HOME"), settings.training.get("checkpoint_uri")]
+    for name in written:
+        if name and Path(name).is_absolute():
+            Path(name).mkdir(parents=True, exist_ok=True)
+            mounted[name] = False
+    return mounted
 
 
 class Colourless(io.TextIOBase):

@@ -23,7 +23,10 @@ SCALARS = ("source", "family", "backbone", "experiment")
 """The settings that stand outside a section."""
 SECTIONS = ("corpus", "packaging", "gate", "resources")
 """The sections of a profile that are the same for every family."""
-ClaimName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+"""Of a claim or secret in Kubernetes."""
+SecretKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 MountPath = Annotated[str, Field(pattern=r"^/.")]
 
 
@@ -45,8 +48,10 @@ class Resources(Frozen):
     retries: int = 2
     """How often a pod that died is tried again; on this machine a failure is told at once."""
     environment: dict[str, str] = Field(default_factory=dict)
-    """Variables of every pod, such as MLFLOW_TRACKING_URI."""
-    volumes: dict[ClaimName, MountPath] = Field(default_factory=dict)
+    """Variables of every pod, such as MLFLOW_TRACKING_URI; what is secret belongs into `secrets`."""
+    secrets: dict[ObjectName, dict[SecretKey, Variable]] = Field(default_factory=dict)
+    """Kubernetes secrets, and for each of their keys the variable of every pod that gets its value."""
+    volumes: dict[ObjectName, MountPath] = Field(default_factory=dict)
     """Persistent volume claims, each with the path where the steps that read source or backbone see it."""
 
 

@@ -177,6 +177,8 @@ def _prepare(
     task.set_memory_limit(LIGHT["memory"] if light else resources.memory)
     for name, value in sorted(environment(resources).items()):
         task.set_env_variable(name, value)
+    for secret, variables in sorted(resources.secrets.items()):
+        kubernetes.use_secret_as_env(task, secret, variables)
     if mounted:
         for claim, path in sorted(resources.volumes.items()):
             kubernetes.mount_pvc(task, claim, path)

@@ -121,6 +121,8 @@ class Web:
     """("status", 503, {headers}) · ("truncate", bytes) · ("other", content): for the next requests."""
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     """Method, path and headers."""
+    endless: set[str] = field(default_factory=set)
+    """Paths whose files come again and again."""
     ranges: bool = True
     lengths: bool = True
     port: int = 0
@@ -156,7 +158,7 @@ class Web:
         else:
             request.send_response(200)
             body = content
-        if self.lengths:
+        if self.lengths and path not in self.endless:
             request.send_header("Content-Length", str(len(body)))
         request.send_header("ETag", etag)
         request.send_header("Last-Modified", formatdate(0, usegmt=True))
@@ -165,6 +167,8 @@ class Web:
         request.end_headers()
         if request.command == "GET":
             request.wfile.write(body[: fault[1]] if fault[0] == "truncate" else body)
+            while path in self.endless:  # until nobody listens
+                request.wfile.write(body)
         request.close_connection = True
 
 

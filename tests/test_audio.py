@@ -150,6 +150,14 @@ def test_what_is_not_audio_is_refused(content: bytes) -> None:
     assert refusal(content).reason == "not-audio"
 
 
+def test_a_header_that_sends_the_reader_before_the_beginning_is_no_audio(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    soundfile.write(content, tone(0.1, 8_000), 8_000, format="W64")
+    damaged = content.getvalue()[:40] + content.getvalue()[41:]
+    (tmp_path / "back.w64").write_bytes(damaged)
+    assert refusal(damaged).reason == refusal(tmp_path / "back.w64").reason == "not-audio"
+
+
 def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
     song = write(tmp_path / "song.m4a", tone())
     list_ = tmp_path / "list.wav"

@@ -5,6 +5,7 @@ import email.utils
 import fcntl
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import httpx
 
 from genreflow.artifacts import file_md5
 from genreflow.corpus.sources.base import shown
+from genreflow.corpus.sources.unpack import MOST_BYTES, SPARE_BYTES
 from genreflow.errors import FetchError
 
 ATTEMPTS = 5
@@ -48,7 +50,8 @@ def download(
         headers: such as a token that the server asks for; they do not follow a redirection to another host.
 
     Raises:
-        FetchError: no address gave the file; the sentence names each with its reason.
+        FetchError: no address gave the file, or there is no room for it; the sentence names each address with
+            its reason.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(target):
@@ -170,10 +173,17 @@ def _go_on(
             else:
                 part.begin(_validator(answer))
                 here = 0
+            room = here + max(0, shutil.disk_usage(part.path.parent).free - SPARE_BYTES)
+            most = min(MOST_BYTES, room)
+            if total is not None and total > most:
+                raise _NotHereError(f"has {total:,} bytes, and there is room for {most:,}")
             with part.path.open("ab") as file:
                 for block in answer.iter_raw():  # as it comes: a part that breaks off is kept whole
                     file.write(block)
                     here += len(block)
+                    if here > most:
+                        part.drop()
+                        raise _NotHereError(f"has sent {most:,} bytes and does not end")
                     tell(here, total)
             if total is not None and here < total:
                 raise _AgainError(f"ended after {here:,} of {total:,} bytes", wait=0.0)

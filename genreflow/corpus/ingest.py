@@ -1,5 +1,6 @@
 """From a source to a corpus: decode, check, quarantine, find duplicates, split, store; flat in memory."""
 
+import hashlib
 import logging
 import os
 import shutil
@@ -8,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genreflow.artifacts import SPLITS, CorpusDocument, code_version, file_digest, file_md5, text_digest
+from genreflow.artifacts import SPLITS, CorpusDocument, code_version, text_digest
 from genreflow.audio import decode
 from genreflow.corpus import gtzan
 from genreflow.corpus.duplicates import cluster_id, clusters, near_clusters, near_pairs, same_what
 from genreflow.corpus.fingerprints import Fingerprints, acoustic_fingerprint
 from genreflow.corpus.protocols import UNUSED, assign
 from genreflow.corpus.settings import CorpusSettings
-from genreflow.corpus.sources import SourceItem, check_counts, clip_ids, open_source
+from genreflow.corpus.sources import SourceItem, check_counts, clip_ids, file_state, open_source
 from genreflow.corpus.store import (
     MANIFEST,
     MANIFEST_TYPES,
@@ -38,6 +40,8 @@ from genreflow.genres import GENRES
 from genreflow.progress import report, track
 
 STEP = "ingest"
+PATIENCE_SECONDS = 600.0
+"""For decoding one file, which takes seconds: whatever takes longer was made to."""
 CLIPS_AHEAD = 2
 """Clips a worker may be ahead of the writer: what bounds the memory, whatever the number of clips."""
 
@@ -251,10 +255,28 @@ def _decoded(
 
 
 def _take(item: SourceItem, clip_id: str, settings: CorpusSettings) -> _Taken | _Refused:
-    """Decode and check one file."""
+    """Decode and check one file, and see whether it stayed what it was."""
     try:
         path = item.open()
-        audio = decode(path, name=item.name, max_seconds=settings.max_seconds)
+        if path.exists() and not path.is_file():
+            detail = f"{item.name} is no file but a pipe, a device or a socket."
+            return _Refused(item.name, item.genre, "unreadable", detail)
+        # one descriptor: what is decoded is what is digested, whatever its name is given to meanwhile
+        with path.open("rb", buffering=0) as file:
+            before = item.state or file_state(path)
+            result = _read(file, item, clip_id, settings)
+    except OSError as error:
+        detail = f"{item.name} cannot be read: {error.strerror or error}."
+        return _Refused(item.name, item.genre, "unreadable", detail)
+    if file_state(path) != before:
+        detail = f"{item.name} was changed since it was listed; the next run takes what it is then."
+        return _Refused(item.name, item.genre, "changed", detail)
+    return result
+
+
+def _read(file: FileIO, item: SourceItem, clip_id: str, settings: CorpusSettings) -> _Taken | _Refused:
+    try:
+        audio = decode(file, item.name, settings.max_seconds, PATIENCE_SECONDS)
         check(audio, settings, name=item.name)
         rms, peak = levels(audio)
         pcm, gain = quantise(audio.samples)
@@ -263,19 +285,13 @@ def _take(item: SourceItem, clip_id: str, settings: CorpusSettings) -> _Taken | 
             if settings.near_duplicates
             else np.zeros(0, np.uint32)
         )
-        sha256 = file_digest(path)
-        md5 = None
-        if clip_id in gtzan.md5s() and audio.seconds <= gtzan.LONGEST:
-            md5 = file_md5(path)
     except AudioError as error:
         return _Refused(item.name, item.genre, error.reason, str(error))
-    except OSError as error:
-        detail = f"{item.name} cannot be read: {error.strerror or error}."
-        return _Refused(item.name, item.genre, "unreadable", detail)
+    named_like_gtzan = clip_id in gtzan.md5s() and audio.seconds <= gtzan.LONGEST
     row = {
         "clip_id": clip_id,
         "genre": item.genre,
-        "sha256": sha256,
+        "sha256": _digest(file, "sha256"),
         "source": item.name,
         "seconds": audio.seconds,
         "sample_rate": audio.sample_rate,
@@ -286,9 +302,15 @@ def _take(item: SourceItem, clip_id: str, settings: CorpusSettings) -> _Taken | 
         "duplicate_cluster": cluster_id(pcm, audio.sample_rate),
         "rms_dbfs": rms,
         "peak_dbfs": peak,
-        "md5": md5,  # only of clips named like GTZAN's; not kept
+        "md5": _digest(file, "md5") if named_like_gtzan else None,  # not kept
     }
     return _Taken(row, pcm, gain, bits)
+
+
+def _digest(file: FileIO, kind: str) -> str:
+    """Of an open file's bytes, in hexadecimal."""
+    file.seek(0)
+    return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
 def _check_left(

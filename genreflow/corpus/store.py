@@ -14,6 +14,7 @@ from datasets.arrow_writer import ArrowWriter
 from numpy.typing import NDArray
 
 from genreflow.artifacts import SPLITS, CorpusDocument
+from genreflow.audio import BLOCK_SAMPLES
 from genreflow.errors import CorpusError
 
 CLIPS = "clips"
@@ -58,10 +59,14 @@ _FEATURES = datasets.Features(
 
 def quantise(samples: NDArray[np.float32]) -> tuple[NDArray[np.int16], float]:
     """(n,) float32 to int16, and the gain: what exceeds full scale is scaled down, not clipped."""
-    peak = float(np.abs(samples).max(initial=0.0))
+    peak = max(float(samples.max(initial=0.0)), -float(samples.min(initial=0.0)))
     gain = 1.0 if peak <= 1.0 else 1.0 / peak
-    scaled = np.rint(samples * np.float32(gain * FULL_SCALE))
-    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16), gain
+    pcm = np.empty(len(samples), np.int16)
+    for start in range(0, len(samples), BLOCK_SAMPLES):  # a long clip is not held four times
+        block = slice(start, start + BLOCK_SAMPLES)
+        scaled = np.rint(samples[block] * np.float32(gain * FULL_SCALE))
+        pcm[block] = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1)
+    return pcm, gain
 
 
 class ClipWriter:

@@ -2,18 +2,30 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
+from numpy.typing import NDArray
 from sounds import write
+
+from genreflow.genres import GENRES
 
 pytestmark = pytest.mark.bench
 
 CLIPS_PER_SECOND = 20.0
 """What is promised for GTZAN's clips (30 s, wav) on two cores."""
+CURVE = (100, 1_000, 10_000)
+CURVE_SECONDS, CURVE_RATE = 3.0, 22_050
+"""Short clips, so that ten thousand take minutes: what a clip costs apart from its length shows the more."""
+TIMES_AS_LONG = 1.5
+"""What a clip among ten thousand may cost of one among a hundred, which pays for the start."""
+KIB_A_CLIP = 16
+"""What a clip may leave in memory: its row, and its share of the search for duplicates."""
 GROWTH_MIB = 40
 """What four times the clips may cost: rows of the manifest, and the allocator's slack."""
 
@@ -75,6 +87,46 @@ def test_memory_over_the_number_of_clips(shared: Path, tmp_path: Path) -> None:
             f"ingest of {run['clips']} clips of 30 s: peak {run['peak_mib']:.0f} MiB, {run['seconds']:.1f} s"
         )
     assert peaks[8] - peaks[2] < GROWTH_MIB
+
+
+def test_curve(tmp_path: Path) -> None:
+    """Time and memory a clip at 100, 1,000 and 10,000 synthetic clips, no two of them alike."""
+    folder = tmp_path / "music"
+    written = 0
+    runs = []
+    print()
+    for clips in CURVE:
+        for number in range(written, clips):
+            write(folder / GENRES[number % 10] / f"{number:05d}.wav", _melody(number), CURVE_RATE)
+        written = clips
+        run = take_in(folder, tmp_path / f"corpus-{clips}", os.cpu_count() or 1)
+        shutil.rmtree(tmp_path / f"corpus-{clips}")
+        assert run["clips"] == clips
+        runs.append(run)
+        print(
+            f"ingest of {clips:,} clips of {CURVE_SECONDS:g} s: {run['clips'] / run['seconds']:.0f} clips/s, "
+            f"{run['busy'] / run['clips'] * 1000:.1f} ms of processor time a clip, "
+            f"peak {run['peak_mib']:.0f} MiB"
+        )
+    few, some, many = runs  # of few, not even one batch of the writer is full
+    kib = (many["peak_mib"] - some["peak_mib"]) * 1024 / (many["clips"] - some["clips"])
+    print(f"{kib:.1f} KiB a clip more")
+    assert many["busy"] / many["clips"] < TIMES_AS_LONG * few["busy"] / few["clips"]
+    assert kib < KIB_A_CLIP
+
+
+def _melody(number: int) -> NDArray[np.float32]:
+    """Twelve notes with overtones and noise, of a seed of their own: no two clips sound alike."""
+    rng = np.random.default_rng(number)
+    time = np.arange(round(CURVE_SECONDS * CURVE_RATE / 12)) / CURVE_RATE
+    pitches = 110 * 2 ** rng.uniform(0, 4, 12)
+    decay = np.exp(-6 * time)
+    notes = [
+        sum(np.sin(2 * np.pi * pitch * k * time) * rng.uniform(0.1, 1) / k for k in range(1, 6)) * decay
+        for pitch in pitches
+    ]
+    sound = np.concatenate(notes) * 0.2 + rng.normal(0, 0.01, 12 * len(time))
+    return sound.astype(np.float32)
 
 
 def _converted(source: Path, folder: Path, kind: str) -> Path:

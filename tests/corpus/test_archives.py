@@ -307,6 +307,26 @@ def test_a_tar_with_a_damaged_header_in_its_middle_is_refused(tmp_path: Path) ->
     assert "there is no end mark" in refusal(archive, tmp_path / "out")
 
 
+def test_a_zip_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        for name in ("x", "jazz/a.wav"):
+            packed.writestr(name, b"abc")
+    data = (tmp_path / "a.zip").read_bytes()
+    name_length = data.index(b"PK\x01\x02") + 28
+    nameless = data[:name_length] + b"\0\0" + data[name_length + 2 :]
+    at = name_length + 18
+    (tmp_path / "a.zip").write_bytes(nameless[:at] + nameless[at + 1 :])
+    # the directory, whose size the end record claims, is a byte shorter now
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    size = data.rindex(b"PK\x05\x06") + 12
+    data[size : size + 4] = struct.pack("<I", struct.unpack_from("<I", data, size)[0] - 1)
+    (tmp_path / "a.zip").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "a.zip") as packed:
+        assert packed.namelist() == ["", "jazz/a.wav"]
+    unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").rglob("*.wav")] == ["a.wav"]
+
+
 def test_an_encrypted_zip_is_told(tmp_path: Path, music: Path) -> None:
     path = pack_zip(music, tmp_path / "locked.zip")
     data = bytearray(path.read_bytes())

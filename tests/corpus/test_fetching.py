@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import sys
 import tarfile
 import zipfile
@@ -190,6 +191,25 @@ def test_the_next_mirror_is_asked_where_one_fails(web: Web, tmp_path: Path) -> N
     message = refusal(*mirrors, target=tmp_path / "b.tar")
     assert "404" in message
     assert "another file" in message
+
+
+def test_a_stream_that_does_not_end_is_given_up_and_thrown_away(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloading, "MOST_BYTES", 3 * len(CONTENT))
+    web.endless.add("/a.tar")
+    with pytest.raises(FetchError, match=r"a\.tar has sent 6,144,000 bytes and does not end"):
+        download([f"{web.url}/a.tar"], tmp_path / "here" / "a.tar")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == [".a.tar.lock"]
+
+
+def test_a_file_that_there_is_no_room_for_is_not_begun(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloading, "SPARE_BYTES", 2 * shutil.disk_usage(tmp_path).total)
+    with pytest.raises(FetchError, match=r"has 2,048,000 bytes, and there is room for 0"):
+        download([f"{web.url}/a.tar"], tmp_path / "a.tar")
+    assert (tmp_path / "a.tar.partial").stat().st_size == 0
 
 
 def test_a_full_disk_is_told(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,30 @@ def test_parquet_files_and_genre_folders_are_clips(hub: Hub, clips: dict[str, by
     assert [made.get("items", made) for made in results] == [sizes(clips)] * 3
 
 
+def test_rows_without_audio_or_label_are_left_out_and_a_damaged_file_is_told(
+    hub: Hub, clips: dict[str, bytes], tmp_path: Path
+) -> None:
+    names = [*clips, "rock/none.wav", "jazz/unlabelled.wav", "jazz/unknown.wav"]
+    sounds = [
+        {"bytes": clips.get(name, b"x") if "none" not in name else None, "path": name} for name in names
+    ]
+    labels = [TWO.index(name.partition("/")[0]) for name in names]
+    labels[-2:] = [-1, 7]
+    features = {"label": {"names": list(TWO), "_type": "ClassLabel"}}
+    made = pyarrow.table({"audio": sounds, "label": labels})
+    out = io.BytesIO()
+    parquet.write_table(
+        made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})}), out
+    )
+    whole = out.getvalue()
+    hub.add("owner/some", {"train.parquet": whole})
+    hub.add("owner/damaged", {"train.parquet": whole[:4] + b"\xff" + whole[5:]})
+    some, damaged = opened(hub.url, tmp_path, "hf://datasets/owner/some", "hf://datasets/owner/damaged")
+    assert some["items"] == sizes(clips)
+    assert some["notes"] == ["3 rows of hf://datasets/owner/some have no audio or no label."]
+    assert "train.parquet is not readable as parquet" in damaged["error"]
+
+
 def test_one_of_several_archives_is_named_and_what_is_no_source_is_told(
     hub: Hub, clips: dict[str, bytes], tmp_path: Path
 ) -> None:

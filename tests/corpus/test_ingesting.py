@@ -1,8 +1,13 @@
 """Ingest: what lies in a corpus, what goes to quarantine, what is refused; nothing is left half-written."""
 
+import itertools
 import json
+import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +17,11 @@ import soundfile
 from sounds import genre_folder, tone, write, write_silent_film
 
 from genreflow.artifacts import CorpusDocument, file_digest
-from genreflow.corpus.ingest import fingerprint, ingest, resolve
+from genreflow.audio import Audio, decode
+from genreflow.corpus.ingest import _Refused, _store, _take, _Taken, fingerprint, ingest, resolve
 from genreflow.corpus.settings import CorpusSettings
-from genreflow.corpus.store import MANIFEST_TYPES, Corpus
+from genreflow.corpus.sources import SourceItem
+from genreflow.corpus.store import MANIFEST_TYPES, Corpus, quantise
 from genreflow.errors import CorpusError
 from genreflow.progress import PROGRESS_VARIABLE
 
@@ -270,6 +277,99 @@ def test_a_source_that_changed_since_it_was_listed_is_refused(music: Path, tmp_p
     write(music / "rock" / "new.wav", tone())
     with pytest.raises(CorpusError, match="changed since"):
         ingest(str(music), listed, TWO, tmp_path / "corpus")
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "replaced": lambda path: write(path.with_name(".new.wav"), tone(1.3, 8_000, 999), 8_000).rename(path),
+    "written over": lambda path: write(path, tone(1.2, 8_000, 999), 8_000),
+    "truncated": lambda path: os.truncate(path, 5_000),
+    "removed": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("when", ["before it is read", "while it is read"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_changes_after_it_was_listed_is_no_clip(
+    change: str, when: str, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled = music / "rock" / "rock.00003.wav"
+
+    def decoded(file: FileIO, name: str, *bounds: float) -> Audio:
+        hit = name == "rock/rock.00003.wav"
+        if hit and when == "before it is read":
+            CHANGES[change](spoiled)
+        audio = decode(file, name, *bounds)
+        if hit and when == "while it is read":
+            CHANGES[change](spoiled)
+        return audio
+
+    monkeypatch.setattr("genreflow.corpus.ingest.decode", decoded)
+    document = take_in(music, tmp_path / "corpus")
+    corpus = Corpus.open(tmp_path / "corpus")
+    assert document.quarantined == 1
+    assert corpus.quarantine().loc[0].tolist() == [
+        "rock/rock.00003.wav",
+        "changed",
+        "rock/rock.00003.wav was changed since it was listed; the next run takes what it is then.",
+    ]
+    assert "rock.00003" not in set(corpus.manifest["clip_id"])
+
+
+def test_a_file_that_is_gone_when_its_turn_comes_is_unreadable(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "genreflow.corpus.ingest._store",
+        lambda *arguments: [(music / "rock" / "rock.00003.wav").unlink(), _store(*arguments)][1],
+    )
+    take_in(music, tmp_path / "corpus")
+    assert Corpus.open(tmp_path / "corpus").quarantine()["reason"].tolist() == ["unreadable"]
+
+
+def test_whoever_replaces_a_file_again_and_again_the_digest_is_of_the_bytes_that_were_decoded(
+    tmp_path: Path,
+) -> None:
+    versions = [write(tmp_path / f"{pitch}.wav", tone(1.2, 8_000, pitch), 8_000) for pitch in (700, 800)]
+    contents = itertools.cycle([path.read_bytes() for path in versions])
+    heard = {file_digest(path): quantise(decode(path).samples)[0] for path in versions}
+    target = write(tmp_path / "song.wav", tone(1.2, 8_000, 700), 8_000)
+    stop = threading.Event()
+
+    def replace() -> None:
+        while not stop.wait(0.004):
+            (tmp_path / "next.wav").write_bytes(next(contents))
+            (tmp_path / "next.wav").replace(target)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        item = SourceItem("rock/song.wav", "rock", lambda: target)
+        results = [_take(item, "rock.song", TWO) for _ in range(300)]
+    finally:
+        stop.set()
+        thread.join()
+    taken = [result for result in results if isinstance(result, _Taken)]
+    assert taken
+    for result in taken:
+        np.testing.assert_array_equal(result.pcm, heard[result.row["sha256"]])
+    assert {result.reason for result in results if isinstance(result, _Refused)} <= {"changed"}
+
+
+def test_a_pipe_and_a_device_among_the_clips_are_not_waited_for(music: Path, tmp_path: Path) -> None:
+    os.mkfifo(music / "rock" / "pipe.wav")
+    (music / "rock" / "zeros.wav").symlink_to("/dev/zero")
+    take_in(music, tmp_path / "corpus")
+    refused = Corpus.open(tmp_path / "corpus").quarantine()
+    assert refused["source"].tolist() == ["rock/pipe.wav", "rock/zeros.wav"]
+    assert set(refused["reason"]) == {"unreadable"}
+
+
+def test_a_file_whose_decoding_takes_too_long_is_given_up(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genreflow.corpus.ingest.PATIENCE_SECONDS", -1.0)
+    with pytest.raises(CorpusError, match="too-slow"):
+        take_in(music, tmp_path / "corpus")
 
 
 def test_a_folder_that_holds_something_is_not_overwritten(music: Path, tmp_path: Path) -> None:

@@ -123,8 +123,17 @@ def test_what_is_wrong_in_a_table_is_told_with_its_place(music: Path, tmp_path: 
     assert "not readable as CSV" in refusal(str(tmp_path / "broken.csv"))
     (tmp_path / "empty.csv").write_text("")
     assert "it has none" in refusal(str(tmp_path / "empty.csv"))
+    (tmp_path / "null.csv").write_bytes(b"path,label\na\0.wav,jazz\n")
+    assert r"line 2: a\x00.wav cannot be the name" in refusal(str(tmp_path / "null.csv"))
     (tmp_path / "fake.parquet").write_text("path,label")
     assert "not readable as parquet" in refusal(str(tmp_path / "fake.parquet"))
+    good.to_parquet(tmp_path / "whole.parquet", index=False, compression=None)
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    for place in (4, whole.index(b".wav")):  # a page's header, and a path that is no UTF-8 then
+        (tmp_path / "bad.parquet").write_bytes(whole[:place] + b"\xff" + whole[place + 1 :])
+        message = refusal(str(tmp_path / "bad.parquet"))
+        assert "not readable as parquet" in message
+        assert "\n" not in message
     assert "There is no table" in refusal(str(tmp_path / "none.csv"))
     polka = good.assign(label="polka")
     assert "its column label has polka" in refusal(written(polka, tmp_path / "polka.csv"))

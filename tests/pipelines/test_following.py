@@ -94,7 +94,14 @@ def test_what_went_wrong_unexpectedly_is_said_to_be_so(follower: Follower, tmp_p
 
 def test_a_step_that_was_killed_is_named(follower: Follower, tmp_path: Path) -> None:
     progress.report("fine_tune", "started", event="started")
-    assert "Step fine_tune ended without a word" in str(follower.failure(tmp_path / "log"))
+    assert "Step fine_tune ended without a word: killed" in str(follower.failure(tmp_path / "log"))
+
+
+def test_how_far_a_step_came_before_it_was_killed_is_said(follower: Follower, tmp_path: Path) -> None:
+    progress.report("ingest", "started", event="started")
+    progress.report("ingest", "clips decoded", done=37, total=100)
+    sentence = str(follower.failure(tmp_path / "log"))
+    assert "Step ingest ended without a word after 37 of 100 clips decoded: killed" in sentence
 
 
 def test_half_a_line_waits_for_its_other_half(follower: Follower) -> None:

@@ -18,6 +18,7 @@ from components.image import (
     installed_packages,
     subprocess_image,
 )
+from genreflow.errors import SettingsError
 from pipelines.settings import settings
 from pipelines.training import compile_to, training_pipeline
 
@@ -121,6 +122,29 @@ def test_volumes_are_mounted_where_source_and_backbone_are_read(tmp_path: Path) 
     for executor in executors.values():
         mounts = [(mount["constant"], mount["mountPath"]) for mount in executor["pvcMount"]]
         assert mounts == [("gtzan-data", "/data"), ("weights", "/weights")]
+
+
+def test_secrets_reach_every_pod_and_their_values_never_the_pipeline(tmp_path: Path) -> None:
+    spec, kubernetes = compiled(
+        tmp_path / "training.yaml",
+        "resources.secrets.s3-keys={id: AWS_ACCESS_KEY_ID, key: AWS_SECRET_ACCESS_KEY}",
+        "resources.secrets.hub={t: HF_TOKEN}",
+    )
+    executors = kubernetes["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors.keys() == spec["deploymentSpec"]["executors"].keys()
+    for executor in executors.values():
+        given = {
+            (secret["secretName"], entry["secretKey"], entry["envVar"])
+            for secret in executor["secretAsEnv"]
+            for entry in secret["keyToEnv"]
+        }
+        assert given == {
+            ("hub", "t", "HF_TOKEN"),
+            ("s3-keys", "id", "AWS_ACCESS_KEY_ID"),
+            ("s3-keys", "key", "AWS_SECRET_ACCESS_KEY"),
+        }
+    with pytest.raises(SettingsError, match=r"resources\.secrets"):
+        settings(assignments=["resources.secrets={keys: {id: 'AWS KEY'}}"])
 
 
 def test_no_accelerator_is_asked_for_unless_wanted(spec: dict[str, Any], tmp_path: Path) -> None:

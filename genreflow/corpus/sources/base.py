@@ -28,6 +28,8 @@ class SourceItem:
     genre: str
     open: Callable[[], Path] = field(compare=False)
     """A local path to the file, fetched where it is not local; `Source.fetch` fetches many at once."""
+    state: str | None = field(default=None, compare=False)
+    """The file's `file_state` when it was listed; None where `open` gives what was listed or nothing."""
 
 
 class Source(Protocol):
@@ -100,6 +102,15 @@ def _clip_id(name: str, genre: str, extension: bool) -> str:
         stem = re.sub(r"\.\w{1,5}$", "", stem)
     stem = stem.replace("/", "_")
     return stem if stem.startswith(f"{genre}.") else f"{genre}.{stem}"
+
+
+def file_state(path: Path) -> str:
+    """Size and modification time of a file, or why it cannot be seen: another text when the file changes."""
+    try:
+        state = path.stat()
+    except OSError as error:  # a dangling link: ingest will quarantine it
+        return f"{error.errno}"
+    return f"{state.st_size} {state.st_mtime_ns}"
 
 
 def is_litter(name: str) -> bool:

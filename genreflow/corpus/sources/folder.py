@@ -10,6 +10,7 @@ from genreflow.corpus.sources.base import (
     SYNTHETIC_MARK,
     SourceItem,
     check_counts,
+    file_state,
     is_litter,
     listed,
     same_genre,
@@ -39,12 +40,16 @@ class FolderSource:
         self._files = sorted(
             (f"{name}/{path}", genre) for name, genre in self._folders for path in _files(self._root / name)
         )
+        self._states = {name: file_state(self._root / name) for name, _ in self._files}
         self._check(folder)
 
     def resolve(self) -> str:
         """sha256 over path, size and modification time of every file in a genre folder."""
         return text_digest(
-            [f"synthetic {self.synthetic}", *sorted(self._state(name) for name, _ in self._files)]
+            [
+                f"synthetic {self.synthetic}",
+                *sorted(f"{shown(name)} {state}" for name, state in self._states.items()),
+            ]
         )
 
     def fetch(self) -> None:
@@ -53,7 +58,7 @@ class FolderSource:
     def items(self) -> Iterator[SourceItem]:
         for name, genre in self._files:
             path = self._root / name
-            yield SourceItem(shown(name), genre, lambda path=path: path)  # type: ignore[misc]
+            yield SourceItem(shown(name), genre, lambda path=path: path, self._states[name])  # type: ignore[misc]
 
     def notes(self) -> list[str]:
         if not self._unknown:
@@ -62,13 +67,6 @@ class FolderSource:
             f"Left alone: {listed(self._unknown)} in {self._root.name}, "
             f"not among the genres {', '.join(self._genres)}."
         ]
-
-    def _state(self, name: str) -> str:
-        try:
-            state = (self._root / name).stat()
-        except OSError as error:  # a dangling link: ingest will quarantine it
-            return f"{shown(name)} {error.errno}"
-        return f"{shown(name)} {state.st_size} {state.st_mtime_ns}"
 
     def _check(self, folder: Path) -> None:
         counts = Counter(genre for _, genre in self._files)

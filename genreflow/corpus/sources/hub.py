@@ -132,12 +132,14 @@ def _write_rows(spec: str, files: list[Path], folder: Path) -> list[str]:
                     ):
                         content, name = (sound, "") if isinstance(sound, bytes) else _sound(sound)
                         row += 1
-                        if content is None or which is None:
+                        genre = _genre(names, which)
+                        if content is None or genre is None:
                             empty += 1
                             continue
-                        genre = names[which] if names is not None and isinstance(which, int) else str(which)
                         _write_row(folder, genre, name, row, content)
-        except pyarrow.ArrowInvalid as error:
+        except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's complaint, not pyarrow's
+                raise
             raise CorpusError(f"{spec}: {file.name} is not readable as parquet.") from error
     return [f"{empty} rows of {spec} have no audio or no label."] if empty else []
 
@@ -152,10 +154,18 @@ def _write_row(folder: Path, genre: str, name: str, row: int, content: bytes) ->
     target.write_bytes(content)
 
 
+def _genre(names: list[str] | None, label: Any) -> str | None:
+    """What a label means; None for a row without one (-1, in a column of numbers)."""
+    if names is None or not isinstance(label, int):
+        return None if label is None else str(label)
+    return names[label] if 0 <= label < len(names) else None
+
+
 def _sound(value: Any) -> tuple[bytes | None, str]:
     if not isinstance(value, dict):
         return None, ""
-    return value.get("bytes"), value.get("path") or ""
+    content, path = value.get("bytes"), value.get("path")
+    return content if isinstance(content, bytes) else None, path if isinstance(path, str) else ""
 
 
 def _columns(spec: str, schema: Any) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from genreflow.artifacts import text_digest
-from genreflow.corpus.sources.base import SourceItem, check_counts, listed, same_genre, shown
+from genreflow.corpus.sources.base import SourceItem, check_counts, file_state, listed, same_genre, shown
 from genreflow.errors import CorpusError, SettingsError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -53,6 +53,8 @@ class TableSource:
         for line, (name, text) in _rows(table, path, label):
             if not name.strip() or not text.strip():
                 raise CorpusError(f"{table}, {line}: the {path if text.strip() else label} is empty.")
+            if "\0" in name:
+                raise CorpusError(f"{table}, {line}: {shown(name)} cannot be the name of a file.")
             genre = next((genre for genre in genres if same_genre(text, genre)), None)
             if genre is None:
                 unknown[text.strip()] += 1
@@ -70,20 +72,21 @@ class TableSource:
             )
         counts = Counter(labels.values())
         check_counts({genre: counts[genre] for genre in genres}, str(table), "row")
+        common = _common(labels)
         self._files = sorted(
-            (_name(file, genre, _common(labels)), genre, file) for file, genre in labels.items()
+            (_name(file, genre, common), genre, file, file_state(file)) for file, genre in labels.items()
         )
 
     def resolve(self) -> str:
         """sha256 over label, path, size and modification time of every file that the table names."""
-        return text_digest(f"{genre} {name} {_state(file)}" for name, genre, file in self._files)
+        return text_digest(f"{genre} {name} {state}" for name, genre, _, state in self._files)
 
     def fetch(self) -> None:
         """Nothing: what a table names lies here."""
 
     def items(self) -> Iterator[SourceItem]:
-        for name, genre, file in self._files:
-            yield SourceItem(name, genre, lambda file=file: file)  # type: ignore[misc]
+        for name, genre, file, state in self._files:
+            yield SourceItem(name, genre, lambda file=file: file, state)  # type: ignore[misc]
 
     def notes(self) -> list[str]:
         notes = []
@@ -107,7 +110,13 @@ def _rows(table: Path, path: str, label: str) -> Iterator[tuple[str, tuple[str, 
     except FileNotFoundError:
         raise CorpusError(f"There is no table {table}.") from None
     except OSError as error:
-        raise CorpusError(f"{table} cannot be read: {error.strerror or error}.") from error
+        if error.errno is None:  # pyarrow's complaint, not the disk's
+            raise _damaged(table, error) from error
+        raise CorpusError(f"{table} cannot be read: {error.strerror}.") from error
+
+
+def _damaged(table: Path, error: Exception) -> CorpusError:
+    return CorpusError(f"{table} is not readable as parquet: {' '.join(str(error).split())}")
 
 
 def _csv_rows(table: Path, path: str, label: str) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -140,8 +149,8 @@ def _parquet_rows(table: Path, path: str, label: str) -> Iterator[tuple[str, tup
                 for name, text in zip(paths.to_pylist(), labels.to_pylist(), strict=True):
                     row += 1
                     yield f"row {row}", ("" if name is None else str(name), "" if text is None else str(text))
-    except pyarrow.ArrowInvalid as error:
-        raise CorpusError(f"{table} is not readable as parquet: {' '.join(str(error).split())}") from error
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise _damaged(table, error) from error
 
 
 def _check_columns(table: Path, there: list[str], path: str, label: str) -> None:
@@ -163,11 +172,3 @@ def _name(file: Path, genre: str, common: str) -> str:
     name = os.path.relpath(file, common) if common else str(file)
     first, slash, _ = name.partition("/")
     return shown(name) if slash and same_genre(first, genre) else f"{genre}/{shown(name)}"
-
-
-def _state(file: Path) -> str:
-    try:
-        state = file.stat()
-    except OSError as error:  # ingest will quarantine it
-        return f"{error.errno}"
-    return f"{state.st_size} {state.st_mtime_ns}"

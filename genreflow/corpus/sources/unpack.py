@@ -328,7 +328,7 @@ def _unpack_zip(archive: Path, writer: _Writer, tell: Callable[[int, int], None]
             name = member.filename.replace("\\", "/")  # some programs of Windows write it so
             writer.inside(name)
             mode = member.external_attr >> 16
-            if member.is_dir() or name.endswith("/"):
+            if not name or name.endswith("/"):
                 continue
             if stat.S_ISLNK(mode):
                 writer.leave_out(name, "links (links are not followed out of archives)")
