@@ -1,6 +1,6 @@
 """MLflow: runs joined or opened, versions of the classifier, the champion's alias."""
 
-from genreflow.registry.champions import record_decision, rollback, set_challenger, set_champion
+from genreflow.registry.champions import conclude, rollback, set_champion
 from genreflow.registry.registration import Registered, register
 from genreflow.registry.runs import Curves, close_run, log_curves, open_run
 from genreflow.registry.store import MODEL_NAME, check, patiently, ui_address, ui_command
@@ -24,14 +24,13 @@ __all__ = [
     "champion",
     "check",
     "close_run",
+    "conclude",
     "fetch",
     "log_curves",
     "open_run",
     "patiently",
-    "record_decision",
     "register",
     "rollback",
-    "set_challenger",
     "set_champion",
     "ui_address",
     "ui_command",
