@@ -52,6 +52,10 @@ class RegistryAwayError(RegistryError):
     """MLflow does not answer, or broke off: the same asked again later may go well."""
 
 
+class ChampionChangedError(RegistryError):
+    """Another version became champion while a candidate was compared with the one before."""
+
+
 class RequestError(GenreflowError):
     """A request that the service does not answer; `status` is the HTTP status it is refused with."""
 

@@ -25,6 +25,7 @@ from genreflow.artifacts import (
     text_digest,
 )
 from genreflow.errors import (
+    ChampionChangedError,
     GenreflowError,
     ModelError,
     RegistryAwayError,
@@ -45,6 +46,9 @@ NO_ROOM = re.compile(rf"(errno|os error) ({errno.ENOSPC}|{errno.EDQUOT}|{errno.E
 """What Python's, Arrow's and safetensors' errors say of a full disk, a quota and a limit to a file's size."""
 LONGEST_REASON = 300
 """Characters of an error's own text that are shown."""
+
+DECISIONS = 5
+"""How often the gate decides where another run changes the champion each time."""
 
 WHOLE_FILE_DIGEST_BYTES = 64 << 20
 """Files of a backbone up to this size are digested; of larger ones size and modification time stand in."""
@@ -280,7 +284,7 @@ def promote(
         chosen = GatePolicy.model_validate(dict(policy))
 
         def decide() -> tuple[Decision, tuple[str, ...], bool]:
-            decision = _promote(version, packaged, evaluation, corpus, chosen)
+            decision = _decide_until_it_holds(version, packaged, evaluation, corpus, chosen)
             now = registry.version(version)
             unbuilt = registry.CHAMPION in now.aliases and registry.BENTO_TAG not in now.tags
             return decision, now.aliases, decision.promote or unbuilt
@@ -302,6 +306,21 @@ def outlasting_mlflow(step: str, ask: Callable[[], T]) -> T:
         ) from error
 
 
+def _decide_until_it_holds(
+    version: str, packaged: Path, evaluation: Path, corpus: Path, policy: GatePolicy
+) -> Decision:
+    """Decide anew where the champion changes while the candidate is compared with it."""
+    for _ in range(DECISIONS):
+        try:
+            return _promote(version, packaged, evaluation, corpus, policy)
+        except ChampionChangedError as error:
+            changed = error
+            progress.report("promote", f"{changed} Deciding again.")
+    raise ChampionChangedError(
+        f"{changed} So it did {DECISIONS} times in a row: genreflow run with the same arguments tries again."
+    )
+
+
 def _promote(version: str, packaged: Path, evaluation: Path, corpus: Path, policy: GatePolicy) -> Decision:
     from genreflow import gate, registry
 
@@ -316,11 +335,7 @@ def _promote(version: str, packaged: Path, evaluation: Path, corpus: Path, polic
         decision = gate.decide(_clips(evaluation), None, candidate, None, policy)
     else:
         decision = _decide_against(champion, candidate, evaluation, corpus, policy)
-    registry.record_decision(version, decision, champion.version if champion else None)
-    if decision.promote:
-        registry.set_champion(version, decision.reason)
-    elif decision.verdict == "kept":
-        registry.set_challenger(version)
+    registry.conclude(version, decision, champion.version if champion else None)
     return decision
 
 

@@ -76,6 +76,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URI of an empty database of a PostgreSQL server."""
+    import servers
+
+    need(bool(servers.POSTGRESQL), "postgresql")
+    with servers.postgresql() as address:
+        yield address
+
+
 @pytest.fixture
 def aws(store: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of the S3 server, whose endpoint and keys are in the environment."""

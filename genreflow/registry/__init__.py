@@ -1,13 +1,6 @@
 """MLflow: runs joined or opened, versions of the classifier, the champion's alias."""
 
-from genreflow.registry.champions import (
-    BENTO_TAG,
-    record_bento,
-    record_decision,
-    rollback,
-    set_challenger,
-    set_champion,
-)
+from genreflow.registry.champions import BENTO_TAG, conclude, record_bento, rollback, set_champion
 from genreflow.registry.registration import Registered, register
 from genreflow.registry.runs import Curves, close_run, log_curves, open_run
 from genreflow.registry.store import MODEL_NAME, check, patiently, ui_address, ui_command
@@ -32,15 +25,14 @@ __all__ = [
     "champion",
     "check",
     "close_run",
+    "conclude",
     "fetch",
     "log_curves",
     "open_run",
     "patiently",
     "record_bento",
-    "record_decision",
     "register",
     "rollback",
-    "set_challenger",
     "set_champion",
     "ui_address",
     "ui_command",

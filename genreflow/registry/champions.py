@@ -3,9 +3,10 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from genreflow.errors import RegistryError
+from genreflow.errors import ChampionChangedError, RegistryError
 from genreflow.gate import Decision
 from genreflow.registry import card
+from genreflow.registry.lock import alone
 from genreflow.registry.store import MODEL_NAME, asking, connect
 from genreflow.registry.versions import (
     CHALLENGER,
@@ -28,19 +29,31 @@ BENTO_TAG = "bento"
 """The tag of a version with the bento that was last built of it."""
 
 
-def record_decision(version: str, decision: Decision, compared_with: str | None = None) -> None:
-    """Write on a version what the gate decided and why; an `identical` verdict changes nothing.
+def conclude(version: str, decision: Decision, compared_with: str | None) -> None:
+    """Write on a version what the gate decided and why, and do so: the alias moves last.
 
-    The alias is not touched: `set_champion` moves it last.
+    An `identical` verdict changes nothing.
 
     Args:
-        compared_with: the champion's version at the time.
+        compared_with: the champion that the decision was made against; None where there was none.
+
+    Raises:
+        ChampionChangedError: another is champion by now. Nothing was written: decide again.
+        RegistryError: there is no such version, or the store refuses.
     """
-    if decision.verdict == "identical":
-        return
     client = connect()
-    with asking("record the gate's decision"):
+    with asking("act on the gate's decision"), alone(client):
+        present = alias_targets(client).get(CHAMPION)
+        if present != compared_with:
+            raise ChampionChangedError(
+                f"The champion changed from {_named(compared_with)} to {_named(present)} while version "
+                f"{version} was compared with it."
+            )
+        if decision.verdict == "identical":
+            _note_displaced(client)
+            return
         entry = find(client, version)
+        number = str(entry.version)
         tags = {"decision": decision.verdict, "decision_reason": decision.reason}
         if compared_with is not None:
             tags["compared_with"] = compared_with
@@ -48,11 +61,15 @@ def record_decision(version: str, decision: Decision, compared_with: str | None 
         _note(client, entry, tags, f"{word} {_sentence(decision.reason)}")
         if entry.run_id:
             client.log_dict(entry.run_id, decision.model_dump(mode="json"), "gate.json")
+        if decision.promote:
+            _succeed(client, number, present)
+        elif number != present:
+            client.set_registered_model_alias(MODEL_NAME, CHALLENGER, number)
         refresh_overview(client)
 
 
 def set_champion(version: str, reason: str) -> Version:
-    """Make a version champion, by the gate's decision recorded before or by hand; the alias moves last.
+    """Make a version champion by hand; the alias moves last.
 
     Raises:
         RegistryError: there is no such version, no reason, or the store refuses.
@@ -60,18 +77,14 @@ def set_champion(version: str, reason: str) -> Version:
     if not reason.strip():
         raise RegistryError("A promotion needs a reason: it is kept with the version.")
     client = connect()
-    with asking("promote the version"):
+    with asking("promote the version"), alone(client):
         entry = find(client, version)
         number = str(entry.version)
         before = alias_targets(client).get(CHAMPION)
         if before != number:
-            if entry.tags.get("decision_reason") != reason:
-                tags = {"decision": "promoted by hand", "decision_reason": reason}
-                _note(client, entry, tags, f"**Promoted by hand.** {_sentence(reason)}")
-            earlier = [*_until(_history(client), before), before] if before is not None else []
-            _crown(client, number, [*earlier, number])
-            if before is not None:
-                _note_displaced(client, before, number)
+            tags = {"decision": "promoted by hand", "decision_reason": reason}
+            _note(client, entry, tags, f"**Promoted by hand.** {_sentence(reason)}")
+            _succeed(client, number, before)
             refresh_overview(client)
         return described(client, find(client, number), alias_targets(client))
 
@@ -83,16 +96,6 @@ def record_bento(version: str, tag: str) -> None:
         client.set_model_version_tag(MODEL_NAME, str(find(client, version).version), BENTO_TAG, tag)
 
 
-def set_challenger(version: str) -> None:
-    """Point the challenger's alias at a version; the champion is never its own challenger."""
-    client = connect()
-    with asking("name the challenger"):
-        number = str(find(client, version).version)
-        if alias_targets(client).get(CHAMPION) != number:
-            client.set_registered_model_alias(MODEL_NAME, CHALLENGER, number)
-            refresh_overview(client)
-
-
 def rollback(reason: str) -> Version:
     """Make the previous champion champion again.
 
@@ -102,7 +105,7 @@ def rollback(reason: str) -> Version:
     if not reason.strip():
         raise RegistryError("A rollback needs a reason: it is kept with the version.")
     client = connect()
-    with asking("roll back"):
+    with asking("roll back"), alone(client):
         current = alias_targets(client).get(CHAMPION)
         if current is None:
             raise RegistryError("There is no champion to roll back from.")
@@ -140,11 +143,21 @@ def _note(client: "MlflowClient", entry: "ModelVersion", tags: dict[str, str], t
     client.update_model_version(MODEL_NAME, number, card.with_decision(entry.description or "", text))
 
 
-def _note_displaced(client: "MlflowClient", before: str, after: str) -> None:
+def _succeed(client: "MlflowClient", number: str, before: str | None) -> None:
+    earlier = [*_until(_history(client), before), before] if before is not None else []
+    _crown(client, number, [*earlier, number])
+    _note_displaced(client)
+
+
+def _note_displaced(client: "MlflowClient") -> None:
+    """Write on the champion before this one that it is no longer, unless that was done."""
+    *_, before, after = ["", "", *_history(client)]
     there = {str(entry.version): entry for entry in entries(client)}
-    if before not in there:
+    if before not in there or after != alias_targets(client).get(CHAMPION):
         return
     entry = there[before]
+    if entry.tags.get("displaced_by") == after:
+        return
     then = f"**No longer.** Champion until {datetime.now(UTC):%Y-%m-%d}, when version {after} took its place."
     earlier = card.decision_of(entry.description or "")
     _note(client, entry, {"displaced_by": after}, f"{then}\n\nBefore: {earlier}")
@@ -166,9 +179,15 @@ def _until(history: list[str], number: str) -> list[str]:
 def _crown(client: "MlflowClient", number: str, history: list[str]) -> None:
     """Everything around a new champion, and its alias last."""
     client.set_registered_model_tag(MODEL_NAME, HISTORY_TAG, ", ".join(history[-HISTORY_LENGTH:]))
+    if "displaced_by" in find(client, number).tags:  # from an earlier reign
+        client.delete_model_version_tag(MODEL_NAME, number, "displaced_by")
     if alias_targets(client).get(CHALLENGER) == number:
         client.delete_registered_model_alias(MODEL_NAME, CHALLENGER)
     client.set_registered_model_alias(MODEL_NAME, CHAMPION, number)
+
+
+def _named(champion: str | None) -> str:
+    return "none" if champion is None else f"version {champion}"
 
 
 def _sentence(text: str) -> str:

@@ -17,6 +17,7 @@ from genreflow.errors import ModelError, RegistryError
 from genreflow.evaluation.document import EvaluationDocument
 from genreflow.registry import card
 from genreflow.registry.champions import refresh_overview
+from genreflow.registry.lock import alone
 from genreflow.registry.runs import (
     DIGEST_CHARACTERS,
     dataset_name,
@@ -83,7 +84,7 @@ def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str | None)
     with asking("look for the model"):
         found = _first_of(client, package.digest)
     if found is not None:
-        with asking("tell of the versions"):
+        with asking("tell of the versions"), alone(client):
             refresh_overview(client)
         return found
     wrong = next(problems(packaged, package), None)
@@ -101,30 +102,34 @@ def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str | None)
         as_default_store(),
     ):
         _log_metrics(client, run_id, model_id, scores, music)
+        document = file_digest(packaged / PackagedDocument.file_name)
         _ensure_registered_model(client)
-        created = client.create_model_version(
-            MODEL_NAME,
-            source=f"{LOGGED_MODEL}{model_id}",
-            run_id=run_id,
-            tags=card.tags(package, scores, music, file_digest(packaged / PackagedDocument.file_name)),
-            description=card.describe(package, scores, music, card.Trace(experiment, run_id)),
-            model_id=model_id,
-        )
-    with asking("look for the same model"):
-        registered = _first_of(client, package.digest, model_id)
-    if registered is None:
-        raise RegistryError(f"Version {created.version} was deleted by somebody while it was registered.")
-    with asking("tell of the versions"):
-        refresh_overview(client)
+        with alone(client):
+            registered = _first_of(client, package.digest, model_id)
+            if registered is None:
+                created = client.create_model_version(
+                    MODEL_NAME,
+                    source=f"{LOGGED_MODEL}{model_id}",
+                    run_id=run_id,
+                    tags=card.tags(package, scores, music, document),
+                    description=card.describe(package, scores, music, card.Trace(experiment, run_id)),
+                    model_id=model_id,
+                )
+                registered = _first_of(client, package.digest, model_id)
+            if registered is None:
+                raise RegistryError(
+                    f"Version {created.version} was deleted by somebody while it was registered."
+                )
+            refresh_overview(client)
     return registered
 
 
 def _first_of(client: "MlflowClient", digest: str, model_id: str | None = None) -> Registered | None:
     """The lowest version of that digest; what else this process made of it is deleted. None where none is.
 
-    MLflow knows no unique tags: whoever registers the same content at the same time finds the same lowest
-    version. And a request whose answer was lost did its work all the same, and is sent again by MLflow's
-    client: versions that stand on one logged model are one.
+    A request whose answer was lost did its work all the same, and is sent again by MLflow's client: versions
+    that stand on one logged model are one. And whoever registers the same content at the same time finds the
+    same lowest version, should a lock have been taken for left behind that was not.
 
     Args:
         model_id: the logged model that was just made for it; None where none was.

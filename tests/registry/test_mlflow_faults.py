@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +14,12 @@ from candidates import Candidate
 from corpora import tones, write_corpus
 from faults import Proxy, proxied
 from mlflow import MlflowClient
-from servers import free_port, served
+from servers import mlflow_server
 
 from genreflow import home, progress, registry, steps
 from genreflow import training as engine
 from genreflow.errors import RegistryAwayError
-from genreflow.registry import runs, store
+from genreflow.registry import lock, runs, store
 
 Make = Callable[..., Candidate]
 
@@ -31,13 +30,9 @@ pytestmark = [pytest.mark.xdist_group("mlflow-server"), pytest.mark.timeout(900)
 @pytest.fixture(scope="module")
 def server(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of an MLflow server that keeps artifacts itself, as on a cluster."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    folder = tmp_path_factory.mktemp("server")
     shutil.copy(migrated, folder / "mlflow.db")
-    argv = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    argv += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    argv += ["--artifacts-destination", str(folder / "artifacts")]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with served(argv, folder / "server.log", quiet, f"http://127.0.0.1:{port}/health"):
+    with mlflow_server(folder, f"sqlite:///{folder / 'mlflow.db'}") as port:
         yield port
 
 
@@ -202,6 +197,17 @@ def test_a_version_whose_creation_was_never_answered_is_one_version_with_its_fil
     same = [version for version in registry.versions() if version.digest == made.digest]
     assert [version.version for version in same] == [done.version]
     assert registry.fetch(done.version).name == made.digest
+
+
+def test_the_lock_of_the_registry_is_had_where_the_answer_to_its_creation_was_lost(
+    mlflow: Proxy, candidate: Make
+) -> None:
+    done = register(candidate(25))
+    mlflow.only, mlflow.resets, mlflow.reset_after = "registered-models/create", 1, 0
+    began = time.monotonic()
+    registry.set_champion(done.version, "by ear")
+    assert mlflow.resets == 0
+    assert time.monotonic() - began < lock.STALE_SECONDS
 
 
 def wait(until: Callable[[], bool]) -> None:

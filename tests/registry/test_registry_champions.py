@@ -1,18 +1,15 @@
 """The gate's decision on record, the aliases, and the way back."""
 
 from collections.abc import Callable
-from pathlib import Path
 
-import pandas as pd
 import pytest
-from candidates import Candidate, Populated
+from candidates import Candidate, Populated, write_predictions
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from genreflow import home, registry, steps
 from genreflow.errors import RegistryError
 from genreflow.gate import Decision
-from genreflow.genres import GENRES
 
 PROMOTED = Decision(promote=True, verdict="promoted", reason="promoted: it is better", numbers={"n": 290})
 KEPT = Decision(promote=False, verdict="kept", reason="kept version 2: it is not better", numbers={})
@@ -31,7 +28,6 @@ def test_a_promotion_is_written_down_before_the_alias_moves(
     populated: Populated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.set_champion("2", "the first")
-    registry.record_decision("3", PROMOTED, "2")
 
     def broken(*_: object, **__: object) -> None:
         raise MlflowException("the power failed")
@@ -39,11 +35,12 @@ def test_a_promotion_is_written_down_before_the_alias_moves(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "set_registered_model_alias", broken)
         with pytest.raises(RegistryError, match="the power failed"):
-            registry.set_champion("3", PROMOTED.reason)
+            registry.conclude("3", PROMOTED, "2")
     assert champion() == "2"
     assert registry.version("3").tags["decision"] == "promoted"
 
-    assert registry.set_champion("3", PROMOTED.reason).aliases == ("champion",)
+    registry.conclude("3", PROMOTED, "2")
+    assert registry.version("3").aliases == ("champion",)
     assert registry.version("3").tags | {"compared_with": "2"} == registry.version("3").tags
     assert "**Promoted by the gate.** Promoted: it is better." in description("3")
     assert "version 3 took its place" in description("2")
@@ -51,7 +48,7 @@ def test_a_promotion_is_written_down_before_the_alias_moves(
 
 
 def test_the_gates_numbers_lie_in_the_run(populated: Populated) -> None:
-    registry.record_decision("3", PROMOTED)
+    registry.conclude("3", PROMOTED, None)
     client = MlflowClient(home.tracking_uri())
     run_id = registry.version("3").run_id
     assert run_id
@@ -60,8 +57,7 @@ def test_the_gates_numbers_lie_in_the_run(populated: Populated) -> None:
 
 def test_a_version_that_is_kept_out_says_why_and_becomes_challenger(populated: Populated) -> None:
     registry.set_champion("2", "the first")
-    registry.record_decision("3", KEPT, "2")
-    registry.set_challenger("3")
+    registry.conclude("3", KEPT, "2")
     version = registry.version("challenger")
     assert (version.version, version.tags["decision"]) == ("3", "kept")
     assert version.tags["decision_reason"] == KEPT.reason
@@ -71,20 +67,21 @@ def test_a_version_that_is_kept_out_says_why_and_becomes_challenger(populated: P
 
 
 def test_a_promoted_challenger_is_challenger_no_more(populated: Populated) -> None:
-    registry.set_challenger("3")
+    registry.conclude("3", KEPT, None)
+    assert registry.version("3").aliases == ("challenger",)
     assert registry.set_champion("3", "by ear").aliases == ("champion",)
 
 
 def test_the_champion_is_never_its_own_challenger(populated: Populated) -> None:
     registry.set_champion("3", "by ear")
-    registry.set_challenger("3")
+    registry.conclude("3", KEPT, "3")
     assert registry.version("3").aliases == ("champion",)
 
 
 def test_an_identical_verdict_changes_nothing(populated: Populated) -> None:
-    registry.record_decision("3", PROMOTED)
+    registry.conclude("3", PROMOTED, None)
     identical = Decision(promote=False, verdict="identical", reason="nothing new", numbers={})
-    registry.record_decision("3", identical)
+    registry.conclude("3", identical, "3")
     assert registry.version("3").tags["decision"] == "promoted"
 
 
@@ -232,21 +229,3 @@ def test_a_bento_is_to_be_built_of_what_is_promoted_and_of_a_champion_that_has_n
     registry.record_bento("3", "genreflow:v3-0-0")
     assert registry.version("3").tags["bento"] == "genreflow:v3-0-0"
     assert promote() == ("identical", False)
-
-
-def write_predictions(evaluation: Path) -> None:
-    """Forty clips, all answered rightly."""
-    rows = [
-        {
-            "level": "clip",
-            "clip_id": f"clip {number}",
-            "sha256": f"test {number}",
-            "duplicate_cluster": f"test {number}",
-            "near_duplicate_cluster": f"test {number}",
-            "seen": False,
-            "genre": GENRES[number % 10],
-            "predicted": GENRES[number % 10],
-        }
-        for number in range(40)
-    ]
-    pd.DataFrame(rows).to_parquet(evaluation / "predictions.parquet", index=False)

@@ -25,8 +25,7 @@ def test_a_newcomer_sees_what_each_version_is_how_good_and_why_champion(
     expect.set_options(timeout=PATIENCE_MS)
     registry.set_champion("1", "there was none")
     registry.set_champion("2", "real music beats synthetic")
-    registry.record_decision("3", KEPT, "2")
-    registry.set_challenger("3")
+    registry.conclude("3", KEPT, "2")
     port = free_port()
     argv, environment = registry.ui_command(port)
     address = f"http://127.0.0.1:{port}"

@@ -1,0 +1,109 @@
+"""One at a time: a lock that lies in the MLflow store itself, wherever that is."""
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from genreflow.registry.store import MODEL_NAME
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LOCK_NAME = f"{MODEL_NAME}.lock"
+HOLDER_TAG = "held_by"
+STALE_SECONDS = 60.0
+"""What takes a second or two was given up by who holds the lock for longer: a process that was killed."""
+SECONDS_BETWEEN_LOOKS = (0.1, 0.4)
+TAKEN = ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
+"""What MLflow answers to who comes second; the latter where the first left before MLflow looked again."""
+
+log = logging.getLogger("genreflow")
+
+
+@contextmanager
+def alone(client: "MlflowClient") -> Iterator[None]:
+    """Nobody else who asks for this lock changes the registry before the end of the block.
+
+    MLflow has neither transactions nor a compare-and-set. But of all who create a registered model of the
+    same name just one succeeds, in every store: whoever creates `LOCK_NAME` has the lock, and deletes it in
+    the end. One that a killed process left behind is removed by the next who waited `STALE_SECONDS` for it;
+    no clock is compared with another.
+    """
+    me = f"{socket.gethostname()} {os.getpid()} {threading.get_ident()}"
+    _take(client, me)
+    try:
+        yield
+    finally:
+        _leave(client, me)
+
+
+def _take(client: "MlflowClient", me: str) -> None:
+    seen, since = None, time.monotonic()
+    while not _created(client, me):
+        held = _held(client)
+        if held is not None and held[0] == me:
+            return  # by a request whose answer was lost, or before MLflow went away
+        if held != seen:
+            seen, since = held, time.monotonic()
+            log.info("The registry is being changed by %s: waiting.", held and held[0])
+        elif held is not None and time.monotonic() - since > STALE_SECONDS:
+            log.warning("%s has changed the registry for a minute and is taken for dead.", held[0])
+            _delete(client)
+        else:
+            time.sleep(random.uniform(*SECONDS_BETWEEN_LOOKS))
+
+
+def _created(client: "MlflowClient", me: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    why = "Held for a second while a version is registered or promoted; it may be deleted where it stays."
+    try:
+        client.create_registered_model(LOCK_NAME, tags={HOLDER_TAG: me}, description=why)
+    except MlflowException as error:
+        if error.error_code not in TAKEN:
+            raise
+        return False
+    return True
+
+
+def _held(client: "MlflowClient") -> tuple[str, int] | None:
+    """By whom, and the store's time of it; None where it was left meanwhile."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_registered_model(LOCK_NAME)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return found.tags.get(HOLDER_TAG, "somebody"), found.creation_timestamp
+
+
+def _leave(client: "MlflowClient", me: str) -> None:
+    """What was done under the lock is done: that the lock stays is no reason to fail."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        held = _held(client)
+        if held is not None and held[0] == me:
+            _delete(client)
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
+        log.warning("The lock %s stays for %g seconds: %s", LOCK_NAME, STALE_SECONDS, error)
+
+
+def _delete(client: "MlflowClient") -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.delete_registered_model(LOCK_NAME)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
