@@ -36,7 +36,7 @@ mine, others, *folders = map(Path, sys.argv[1:])
 mine.touch()
 while len(list(others.iterdir())) < RUNS: time.sleep(0.005)
 done = steps.register(*folders, "")
-decision, aliases = steps.promote(done.version, *folders, {})
+decision, aliases, _ = steps.promote(done.version, *folders, {})
 print(json.dumps([done.version, done.created, decision.verdict, aliases]))
 """
 KILLED_WITH_THE_LOCK = """
@@ -102,7 +102,7 @@ def client() -> MlflowClient:
     return MlflowClient(home.tracking_uri(), home.tracking_uri())
 
 
-def promote(made: Candidate, version: str) -> tuple[gate.Decision, tuple[str, ...]]:
+def promote(made: Candidate, version: str) -> tuple[gate.Decision, tuple[str, ...], bool]:
     return steps.promote(version, made.packaged, made.evaluation, made.corpus, {})
 
 
@@ -137,7 +137,7 @@ def test_a_champion_of_meanwhile_is_not_displaced_by_who_was_compared_with_the_o
 ) -> None:
     other: list[gate.Decision] = []
     meanwhile(monkeypatch, lambda: other.append(promote(candidates[1], "2")[0]))
-    decision, aliases = promote(candidates[2], "3")
+    decision, aliases, _ = promote(candidates[2], "3")
     assert other[0].promote
     assert champion() == "2"
     assert (decision.verdict, aliases) == ("kept", ("challenger",))
@@ -168,7 +168,7 @@ def test_who_was_kept_out_by_a_champion_that_a_person_takes_back_meanwhile_is_ju
         return not_comparable(*arguments)
 
     monkeypatch.setattr(gate, "not_comparable", disturbed)
-    decision, aliases = promote(candidates[2], "3")
+    decision, aliases, _ = promote(candidates[2], "3")
     assert (decision.verdict, aliases) == ("promoted", ("champion",))
     assert registry.version("3").tags["compared_with"] == "1"
     assert history() == "1, 3"
