@@ -71,7 +71,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
             new(dsl.ClassificationMetrics, "confusion"),
             new(dsl.HTML, "report"),
         )
-        package.python_func(made["model"], made["corpus"], new(dsl.Model, "packaged"))
+        package.python_func(made["model"], made["corpus"], "{}", new(dsl.Model, "packaged"))
         lineage = (made["packaged"], made["evaluation"], made["corpus"])
         version, created = register.python_func(*lineage, run_id)
         policy = json.dumps({"min_clips": 1, "min_accuracy": 0.0, "confidence": 0.51})
