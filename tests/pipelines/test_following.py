@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from clocks import clock
 from kfp import dsl
 from kfp.local.cache import LocalCache
 from sounds import tone, write
@@ -79,6 +82,15 @@ def test_what_went_wrong_unexpectedly_is_said_to_be_so(follower: Follower, tmp_p
 def test_a_step_that_was_killed_is_named(follower: Follower, tmp_path: Path) -> None:
     progress.report("fine_tune", "started", event="started")
     assert "Step fine_tune ended without a word" in str(follower.failure(tmp_path / "log"))
+
+
+@pytest.mark.parametrize("offset", ["-1d", "+1d"])
+def test_a_step_takes_no_longer_and_no_less_where_the_clock_is_set(offset: str, follower: Follower) -> None:
+    code = "from genreflow import steps\nwith steps.told('resolve'): pass"
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], env=os.environ | clock(offset), check=True)
+    follower.look()
+    assert 0 < follower.steps[0].seconds <= time.monotonic() - began + 1
 
 
 def test_half_a_line_waits_for_its_other_half(follower: Follower) -> None:
