@@ -4,6 +4,7 @@ The endpoint and the credentials are boto3's: `AWS_ENDPOINT_URL`, `AWS_ACCESS_KE
 """
 
 import os
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -103,6 +104,12 @@ def told(error: Exception, address: str, endpoint: str, what: str) -> tuple[str,
     status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
     if said == "NoSuchBucket":
         return f"There is no bucket {parts(address)[0]} at {endpoint}.", ""
+    if said == "RequestTimeTooSkewed":
+        now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        return (
+            f"{where} cannot be {what}: the clock here ({now}) and the store's differ by too much ({said}).",
+            "Set it right, and run again.",
+        )
     if status in (401, 403):
         return f"{where} cannot be {what}: the credentials are refused ({said}).", ""
     if said in ("SlowDown", "Throttling", "RequestLimitExceeded", "503") or status in (429, 503):

@@ -24,7 +24,7 @@ from genreflow.artifacts import (
     file_digest,
 )
 from genreflow.corpus.store import Corpus
-from genreflow.errors import CorpusError, ModelError
+from genreflow.errors import CorpusError, GenreflowError, ModelError
 from genreflow.features import hear
 from genreflow.runtime import PARITY, Classifier, Precision
 
@@ -169,6 +169,7 @@ def export_openvino(model: Path, document: ModelDocument, inputs: NDArray[np.flo
 
     Raises:
         ModelError: the module cannot be converted.
+        GenreflowError: it cannot be written.
     """
     import torch
 
@@ -192,7 +193,12 @@ def export_openvino(model: Path, document: ModelDocument, inputs: NDArray[np.flo
     converted.inputs[0].get_tensor().set_names({"inputs"})
     converted.outputs[0].get_tensor().set_names({"logits"})
     path.parent.mkdir(parents=True, exist_ok=True)
-    openvino.save_model(converted, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(converted, path, compress_to_fp16=False)
+    except RuntimeError as error:  # it does not tell why
+        raise GenreflowError(
+            f"OpenVINO could not write {path} ({_first_line(error)}): make room there, and run again."
+        ) from error
 
 
 def quantize(ir: Path, inputs: NDArray[np.float32], path: Path) -> None:

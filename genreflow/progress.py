@@ -26,7 +26,9 @@ def report(step: str, message: str, done: int | None = None, total: int | None =
     log.info("%s: %s", step, message)
     path = os.environ.get(PROGRESS_VARIABLE)
     if path:
-        event = {"time": time.time(), "step": step, "message": message, "done": done, "total": total, **facts}
+        # all processes of a machine share the clock that is never set
+        times = {"time": time.time(), "clock": time.monotonic()}
+        event = {**times, "step": step, "message": message, "done": done, "total": total, **facts}
         with Path(path).open("a") as file:
             file.write(json.dumps(event) + "\n")
 

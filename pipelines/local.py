@@ -72,7 +72,7 @@ class StepState:
     done: int | None = None
     total: int | None = None
     seconds: float = 0.0
-    """Wall-clock seconds from the end of the step before; 0 where cached."""
+    """From the end of the step before; 0 where cached."""
     expected: bool = False
     """Whether a failure was told as a sentence by genreflow itself."""
     result: str | None = None
@@ -152,7 +152,7 @@ class Follower:
     def __post_init__(self) -> None:
         self._offset = 0
         self._looking = threading.Lock()  # its own thread and the pipeline's end both look
-        self._last_end = time.time()
+        self._last_end = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
 
@@ -204,8 +204,8 @@ class Follower:
                     earlier.status = "cached"
             step.status, step.message, step.done, step.total = "running", "", None, None
         elif kind == "finished":
-            step.status, step.seconds = "done", event["time"] - self._last_end
-            self._last_end = event["time"]
+            step.status, step.seconds = "done", event["clock"] - self._last_end
+            self._last_end = event["clock"]
         elif kind in ("failed", "interrupted"):
             step.status, step.message = "failed", event["message"]
             step.expected = bool(event.get("expected"))

@@ -28,9 +28,15 @@ MARK = "GENREFLOW_TEST_SERVER"
 
 
 @contextmanager
-def served(argv: list[str], log: Path, environment: dict[str, str], address: str) -> Iterator[None]:
+def served(
+    argv: list[str],
+    log: Path,
+    environment: dict[str, str],
+    address: str,
+    end: signal.Signals = signal.SIGTERM,
+) -> Iterator[None]:
     """A server process, from when it answers at `address` until the end of the block."""
-    with running(argv, log, environment) as process:
+    with running(argv, log, environment, end) as process:
         deadline = time.monotonic() + START_SECONDS
         while True:
             assert process.poll() is None, log.read_text()
@@ -131,7 +137,8 @@ def object_store(folder: Path) -> Iterator[int]:
     command += ["-s3.port.lance=0", "-volume.max=1000", "-master.volumeSizeLimitMB=64"]
     command += [f"-{name}={port}" for name, port in ports.items()]
     address = f"http://127.0.0.1:{ports['s3.port']}/healthz"
-    with served(command, folder / "weed.log", {}, address):
+    # on SIGTERM it waits for itself
+    with served(command, folder / "weed.log", {}, address, signal.SIGKILL):
         yield ports["s3.port"]
 
 

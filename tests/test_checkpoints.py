@@ -1,6 +1,7 @@
 """Checkpoints: in an object store, damaged, on a full disk; training ends where an undisturbed one does."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -182,24 +183,55 @@ def test_for_an_altered_and_a_missing_object_the_checkpoint_before_is_taken(
     same(tmp_path / "m", undisturbed)
 
 
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ({"busy": 1000}, "asks to slow down"),
+        ({"down": True}, "does not answer"),
+        ({"resets": 1000, "reset_after": 0}, "does not answer"),
+    ],
+)
 def test_training_goes_on_while_the_object_store_is_down_and_tries_the_next_checkpoint(
-    source: Path, undisturbed: Path, address: str, aws: Any, proxy: Proxy, tmp_path: Path
+    fault: dict[str, Any],
+    sentence: str,
+    source: Path,
+    undisturbed: Path,
+    address: str,
+    aws: Any,
+    proxy: Proxy,
+    tmp_path: Path,
 ) -> None:
     stored: list[bool] = []
 
     def on_log(_: int, metrics: dict[str, float]) -> None:
         if "eval_loss" in metrics:
             stored.append(any(key.endswith("last.json") for key in keys(aws, address)))
-            proxy.busy = 1000 if round(metrics["epoch"]) <= 2 else 0
+            for name, value in fault.items():
+                setattr(proxy, name, value if round(metrics["epoch"]) <= 2 else 0)
 
     settings = {**SETTINGS, "probe_epochs": 0, "checkpoint_uri": address}
     document = fine_tune(source, tmp_path / "m", settings, on_log=on_log)
     first, second = document.training["notes"]
     assert first.startswith("tune/checkpoint-3 is not stored: ")
-    assert "asks to slow down" in first
+    assert sentence in first
     assert second.startswith("tune/checkpoint-6 is not stored: ")
     assert stored == [False, False, False, True, True]
     assert document.training["epochs_run"] == 5
+
+
+def test_an_object_store_that_refuses_from_the_middle_of_training_on_costs_no_model(
+    source: Path, undisturbed: Path, address: str, aws: Any, proxy: Proxy, tmp_path: Path
+) -> None:
+    def on_log(_: int, metrics: dict[str, float]) -> None:
+        proxy.down = proxy.down or round(metrics.get("epoch", 0)) >= 3
+
+    document = fine_tune(source, tmp_path / "m", {**SETTINGS, "checkpoint_uri": address}, on_log=on_log)
+    notes = document.training["notes"]
+    assert [note.rpartition(": s3://")[0] for note in notes] == [
+        f"tune/checkpoint-{step} is not stored" for step in (9, 12, 15)
+    ] + [f"Checkpoints stay in {address}, where they are no longer needed"]
+    same(tmp_path / "m", undisturbed)
+    assert keys(aws, address)  # what was there could not be deleted, and a later run may take it
 
 
 def test_what_is_damaged_in_the_store_is_stored_again(address: str, aws: Any, tmp_path: Path) -> None:
@@ -287,6 +319,25 @@ def test_the_command_line_refuses_a_missing_bucket_before_the_pipeline_starts(
     assert refused("s3://no-such-bucket/runs").startswith("genreflow: There is no bucket no-such-bucket at ")
     assert "training.checkpoint_uri" in refused("ftp://somewhere")
     assert not (tmp_path / "home" / "pipelines").exists()
+
+
+def test_a_clock_that_is_set_back_costs_no_checkpoint(
+    source: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    def on_log(_: int, metrics: dict[str, float]) -> None:
+        if "eval_loss" in metrics and round(metrics["epoch"]) == 3:
+            for path in (file for folder in newest() for file in (folder, *folder.iterdir())):
+                os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 3600))
+        if "eval_loss" in metrics and round(metrics["epoch"]) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(source, tmp_path / "never", SETTINGS, on_log=on_log)
+    assert [path.name for path in newest()] == ["checkpoint-12", "checkpoint-9"]
+    resumed = fine_tune(source, tmp_path / "m", SETTINGS)
+    assert resumed.training["resumed_from_step"] == 3 + 12
+    assert resumed.training["notes"] == []
+    same(tmp_path / "m", undisturbed)
 
 
 def test_a_checkpoint_that_has_no_room_costs_no_model(

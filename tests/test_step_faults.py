@@ -4,18 +4,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from disks import little_room
 from sounds import genre_folder
 from test_training import FAST, features
 
-from genreflow import steps, training
-from genreflow.artifacts import CorpusDocument, FeaturesDocument, ModelDocument
+from genreflow import packaging, steps, training
+from genreflow.artifacts import CorpusDocument, FeaturesDocument, ModelDocument, PackagedDocument, broken_seal
 from genreflow.errors import GenreflowError
+from genreflow.evaluation.document import EvaluationDocument
 from genreflow.progress import PROGRESS_VARIABLE
 
-DOCUMENTS = (CorpusDocument, FeaturesDocument, ModelDocument)
+DOCUMENTS = (CorpusDocument, FeaturesDocument, ModelDocument, EvaluationDocument, PackagedDocument)
 CORPUS = {"genres": ["jazz", "rock"]}
 KILLED_BEFORE_THE_END = """
 import os, signal, sys
@@ -64,7 +66,15 @@ def test_a_killed_ingest_or_extraction_leaves_nothing_that_is_taken_for_whole(
     assert again.fingerprint == whole.fingerprint
 
 
-@pytest.mark.parametrize("step", ["ingest", "extract_features", "fine_tune"])
+def trained(music: str, folder: Path) -> tuple[Path, Path]:
+    """A corpus, and a model of it."""
+    ingest(music, folder / "corpus")
+    steps.extract_features(folder / "corpus", "mfcc_cnn", {}, folder / "features", device="cpu")
+    training.fine_tune(folder / "features", folder / "model", {**FAST, "epochs": 1})
+    return folder / "corpus", folder / "model"
+
+
+@pytest.mark.parametrize("step", ["ingest", "extract_features", "fine_tune", "evaluate", "package"])
 def test_where_there_is_no_room_a_sentence_says_it_and_the_next_run_goes_well(
     step: str, music: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,12 +85,18 @@ def test_where_there_is_no_room_a_sentence_says_it_and_the_next_run_goes_well(
         ingest(music, source)
     if step == "fine_tune":
         features(source)
+    if step in ("evaluate", "package"):
+        corpus, model = trained(music, source)
 
     def run() -> None:
         if step == "ingest":
             ingest(music, out)
         elif step == "extract_features":
             steps.extract_features(source, "mfcc_cnn", {}, out, device="cpu")
+        elif step == "evaluate":
+            steps.evaluate(corpus, model, out)
+        elif step == "package":
+            steps.package(model, corpus, out)
         else:
             with steps.told(step):  # not the whole step: its MLflow store is larger than the room
                 training.fine_tune(source, out, {**FAST, "epochs": 1})
@@ -89,5 +105,25 @@ def test_where_there_is_no_room_a_sentence_says_it_and_the_next_run_goes_well(
         run()
     assert "There is no room left" in events.read_text()
     assert not any((out / document.file_name).exists() for document in DOCUMENTS)
+    assert broken_seal(out)
     run()
     assert any((out / document.file_name).exists() for document in DOCUMENTS)
+
+
+def test_where_there_is_no_room_for_openvino_the_model_is_not_served_without_it(
+    music: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, model = trained(music, tmp_path)
+    export, out = packaging.export_openvino, tmp_path / "packaged"
+
+    def cramped(*arguments: Any) -> None:
+        with little_room(1000):
+            export(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packaging, "export_openvino", cramped)
+        with pytest.raises(GenreflowError, match=r"OpenVINO could not write .*model.xml .*make room"):
+            steps.package(model, corpus, out)
+    assert not (out / PackagedDocument.file_name).exists()
+    done = steps.package(model, corpus, out)
+    assert all(runtime.usable for runtime in done.runtimes if runtime.precision == "f32")

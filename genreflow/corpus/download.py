@@ -209,12 +209,14 @@ def _check_status(answer: httpx.Response) -> None:
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
-    """Seconds, from either form of the header."""
+    """Seconds, from either form of the header; a date is taken by the server's own clock."""
     value = answer.headers.get("Retry-After", "")
     if value.isdigit():
         return float(value)
     with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        now = answer.headers.get("Date") or email.utils.formatdate()
+        until = email.utils.parsedate_to_datetime(value) - email.utils.parsedate_to_datetime(now)
+        return max(0.0, until.total_seconds())
     return None
 
 

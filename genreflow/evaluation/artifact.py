@@ -54,7 +54,6 @@ def evaluate_classifier(
     document = judge(predictions, classifier.document, corpus.document, digest, seconds)
     out.mkdir(parents=True, exist_ok=True)
     predictions.to_parquet(out / PREDICTIONS, index=False)
-    document.write(out)
     report("evaluate", "listening closely to the worst clips")
     worst = listen_to_worst(classifier, corpus, predictions)
     report("evaluate", "looking at the corpus")
@@ -62,6 +61,7 @@ def evaluate_classifier(
     report("evaluate", "writing the report")
     _write_plots(document, explored, out / PLOTS)
     write_report(document, classifier.document, corpus.document, explored, worst, out / REPORT)
+    document.write(out)
     return document
 
 

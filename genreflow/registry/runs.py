@@ -90,7 +90,7 @@ def close_run(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FI
     try:
         client = connect()
         with asking("close the run"):
-            client.set_terminated(run_id, status)
+            _end(client, client.get_run(run_id), status)
     except RegistryError as error:
         log.warning("Run %s stays open: %s", run_id, error)
 
@@ -233,7 +233,13 @@ def finish_run(client: "MlflowClient", run_id: str) -> None:
             client.log_batch(run_id, metrics=points[start : start + BATCH_METRICS])
         path.unlink()
     if run.info.status == "RUNNING" and run_id != os.environ.get("MLFLOW_RUN_ID"):
-        client.set_terminated(run_id, "FINISHED")
+        _end(client, run, "FINISHED")
+
+
+def _end(client: "MlflowClient", run: "Run", status: str) -> None:
+    """End a run no earlier than it began, though the clock was set back meanwhile."""
+    now = int(time.time() * 1000)
+    client.set_terminated(run.info.run_id, status, max(now, run.info.start_time))
 
 
 def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

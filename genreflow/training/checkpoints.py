@@ -107,6 +107,13 @@ def last_whole(run: Path, phase: str, mirror: Mirror | None) -> tuple[Path | Non
     return None, problems
 
 
+def forget_all_but(kept: int, phase: Path) -> None:
+    """Remove the older checkpoints of a phase; which are older, their steps say."""
+    found = sorted(phase.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in found[:-kept]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def empty(folder: Path) -> None:
     """Forget an earlier run of the same inputs; the lock stays."""
     for path in folder.iterdir():

@@ -355,6 +355,7 @@ class Run:
                 f"{checkpoint} could not be written ({problems[0]}): training goes on; the next one is tried."
             )
             return
+        checkpoints.forget_all_but(KEPT, checkpoint.parent)
         self.mirror_one(checkpoint)
 
     def mirror_one(self, checkpoint: Path) -> None:
@@ -444,8 +445,8 @@ class Run:
             eval_strategy="epoch" if evaluated else "no",
             # `Course` says when
             save_strategy="no",
-            # the last, and the one before in case that is damaged
-            save_total_limit=KEPT,
+            # `Run.kept` deletes old ones: Trainer goes by the time of files, and the clock may be set back
+            save_total_limit=None,
             logging_steps=max(1, steps // CURVE_POINTS),
             logging_first_step=True,
             logging_nan_inf_filter=False,

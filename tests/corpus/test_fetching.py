@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import os
 import shutil
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -11,6 +13,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from clocks import clock
 from faults import Web, serving
 from servers import free_port
 from sounds import genre_folder
@@ -159,6 +162,20 @@ def test_a_busy_server_is_waited_for_as_long_as_it_says(
     download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
     assert waited[0] == 7
     assert 25 < waited[1] <= 30
+
+
+def test_how_long_a_busy_server_is_waited_for_does_not_depend_on_this_machines_clock(
+    web: Web, tmp_path: Path
+) -> None:
+    soon = formatdate(downloading.time.time() + 2, usegmt=True)
+    web.faults.append(("status", 503, {"Retry-After": soon}))
+    code = "import sys; from pathlib import Path; from genreflow.corpus import download\n"
+    code += "download.time.sleep = print\n"  # libfaketime cannot do it
+    code += "download.download([sys.argv[1]], Path(sys.argv[2]), sys.argv[3])"
+    command = [sys.executable, "-c", code, f"{web.url}/a.tar", str(tmp_path / "a.tar"), MD5]
+    wrong = os.environ | clock("-1d")
+    done = subprocess.run(command, env=wrong, capture_output=True, text=True, check=True)
+    assert 0 <= float(done.stdout) <= 2
 
 
 def test_a_server_that_stays_busy_is_given_up(web: Web, tmp_path: Path) -> None:

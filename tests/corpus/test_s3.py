@@ -1,6 +1,8 @@
 """Buckets as sources, on a real S3 server, behind a proxy that injects faults."""
 
+import os
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clocks import clock
 from faults import Proxy, proxied
 from servers import free_port
 from sounds import genre_folder
@@ -176,6 +179,21 @@ def test_a_killed_fetch_is_gone_on_from(aws: Any, bucket: str, proxy: Proxy) -> 
     assert contents(f"s3://{bucket}") == small()
     (asked,) = [head for head in proxy.requests if ".wav" in head.splitlines()[0]]
     assert "range: bytes=700-" in asked.lower()
+
+
+@pytest.mark.parametrize("offset", ["-1h", "+1d"])
+def test_a_clock_that_is_set_wrong_is_told_as_such(offset: str, aws: Any, bucket: str) -> None:
+    fill(aws, bucket, small())
+    code = "import sys; from genreflow import steps; steps.resolve(sys.argv[1], {}, {})"
+    command = [sys.executable, "-c", code, f"s3://{bucket}"]
+    done = subprocess.run(
+        command, env=os.environ | clock(offset), capture_output=True, text=True, check=False
+    )
+    sentence = done.stderr.strip().splitlines()[-1]
+    assert "the clock here (" in sentence
+    assert sentence.endswith(
+        "and the store's differ by too much (RequestTimeTooSkewed). Set it right, and run again."
+    )
 
 
 def test_connections_that_are_reset_are_gone_on_from(aws: Any, bucket: str, proxy: Proxy) -> None:

@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from clocks import clock
 from kfp import dsl
 from kfp.local.cache import LocalCache
 from sounds import tone, write
@@ -102,6 +105,15 @@ def test_how_far_a_step_came_before_it_was_killed_is_said(follower: Follower, tm
     progress.report("ingest", "clips decoded", done=37, total=100)
     sentence = str(follower.failure(tmp_path / "log"))
     assert "Step ingest ended without a word after 37 of 100 clips decoded: killed" in sentence
+
+
+@pytest.mark.parametrize("offset", ["-1d", "+1d"])
+def test_a_step_takes_no_longer_and_no_less_where_the_clock_is_set(offset: str, follower: Follower) -> None:
+    code = "from genreflow import steps\nwith steps.told('resolve'): pass"
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], env=os.environ | clock(offset), check=True)
+    follower.look()
+    assert 0 < follower.steps[0].seconds <= time.monotonic() - began + 1
 
 
 def test_half_a_line_waits_for_its_other_half(follower: Follower) -> None:

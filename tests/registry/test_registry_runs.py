@@ -188,3 +188,12 @@ def test_values_that_are_not_numbers_do_not_stop_the_curves() -> None:
         curves(1, {"loss": float("nan"), "grad norm (max)": float("inf"), "ok": 1.0})
     assert curves.lost == 0
     assert client().get_run(run_id).data.metrics["ok"] == 1.0
+
+
+def test_a_run_ends_no_earlier_than_it_began_though_the_clock_was_set_back() -> None:
+    registry.versions()  # makes the store
+    began = int(time.time() * 1000) + 3_600_000
+    run_id = client().create_run("0", start_time=began).info.run_id
+    registry.close_run(run_id)
+    run = client().get_run(run_id)
+    assert (run.info.status, run.info.end_time) == ("FINISHED", began)
