@@ -18,7 +18,9 @@ START_SECONDS = 240
 
 
 @contextmanager
-def served(argv: list[str], log: Path, environment: dict[str, str], address: str) -> Iterator[None]:
+def served(
+    argv: list[str], log: Path, environment: dict[str, str], address: str, seconds_to_stop: float = 20
+) -> Iterator[None]:
     """A server process, from when it answers at `address` until the end of the block."""
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -43,9 +45,10 @@ def served(argv: list[str], log: Path, environment: dict[str, str], address: str
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=seconds_to_stop)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def free_port() -> int:
@@ -76,5 +79,6 @@ def object_store(folder: Path) -> Iterator[int]:
     command += ["-s3.port.lance=0", "-volume.max=1000", "-master.volumeSizeLimitMB=64"]
     command += [f"-{name}={port}" for name, port in ports.items()]
     address = f"http://127.0.0.1:{ports['s3.port']}/healthz"
-    with served(command, folder / "weed.log", {}, address):
+    # it takes half a minute to say farewell, and what it holds is of no worth by then
+    with served(command, folder / "weed.log", {}, address, seconds_to_stop=0):
         yield ports["s3.port"]

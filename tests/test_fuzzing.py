@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from sounds import AV_CODECS, tone, write, write_silent_film
 
-SECONDS = int(os.environ.get("GENREFLOW_FUZZ_SECONDS", "15"))
+SECONDS = int(os.environ.get("GENREFLOW_FUZZ_SECONDS", "20"))
 """Of search, a target; `make bench` searches for longer."""
 INPUT_SECONDS = 20
 """An input that takes longer is a finding."""
