@@ -4,9 +4,12 @@ A step runs in a process of its own (a pod, a container, a local subprocess). Wh
 a file, events are appended to it as JSON lines, which the command line renders; they go to the log, too.
 """
 
+import contextlib
+import glob
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -39,6 +42,27 @@ def track(step: str, items: Iterable[T], total: int, message: str) -> Iterator[T
     for done, item in enumerate(items, start=1):
         yield item
         reporter(done, total)
+
+
+@contextlib.contextmanager
+def in_hand(name: str) -> Iterator[None]:
+    """Keep `name` written down until the end of the block: what a process had in hand when it crashed."""
+    path = os.environ.get(PROGRESS_VARIABLE)
+    if not path:
+        yield
+        return
+    note = Path(f"{path}.hand-{threading.get_native_id()}")
+    note.write_text(name)
+    try:
+        yield
+    finally:
+        note.unlink()
+
+
+def left_in_hand(progress_file: Path) -> list[str]:
+    """What was `in_hand` when the processes that wrote this file ended."""
+    notes = progress_file.parent.glob(f"{glob.escape(progress_file.name)}.hand-*")
+    return sorted(note.read_text() for note in notes)
 
 
 class Reporter:

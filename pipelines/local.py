@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from genreflow import home
 from genreflow.artifacts import CorpusDocument, broken_seal
 from genreflow.errors import GenreflowError, SettingsError
-from genreflow.progress import PROGRESS_VARIABLE
+from genreflow.progress import PROGRESS_VARIABLE, left_in_hand
 
 if TYPE_CHECKING:
     import psutil
@@ -227,6 +227,8 @@ class Follower:
             step = running[0]
             step.status = "failed"
             after = f" after {step.done} of {step.total} {step.message}" if step.total else ""
+            if hand := left_in_hand(self.path):
+                after += f", with {', '.join(hand)} in hand"
             sentence = (
                 f"Step {step.name} ended without a word{after}: killed, perhaps for lack of memory, or by a "
                 "library that crashed on what it was given."

@@ -70,7 +70,7 @@ def download(
                     f"{target} cannot be written: {error.strerror}. What was fetched stays; the same command "
                     "goes on from there."
                 ) from error
-        raise FetchError(f"{target.name} could not be fetched: {'; '.join(reasons)}.")
+        raise FetchError(f"{'; '.join(reasons)}.")
 
 
 class _NotHereError(Exception):

@@ -37,7 +37,7 @@ from genreflow.corpus.store import (
 from genreflow.corpus.validation import check, levels
 from genreflow.errors import AudioError, CorpusError
 from genreflow.genres import GENRES
-from genreflow.progress import report, track
+from genreflow.progress import in_hand, report, track
 
 STEP = "ingest"
 PATIENCE_SECONDS = 600.0
@@ -262,7 +262,7 @@ def _take(item: SourceItem, clip_id: str, settings: CorpusSettings) -> _Taken | 
             detail = f"{item.name} is no file but a pipe, a device or a socket."
             return _Refused(item.name, item.genre, "unreadable", detail)
         # one descriptor: what is decoded is what is digested, whatever its name is given to meanwhile
-        with path.open("rb", buffering=0) as file:
+        with path.open("rb", buffering=0) as file, in_hand(item.name):
             before = item.state or file_state(path)
             result = _read(file, item, clip_id, settings)
     except OSError as error:

@@ -117,8 +117,8 @@ def fetch_known(
             failures.append(str(error))
     else:
         raise FetchError(
-            f"{' '.join(failures)} Name a mirror that has {corpus.archive} with --mirror or "
-            f"{MIRRORS_VARIABLE}, or the archive itself with --source."
+            f"{corpus.archive} could not be fetched. {' '.join(failures)} Name a mirror that has it with "
+            f"--mirror or {MIRRORS_VARIABLE}, or the archive itself with --source."
         )
     unpack(archive, folder)
     findings = verify(folder, corpus.name, corpus.clips())

@@ -1,5 +1,6 @@
 """Buckets as sources, on a real S3 server, behind a proxy that injects faults."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from clocks import clock
-from faults import Proxy, proxied
+from faults import Proxy, Web, proxied, serving
 from servers import free_port
 from sounds import genre_folder
 
@@ -210,6 +211,25 @@ def test_a_connection_that_is_always_reset_ends_in_a_sentence(aws: Any, bucket: 
     proxy.only, proxy.resets, proxy.reset_after = "rock/1.wav", 1000, 10
     message = refusal(f"s3://{bucket}")
     assert "rock/1.wav could not be fetched" in message or "does not answer" in message
+
+
+def test_a_server_that_sends_without_end_is_left(aws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_module, "FIRST_PAUSE_SECONDS", 0.01)
+    content = b"jazz" * 500
+    names = [f"{genre}/{clip}.wav" for genre in TWO for clip in range(2)]
+    listed = "".join(
+        f"<Contents><Key>{name}</Key><Size>2000</Size><ETag>{hashlib.md5(content).hexdigest()}</ETag>"
+        "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+        for name in names
+    )
+    paths = {f"/bucket/{name}": content for name in names}
+    web = Web(
+        {"/bucket": f"<ListBucketResult>{listed}</ListBucketResult>".encode()} | paths, endless={*paths}
+    )
+    with serving(web):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", web.url)
+        assert "more came than was listed" in refusal("s3://bucket")
+    assert not cached()
 
 
 def test_a_throttling_server_is_waited_for_and_then_told(aws: Any, bucket: str, proxy: Proxy) -> None:

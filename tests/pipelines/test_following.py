@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -100,11 +102,33 @@ def test_a_step_that_was_killed_is_named(follower: Follower, tmp_path: Path) -> 
     assert "Step fine_tune ended without a word: killed" in str(follower.failure(tmp_path / "log"))
 
 
-def test_how_far_a_step_came_before_it_was_killed_is_said(follower: Follower, tmp_path: Path) -> None:
-    progress.report("ingest", "started", event="started")
-    progress.report("ingest", "clips decoded", done=37, total=100)
+CRASH = """
+import os, sys
+from pathlib import Path
+from genreflow import steps
+from genreflow.corpus import ingest
+
+def crash(file, name, *bounds):
+    return os.abort() if name == "rock/3.wav" else decode(file, name, *bounds)
+
+decode, ingest.decode = ingest.decode, crash
+with steps.told("ingest"):
+    settings = ingest.CorpusSettings(genres=("jazz", "rock"))
+    source, out = sys.argv[1:]
+    ingest.ingest(source, ingest.resolve(source, settings.genres), settings, Path(out), workers=1)
+"""
+
+
+def test_how_far_a_step_came_that_crashed_and_on_what_is_said(follower: Follower, tmp_path: Path) -> None:
+    for number, name in enumerate([f"{genre}/{clip}.wav" for genre in ("jazz", "rock") for clip in range(6)]):
+        write(tmp_path / "music" / name, tone(1.2, 8_000, 200 + 10 * number), 8_000)
+    command = [sys.executable, "-c", CRASH, str(tmp_path / "music"), str(tmp_path / "corpus")]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGABRT, done.stderr.decode()
     sentence = str(follower.failure(tmp_path / "log"))
-    assert "Step ingest ended without a word after 37 of 100 clips decoded: killed" in sentence
+    how = r" after \d+ of 12 clips decoded and checked, with rock/3\.wav in hand: killed"
+    assert re.match("Step ingest ended without a word" + how, sentence)
+    assert not (tmp_path / "corpus").exists()
 
 
 @pytest.mark.parametrize("offset", ["-1d", "+1d"])

@@ -198,7 +198,8 @@ class S3Source:
                         partial.unlink()
                         problem = "the bytes that came are not those of its ETag"
                     else:
-                        problem = "the connection ended early"
+                        short = partial.stat().st_size < item.size
+                        problem = "the connection ended early" if short else "more came than was listed"
                 except self._transient as error:
                     problem = one_line(error)
                 after = partial.stat().st_size if partial.exists() else 0
@@ -231,7 +232,8 @@ class S3Source:
         answer = self._client.get_object(**asked)
         body = answer["Body"]
         with body, partial.open("ab" if here and "ContentRange" in answer else "wb") as file:
-            while not stopped.is_set() and (block := body.read(BLOCK)):
+            # a stream without an end is left where the object has its own
+            while not stopped.is_set() and file.tell() <= item.size and (block := body.read(BLOCK)):
                 file.write(block)
                 if digest is not None:
                     digest.update(block)
