@@ -276,13 +276,30 @@ def _decode_soundfile(file: BinaryIO | io.FileIO, name: str, bounds: Bounds) -> 
         )
 
 
+class _Seekable:
+    """A file for PyAV.
+
+    FFmpeg follows damaged headers to places before the beginning, and takes a negative number for "there is
+    none". An exception would be printed with its traceback, and hide what FFmpeg says then.
+    """
+
+    def __init__(self, file: BinaryIO | io.FileIO) -> None:
+        self.read, self.tell, self._file = file.read, file.tell, file
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
+
+
 def _decode_av(file: BinaryIO | io.FileIO, name: str, bounds: Bounds, refusal: str) -> Audio:
     # imported here: only the formats that libsndfile does not read pay for it
     import av
 
     file.seek(0)
     try:
-        with av.open(file, "r", options={"format_whitelist": CONTAINERS}) as container:
+        with av.open(_Seekable(file), "r", options={"format_whitelist": CONTAINERS}) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name} has no sound: there is no audio stream in it.", "no-sound")
             stream = container.streams.audio[0]

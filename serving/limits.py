@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -222,8 +222,7 @@ class Door:
 
     def _check_key(self, scope: Scope) -> None:
         key = self.limits.api_key
-        path = scope["path"]
-        if key is None or path in KEYLESS or path.startswith(KEYLESS_FOLDER):
+        if key is None or keyless(scope["path"]):
             return
         given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         scheme, _, token = given.partition(" ")
@@ -297,10 +296,12 @@ class _Reply:
         self.send, self.noted, self.rewrite = send, noted, rewrite
         self.status = 200
         self.body = b""
+        self.allowed: list[tuple[bytes, bytes]] = []
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.allowed = [pair for pair in message.get("headers", ()) if pair[0].lower() == b"allow"]
         if self.status < 400 or not self.rewrite:
             await self.send(message)
             return
@@ -309,7 +310,12 @@ class _Reply:
             status, sentence = (
                 self.noted[0] if self.noted else (self.status, _sentence(self.status, self.body))
             )
-            await _send_problem(self.send, status, sentence)
+            await _send_problem(self.send, status, sentence, self.allowed)
+
+
+def keyless(path: str) -> bool:
+    """Whether no key is asked for there."""
+    return path in PROBES or path in KEYLESS or path.startswith(KEYLESS_FOLDER)
 
 
 def _on_page(scope: Scope) -> bool:
@@ -332,9 +338,11 @@ def _sentence(status: int, body: bytes) -> str:
         return f"The request cannot be answered (HTTP status {status}): the API is described at /."
 
 
-async def _send_problem(send: Send, status: int, sentence: str) -> None:
+async def _send_problem(
+    send: Send, status: int, sentence: str, others: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     body = Problem(error=sentence).model_dump_json().encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *others]
     if status in (429, 503):
         headers.append((b"retry-after", str(RETRY_SECONDS).encode()))
     if status == 401:

@@ -3,6 +3,8 @@
 from typing import Any
 
 from serving.answers import Answer, BatchAnswer, Curve, Lineage, ModelCard, Problem, Stretch
+from serving.limits import keyless, limits
+from serving.uploads import FORM
 
 ANSWERS = (Answer, BatchAnswer, Curve, Lineage, ModelCard, Problem, Stretch)
 SCHEMA = "#/components/schemas/Problem"
@@ -14,11 +16,16 @@ COMMON = {
     "503": "Busy or not ready; `Retry-After` says when to try again",
 }
 OF_MODEL = ("401", "503")
+VERSION = "3.1.0"
+"""What pydantic's schemas are of; BentoML writes an older one above them."""
+KEYS = {"bearer": {"type": "http", "scheme": "bearer"}, "basic": {"type": "http", "scheme": "basic"}}
+"""How a key is sent; a browser sends it as the password of any user."""
 
 
 def specification(service: Any) -> dict[str, Any]:
     """The description of a BentoML service, as JSON values."""
-    described: dict[str, Any] = service.openapi_spec.asdict()
+    described: dict[str, Any] = service.openapi_spec.asdict() | {"openapi": VERSION}
+    described["components"]["securitySchemes"] = KEYS
     for answer in ANSWERS:
         schema = answer.model_json_schema(ref_template="#/components/schemas/{model}")
         schema.pop("$defs", None)
@@ -27,8 +34,11 @@ def specification(service: Any) -> dict[str, Any]:
         for method, operation in operations.items():
             if method == "post":
                 _document(operation, tuple(COMMON))
+                _close(operation["requestBody"]["content"][FORM]["schema"])
             elif path == "/model":
                 _document(operation, OF_MODEL)
+            if limits().api_key is not None and not keyless(path):
+                operation["security"] = [{name: []} for name in KEYS]
     return described
 
 
@@ -41,3 +51,12 @@ def _document(operation: dict[str, Any], statuses: tuple[str, ...]) -> None:
             "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
         }
     operation["responses"] = kept | refused
+
+
+def _close(form: dict[str, Any]) -> None:
+    """A form has these fields and no others; null is as good as left out."""
+    form["additionalProperties"] = False
+    for name, field in form["properties"].items():
+        if name not in form["required"]:
+            field.pop("default", None)
+            field["type"] = ["number", "null"]

@@ -310,3 +310,16 @@ def test_an_in_memory_file_with_a_raw_name_is_read_by_content(tmp_path: Path) ->
     file = io.BytesIO(write(tmp_path / "tone.m4a", tone()).read_bytes())
     file.name = "song.raw"
     assert decode(file).seconds == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_header_that_points_before_the_file_is_refused_without_a_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tone.caf"
+    soundfile.write(path, tone(), 22_050, format="CAF", subtype="PCM_16")
+    damaged = bytearray(path.read_bytes())
+    damaged[58], damaged[68] = 233, 13  # the sizes of two chunks
+    path.write_bytes(damaged)
+    for source in (path, bytes(damaged)):
+        assert refusal(source).reason == "not-audio"
+    assert capfd.readouterr().err == ""
