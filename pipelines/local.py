@@ -340,7 +340,7 @@ def _initialise(settings: "RunSettings", runner: str, progress_file: Path) -> No
 
 
 def _docker_runner(settings: "RunSettings", progress_file: Path) -> Any:
-    """Containers that see the state folder, the source and the backbone under their own paths."""
+    """Containers that see the state folder, BentoML's, the source and the backbone under their own paths."""
     from components.image import IMAGE
 
     try:
@@ -359,7 +359,9 @@ def _docker_runner(settings: "RunSettings", progress_file: Path) -> Any:
         )
     from kfp import local
 
-    folders = {str(home.home()): False}
+    bentos = Path(os.environ.get("BENTOML_HOME", "~/bentoml")).expanduser().resolve()
+    bentos.mkdir(parents=True, exist_ok=True)  # what is bound has to be there
+    folders = {str(home.home()): False, str(bentos): False}
     folders |= {name: True for name in (settings.source, settings.backbone or "") if Path(name).is_absolute()}
     mounts = [
         docker.types.Mount(target=name, source=name, type="bind", read_only=read_only)
@@ -368,6 +370,7 @@ def _docker_runner(settings: "RunSettings", progress_file: Path) -> Any:
     variables = {
         PROGRESS_VARIABLE: str(progress_file),
         "GENREFLOW_HOME": str(home.home()),
+        "BENTOML_HOME": str(bentos),
         "MLFLOW_TRACKING_URI": home.tracking_uri(),
     }
     return local.DockerRunner(environment=variables, mounts=mounts)
