@@ -359,9 +359,8 @@ def _docker_runner(settings: "RunSettings", progress_file: Path) -> Any:
         )
     from kfp import local
 
-    bentos = Path(os.environ.get("BENTOML_HOME", "~/bentoml")).expanduser().resolve()
-    bentos.mkdir(parents=True, exist_ok=True)  # what is bound has to be there
-    folders = {str(home.home()): False, str(bentos): False}
+    home.bentoml_home().mkdir(parents=True, exist_ok=True)  # what is bound has to be there
+    folders = {str(home.home()): False, str(home.bentoml_home()): False}
     folders |= {name: True for name in (settings.source, settings.backbone or "") if Path(name).is_absolute()}
     mounts = [
         docker.types.Mount(target=name, source=name, type="bind", read_only=read_only)
@@ -370,7 +369,7 @@ def _docker_runner(settings: "RunSettings", progress_file: Path) -> Any:
     variables = {
         PROGRESS_VARIABLE: str(progress_file),
         "GENREFLOW_HOME": str(home.home()),
-        "BENTOML_HOME": str(bentos),
+        "BENTOML_HOME": str(home.bentoml_home()),
         "MLFLOW_TRACKING_URI": home.tracking_uri(),
     }
     return local.DockerRunner(environment=variables, mounts=mounts)
