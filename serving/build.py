@@ -115,8 +115,16 @@ def _built(tag: str, model: str, page: bool) -> bentoml.Bento:
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """One process at a time looks and writes: BentoML's stores are not locked, and not written at once."""
-    home.bentoml_home().mkdir(parents=True, exist_ok=True)
-    with (home.bentoml_home() / LOCK_FILE).open("w") as lock:
+    folder = home.bentoml_home()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK_FILE).open("w")
+    except OSError as error:
+        raise ModelError(
+            f"BentoML's stores in {folder} cannot be written ({error.strerror}): name another folder by "
+            "BENTOML_HOME."
+        ) from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -179,6 +179,17 @@ def test_what_a_killed_build_left_behind_is_made_anew(
     assert (left[1] / "openvino" / "model.bin").is_file()
 
 
+def test_a_store_that_cannot_be_written_is_a_sentence(champion: Champion, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    elsewhere = {**champion.environment, "BENTOML_HOME": str(tmp_path / "taken" / "bentoml")}
+    done = subprocess.run(
+        [*CLI, "build"], env=os.environ | elsewhere, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "cannot be written (Not a directory): name another folder by BENTOML_HOME." in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_bento_answers_from_an_environment_of_its_own_requirements(
     champion: Champion, light: Path, tmp_path: Path
 ) -> None:
