@@ -42,6 +42,11 @@ def models_folder() -> Path:
     return home() / "models"
 
 
+def bentoml_home() -> Path:
+    """`BENTOML_HOME`, or where BentoML keeps its stores without it."""
+    return Path(os.environ.get("BENTOML_HOME", "~/bentoml")).expanduser().resolve()
+
+
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI` where set, else a SQLite store in the state folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"

@@ -349,7 +349,7 @@ def _initialise(settings: "RunSettings", runner: str, progress_file: Path) -> No
 
 
 def _docker_runner(settings: "RunSettings", progress_file: Path) -> Any:
-    """Containers that see the state folder, the source and the backbone under their own paths, and the
+    """Containers that see the folders of state, BentoML, source and backbone under their own paths, and the
     variables of this shell that say where stores, hubs and servers are."""
     from components.image import IMAGE
 
@@ -372,6 +372,7 @@ def _docker_runner(settings: "RunSettings", progress_file: Path) -> Any:
     variables = _handed_on() | {
         PROGRESS_VARIABLE: str(progress_file),
         "GENREFLOW_HOME": str(home.home()),
+        "BENTOML_HOME": str(home.bentoml_home()),
         "MLFLOW_TRACKING_URI": home.tracking_uri(),
     }
     mounts = [
@@ -398,7 +399,8 @@ def _mounted(settings: "RunSettings", variables: dict[str, str]) -> dict[str, bo
     source = str(Path(settings.source).parent) if is_table(settings.source) else settings.source
     named = [source, settings.backbone or "", *_handed_on().values()]
     mounted = {name: True for name in named if Path(name).is_absolute() and Path(name).exists()}
-    written = [variables["GENREFLOW_HOME"], variables.get("HF_HOME"), settings.training.get("checkpoint_uri")]
+    written = [variables.get(name) for name in ("GENREFLOW_HOME", "BENTOML_HOME", "HF_HOME")]
+    written.append(settings.training.get("checkpoint_uri"))
     for name in written:
         if name and Path(name).is_absolute():
             Path(name).mkdir(parents=True, exist_ok=True)

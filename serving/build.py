@@ -1,19 +1,22 @@
 """The bento of a registered model: its packaged files under a pinned tag, the service, the core library."""
 
 import contextlib
+import fcntl
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import bentoml
 
 import genreflow
-from genreflow import progress, registry, steps
+from genreflow import home, progress, registry, steps
 from genreflow.artifacts import PackagedDocument, code_digest, file_digest, text_digest
 from genreflow.errors import ModelError
 from genreflow.registry.registration import pytorch_requirements
@@ -28,6 +31,9 @@ PAGELESS = "-no-page"
 """The end of the tags of bentos without the web page."""
 EXPORTED = "genreflow.tar"
 """Not `.bento`: that is compressed by xz, which takes minutes for weights and makes them no smaller."""
+LOCK_FILE = "genreflow.lock"
+
+log = logging.getLogger("genreflow")
 
 
 def import_model(model: str = "champion") -> bentoml.Model:
@@ -38,8 +44,12 @@ def import_model(model: str = "champion") -> bentoml.Model:
     """
     registered = registry.version(model)  # once: the alias may move meanwhile
     tag = f"{NAME}:v{registered.version}-{(registered.digest or '')[:DIGEST_CHARACTERS]}"
-    with contextlib.suppress(bentoml.exceptions.NotFound):
-        return bentoml.models.get(tag)  # asked at every look at the registry: nothing is fetched or digested
+    with _alone():
+        stored: bentoml.Model | None = _stored(bentoml.models, tag)  # nothing is fetched or digested
+        return stored or _imported(registered, tag)
+
+
+def _imported(registered: registry.Version, tag: str) -> bentoml.Model:
     folder = registry.fetch(registered.version)
     document = PackagedDocument.read(folder)
     labels = {
@@ -78,19 +88,21 @@ def build(model: str = "champion", page: bool = True) -> bentoml.Bento:
     packages = recipe.packages(PackagedDocument.read(Path(stored.path)), page)
     code = text_digest([code_digest(), *(file_digest(path) for path in code_files), *packages])
     tag = f"{NAME}:{stored.tag.version}-{code[:CODE_CHARACTERS]}{'' if page else PAGELESS}"
-    try:
-        return bentoml.bentos.get(tag)
-    except bentoml.exceptions.NotFound:
-        pass
+    with _alone():
+        bento: bentoml.Bento | None = _stored(bentoml.bentos, tag)
+        return bento or _built(tag, str(stored.tag), page)
+
+
+def _built(tag: str, model: str, page: bool) -> bentoml.Bento:
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
         library = Path(str(genreflow.__file__)).parent
-        for package in (library, here):
+        for package in (library, Path(__file__).parent):
             shutil.copytree(package, context / package.name, ignore=shutil.ignore_patterns("__pycache__"))
         # A process of its own: in this one the package `serving` is already imported, from elsewhere.
         argv = [sys.executable, "-m", "bentoml", "build", SERVICE, "--version", tag.partition(":")[2]]
         environment = os.environ | {
-            recipe.TAG_VARIABLE: str(stored.tag),
+            recipe.TAG_VARIABLE: model,
             recipe.PAGE_VARIABLE: recipe.WORDS[page],
         }
         done = subprocess.run(argv, cwd=context, env=environment, capture_output=True, text=True, check=False)
@@ -98,6 +110,35 @@ def build(model: str = "champion", page: bool = True) -> bentoml.Bento:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise ModelError(f"BentoML could not build {tag}: {said[-1] if said else 'without a word'}")
     return bentoml.bentos.get(tag)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One process at a time looks and writes: BentoML's stores are not locked, and not written at once."""
+    folder = home.bentoml_home()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK_FILE).open("w")
+    except OSError as error:
+        raise ModelError(
+            f"BentoML's stores in {folder} cannot be written ({error.strerror}): name another folder by "
+            "BENTOML_HOME."
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _stored(store: Any, tag: str) -> Any:
+    """What a store has under a tag, or None; what a killed process left half written is deleted."""
+    try:
+        return store.get(tag)
+    except bentoml.exceptions.NotFound:
+        return None
+    except bentoml.exceptions.BentoMLException as error:
+        log.warning("%s is incomplete (%s): making it anew.", tag, error)
+        store.delete(tag)
+        return None
 
 
 def build_step(version: str, export_to: Path | None) -> str:

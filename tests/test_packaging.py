@@ -274,6 +274,21 @@ def test_missing_and_added_files_are_refused_by_name(copy: Path) -> None:
         runtime.load(copy)
 
 
+def test_openvino_serves_a_package_without_the_weights_that_only_pytorch_reads(
+    copy: Path, packaged: Path
+) -> None:
+    shutil.rmtree(copy / "model")
+    alone, whole = runtime.load_checked(copy), runtime.load_checked(packaged)
+    assert alone.runtime == "openvino"
+    with np.load(copy / "reference.npz") as reference:
+        assert np.array_equal(alone.logits(reference["inputs"]), whole.logits(reference["inputs"]))
+    with pytest.raises(ModelError, match=r"model/\S+ is missing"):
+        runtime.load(copy, runtime="pytorch")
+    (copy / "openvino" / "model.xml").unlink()
+    with pytest.raises(ModelError, match=r"openvino/model\.xml is missing"):
+        runtime.load(copy)
+
+
 def test_a_document_that_claims_other_genres_is_refused(copy: Path) -> None:
     written = json.loads((copy / "packaged.json").read_text())
     written["model"]["genres"] = written["model"]["genres"][::-1]

@@ -33,6 +33,7 @@ from genreflow import home, packaging, registry
 from genreflow.artifacts import ModelDocument, PackagedDocument
 from genreflow.families import family
 from genreflow.genres import GENRES
+from genreflow.progress import MB
 from genreflow.runtime import Classification
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(6 * 3600)]
@@ -54,6 +55,10 @@ MEMORY_WARM_UP = 100
 GROWTH_MIB = 25
 """What the resident memory of the service may differ by between the first and the last tenth: its noise."""
 READY_REPEATS = 3
+BASE_MB = 130
+"""python:3.11-slim, unpacked: estimated. A stand-in of Debian's own packages and a Python has 157 MB."""
+LIMIT_MB = {"--page": 1000, "--no-page": 800}
+"""Of an image without the model's weights, which are the user's."""
 
 Send = Callable[[], requests.Response]
 
@@ -298,3 +303,34 @@ def test_the_service_is_ready_soon(champion: Champion) -> None:
         with running(champion):
             times.append(time.perf_counter() - began)
     print(f"\nready after {', '.join(f'{each:.1f}' for each in times)} s (aim 10 on two quiet cores)")
+
+
+@pytest.mark.parametrize("page", LIMIT_MB)
+def test_the_image_stays_small(champion: Champion, tmp_path: Path, page: str) -> None:
+    """What `bentoml containerize` puts on its base, installed as its Dockerfile does: without an engine."""
+    environment = os.environ | champion.environment
+    done = subprocess.run([*CLI, "build", page], env=environment, capture_output=True, text=True, check=True)
+    bento = champion.root / "bentoml" / "bentos" / done.stdout.strip().replace(":", "/")
+    uv, venv = Path(sys.executable).parent / "uv", tmp_path / "venv"
+    wanted = bento / "env" / "python" / "requirements.txt"
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, venv], check=True)
+    install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--link-mode", "copy"]
+    subprocess.run([*install, "--python", venv / "bin" / "python", "-r", wanted], check=True)
+    installed = {path.name for path in (venv / "lib" / "python3.11" / "site-packages").iterdir()}
+    assert not installed & {"torch", "transformers", "mlflow", "kfp"}
+    parts = {
+        "base": float(BASE_MB),
+        "uv": uv.stat().st_size / MB,
+        "packages": megabytes(venv),
+        "code": megabytes(bento),
+    }
+    weights = megabytes(champion.root / "bentoml" / "models")
+    image = sum(parts.values())
+    shown = ", ".join(f"{name} {size:.0f}" for name, size in parts.items())
+    print(f"{page}: {image:.0f} MB ({shown}), with the model's {weights:.0f} MB {image + weights:.0f} MB")
+    assert image < LIMIT_MB[page]
+
+
+def megabytes(folder: Path) -> float:
+    """What the files under it take."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()) / MB

@@ -1,6 +1,7 @@
 """Bentos as BentoML's users know them: built in a checkout, installed from their own list, served there."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,46 @@ def test_a_bento_without_the_page_has_a_tag_that_says_so_and_no_weights_for_pyto
     stored = champion.root / "bentoml" / "models" / name / version
     assert (stored / "openvino" / "model.bin").is_file()
     assert not (stored / "model").exists()
+
+
+def test_two_that_build_the_same_at_once_both_have_it(champion: Champion, tmp_path: Path) -> None:
+    """As the pipeline's step does, and a running `genreflow serve` that sees the new champion."""
+    own = champion.copy(tmp_path / "own")
+    shutil.rmtree(own.root / "bentoml")
+    both = [
+        subprocess.Popen(
+            [*CLI, "build"], env=os.environ | own.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=LIMIT_SECONDS) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert said[0][0] == said[1][0]
+
+
+def test_what_a_killed_build_left_behind_is_made_anew(
+    champion: Champion, built: Path, tmp_path: Path
+) -> None:
+    own = champion.copy(tmp_path / "own")
+    name, _, version = own.model_tag.partition(":")
+    left = (folder(own, f"genreflow:{built.name}"), own.root / "bentoml" / "models" / name / version)
+    for part, file in zip(left, ("bento.yaml", "model.yaml"), strict=True):
+        (part / file).unlink()
+    done = said(own, [*CLI, "build"])
+    assert (done.returncode, done.stdout.strip()) == (0, f"genreflow:{built.name}"), done.stderr
+    assert (left[0] / "bento.yaml").is_file()
+    assert (left[1] / "openvino" / "model.bin").is_file()
+
+
+def test_a_store_that_cannot_be_written_is_a_sentence(champion: Champion, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    elsewhere = {**champion.environment, "BENTOML_HOME": str(tmp_path / "taken" / "bentoml")}
+    done = subprocess.run(
+        [*CLI, "build"], env=os.environ | elsewhere, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "cannot be written (Not a directory): name another folder by BENTOML_HOME." in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_bento_answers_from_an_environment_of_its_own_requirements(
