@@ -1,6 +1,7 @@
 """`--runner docker` up to the edge: what a Docker engine is asked for."""
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -110,6 +111,7 @@ def test_containers_get_the_variables_and_paths_of_stores_hubs_and_servers(
     mounts = {each["Target"]: each.get("ReadOnly", False) for each in asked["HostConfig"]["Mounts"]}
     assert mounts == {
         str(tmp_path / "home"): False,
+        os.environ["BENTOML_HOME"]: False,
         str(tmp_path / "hub"): False,
         str(tmp_path / "checkpoints"): False,
         str(tmp_path / "music"): True,
