@@ -1,5 +1,6 @@
 """The BentoML service over a packaged model."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,3 +19,5 @@ def _take_the_library_beside() -> None:
 
 
 _take_the_library_beside()
+# BentoML reports its use to its makers unless it is told not to
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")

@@ -223,3 +223,13 @@ def test_a_bento_answers_from_an_environment_of_its_own_requirements(
             assert "built without its page" in page.json()["error"]
         described = requests.get(f"{address}/docs.json", timeout=60).json()
         assert not [path for path in described["paths"] if path.startswith("/ui")]
+
+
+def test_bentoml_is_told_not_to_report_its_use() -> None:
+    code = (
+        "import serving; from bentoml._internal.utils.analytics.usage_stats import do_not_track\n"
+        "raise SystemExit(0 if do_not_track() else 'it reports')"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "BENTOML_DO_NOT_TRACK"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
