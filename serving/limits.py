@@ -35,8 +35,8 @@ LISTENING = 8
 LONG_WINDOWS = 24
 """A song of more windows than that is long: it waits for one of few places, and short clips pass it by."""
 LONG_LISTENING = 2
-LONG_WAITING = 4
-"""Long songs that wait, decoded, for a place: what bounds the memory of hours of music."""
+WAITING_SECONDS = 4 * 3_660.0
+"""Of music that waits, decoded, for such a place: 0.9 GB at 16 kHz."""
 RETRY_SECONDS = 5
 MEGABYTE = 1_000_000
 
@@ -144,7 +144,7 @@ class Places:
     def __init__(self) -> None:
         self._all = asyncio.Semaphore(LISTENING)
         self._long = asyncio.Semaphore(LONG_LISTENING)
-        self._long_waiting = 0
+        self._waiting_seconds = 0.0
 
     @asynccontextmanager
     async def short(self) -> AsyncIterator[None]:
@@ -153,19 +153,19 @@ class Places:
             yield
 
     @asynccontextmanager
-    async def long(self) -> AsyncIterator[None]:
-        """A place to hear a long song in, taken after a short one was given back.
+    async def long(self, seconds: float) -> AsyncIterator[None]:
+        """A place to hear a long song of so many seconds in, taken after a short one was given back.
 
         Raises:
-            RequestError: too many long songs wait already.
+            RequestError: too much music waits already.
         """
-        if self._long_waiting >= LONG_WAITING:
+        if self._waiting_seconds and self._waiting_seconds + seconds > WAITING_SECONDS:
             raise RequestError("The service is busy with long songs: try again later.", 503)
-        self._long_waiting += 1
+        self._waiting_seconds += seconds
         try:
             await self._long.acquire()
         finally:
-            self._long_waiting -= 1
+            self._waiting_seconds -= seconds
         try:
             yield
         finally:

@@ -253,7 +253,7 @@ class GenreClassifier:
             long = seconds / (hop_seconds or hearing.hop_seconds) > LONG_WINDOWS
             if not long:
                 return await self._infer(model, samples, seconds, hop_seconds)
-        async with self.places.long():
+        async with self.places.long(seconds):
             return await self._infer(model, samples, seconds, hop_seconds)
 
     def _decode(self, file: Path, rate: int) -> tuple[NDArray[np.float32], float]:

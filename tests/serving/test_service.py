@@ -1,8 +1,11 @@
 """The bento of the champion, served by a real process over HTTP."""
 
+import asyncio
 import io
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import bentoml
@@ -15,8 +18,9 @@ from services import CLI, SAMPLE_RATE, Service
 
 from genreflow import registry
 from genreflow.artifacts import PackagedDocument
+from genreflow.errors import RequestError
 from genreflow.runtime import BATCH_WINDOWS
-from serving.limits import LONG_WINDOWS
+from serving.limits import LONG_WINDOWS, WAITING_SECONDS, Places
 
 
 def requirements(bentoml_home: Path) -> str:
@@ -116,6 +120,34 @@ def test_a_batch_of_long_songs_waits_for_itself(service: Service) -> None:
     files = [("files", (f"{one}.wav", buffer.getvalue())) for one in range(12)]
     answer = requests.post(f"{service.address}/classify_batch", files=files, timeout=60)
     assert [each["error"] for each in answer.json()] == [None] * 12
+
+
+def test_many_who_send_long_songs_are_all_answered(service: Service) -> None:
+    seconds = (LONG_WINDOWS + 8) * 0.25
+    buffer = io.BytesIO()
+    song = np.random.default_rng(0).normal(size=round(seconds * SAMPLE_RATE)) * 0.1
+    soundfile.write(buffer, song, SAMPLE_RATE, format="WAV")
+    with ThreadPoolExecutor(16) as clients:
+        answers = list(clients.map(lambda _: service.post("classify", buffer.getvalue()), range(16)))
+    assert {answer.status_code for answer in answers} == {200}
+
+
+def test_no_more_music_waits_than_memory_bears() -> None:
+    async def ask() -> None:
+        places = Places()
+        async with AsyncExitStack() as heard:
+            for _ in range(2):
+                await heard.enter_async_context(places.long(WAITING_SECONDS))
+            waiting = asyncio.create_task(heard.enter_async_context(places.long(WAITING_SECONDS - 10)))
+            await asyncio.sleep(0)
+            with pytest.raises(RequestError, match="busy with long songs"):
+                await heard.enter_async_context(places.long(11))
+            waiting.cancel()
+            await asyncio.sleep(0)
+        async with places.long(WAITING_SECONDS), places.long(11):
+            pass
+
+    asyncio.run(ask())
 
 
 def test_concurrent_requests_share_batches_and_each_gets_its_own_answer(
