@@ -18,6 +18,7 @@ from publishing.conftest import OTHER, OWN_CODE, STOCK
 import genreflow
 from genreflow.artifacts import PackagedDocument
 from genreflow.genres import GENRES
+from genreflow.publishing.layout import PublishedDocument
 
 TOLERANCE = 1e-4
 PIPELINE = """
@@ -43,6 +44,18 @@ for version, to, token in json.loads(sys.argv[1]):
         print(json.dumps({"error": str(error)}))
 for address, song in json.loads(sys.argv[2]):
     print(json.dumps(genreflow.load(address).classify(song).to_dict()))
+"""
+UPLOAD = """
+import sys
+from pathlib import Path
+from genreflow.errors import PublishError
+from genreflow.publishing import repository
+from genreflow.publishing.layout import PublishedDocument
+folder = Path(sys.argv[1])
+try:
+    repository.upload("hf://owner/genres", folder, PublishedDocument.read(folder), public=False)
+except PublishError as error:
+    print(error)
 """
 pytestmark = pytest.mark.xdist_group("publishing")
 
@@ -153,6 +166,12 @@ def test_another_version_takes_its_place_and_what_is_not_genreflows_stays(
         assert set(document.files) <= set(files)
         assert not [name for name, content in files.items() if b"/secret/" in content or b"/tmp/" in content]
 
+    for name, content in repository.files.items():
+        path = tmp_path / "clone" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert genreflow.load(str(tmp_path / "clone")).document.temperature == 1.7
+
     cards = [files["README.md"].decode() for _, files in repository.commits[1:]]
     own, other, stock = map(metadata, cards)
     assert stock["library_name"] == own["library_name"] == "transformers"
@@ -175,7 +194,7 @@ def test_what_a_hub_refuses_is_told_in_a_sentence(
     hub: ModelHub, versions: dict[str, Path], tmp_path: Path
 ) -> None:
     hub.repositories["owner/open"] = Repository(private=False)
-    hub.refusals |= {"/api/models/owner/busy": 429, "/api/models/owner/broken": 500}
+    hub.refusals |= {"/api/models/owner/busy": 429, "/api/models/owner/broken": 500, "/lfs": 403}
     wanted = {
         ("hf://genres", WRITER): "hf://OWNER/NAME",
         ("hf://datasets/owner/genres", WRITER): "hf://OWNER/NAME",
@@ -186,6 +205,7 @@ def test_what_a_hub_refuses_is_told_in_a_sentence(
         ("hf://owner/genres", ""): "needs a token",
         ("hf://owner/genres", "wrong"): "valid token",
         ("hf://owner/genres", READER): "may write",
+        ("hf://owner/full", WRITER): "could not be written",
     }
     told = published(hub, tmp_path, [(STOCK, to, token) for to, token in wanted])
     for (to, _), one in zip(wanted, told, strict=True):
@@ -193,3 +213,13 @@ def test_what_a_hub_refuses_is_told_in_a_sentence(
         assert to in one["error"]
         assert "\n" not in one["error"]
     assert not hub.uploads
+    assert len(hub.repositories["owner/full"].commits) == 1
+
+
+def test_a_hub_without_xet_is_told_how_it_is_asked(hub: ModelHub, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    record = PublishedDocument(version="1", digest="d" * 64, files={"model.safetensors": "5" * 64})
+    record.write(tmp_path)
+    done = ran(hub, tmp_path, "-c", UPLOAD, str(tmp_path), HF_HUB_DISABLE_XET="0")
+    assert "could not be written" in done.stdout
+    assert "set HF_HUB_DISABLE_XET=1" in done.stdout
