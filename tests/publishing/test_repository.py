@@ -32,14 +32,14 @@ for name, windows, *trust in json.loads(sys.argv[1]):
 """
 PUBLISH = """
 import json, os, sys
+from dataclasses import asdict
 import genreflow
 from genreflow import publishing
 from genreflow.errors import GenreflowError
-for version, to, token in json.loads(sys.argv[1]):
+for version, to, token, *public in json.loads(sys.argv[1]):
     os.environ["HF_TOKEN"] = token
     try:
-        done = publishing.publish(version, to)
-        print(json.dumps({"uploaded": done.uploaded, "removed": done.removed, "url": done.url}))
+        print(json.dumps(asdict(publishing.publish(version, to, bool(public)))))
     except GenreflowError as error:
         print(json.dumps({"error": str(error)}))
 for address, song in json.loads(sys.argv[2]):
@@ -83,10 +83,10 @@ def ran(hub: ModelHub, tmp_path: Path, *arguments: str, **variables: str) -> sub
 def published(
     hub: ModelHub,
     tmp_path: Path,
-    what: list[tuple[str, str, str]],
+    what: list[tuple[str, ...]],
     classify: list[tuple[str, str]] | None = None,
 ) -> list[dict[str, Any]]:
-    """What becomes of each version, address and token; then of each published model and song."""
+    """What becomes of each version, address and token (and whether public); then of each model and song."""
     done = ran(hub, tmp_path, "-c", PUBLISH, json.dumps(what), json.dumps(classify or []))
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -154,6 +154,7 @@ def test_another_version_takes_its_place_and_what_is_not_genreflows_stays(
     first, second, third = published(
         hub, tmp_path, [(version, "hf://owner/genres", WRITER) for version in (OWN_CODE, OTHER, STOCK)]
     )
+    assert [one["visibility"] for one in (first, second, third)] == ["private"] * 3
     assert {"head.py", "config.json", "README.md", "model/model.safetensors"} <= set(first["uploaded"])
     assert first["removed"] == []
     # the other family has its files under model/ alone
@@ -188,6 +189,20 @@ def test_another_version_takes_its_place_and_what_is_not_genreflows_stays(
     assert "95 % interval from 76.0 % to 85.0 %" in accuracy["name"]
     for digest in (PackagedDocument.read(versions[STOCK]).digest, "c0" * 32):
         assert digest in cards[2]
+
+
+def test_what_is_public_was_asked_for(hub: ModelHub, versions: dict[str, Path], tmp_path: Path) -> None:
+    hub.repositories["owner/closed"] = Repository(private=True)
+    hub.repositories["owner/open"] = Repository(private=False)
+    names = ("new", "closed", "open")
+    new, closed, opened = published(
+        hub, tmp_path, [(STOCK, f"hf://owner/{name}", WRITER, "public") for name in names]
+    )
+    assert not hub.repositories["owner/new"].private
+    assert [one["visibility"] for one in (new, closed, opened)] == ["public", "private", "public"]
+    assert new["notes"] == opened["notes"] == []
+    assert f"{hub.url}/owner/closed/settings" in closed["notes"][0]
+    assert hub.repositories["owner/closed"].private
 
 
 def test_what_a_hub_refuses_is_told_in_a_sentence(
