@@ -58,8 +58,9 @@ def asking(address: str, verb: str, kind: type[GenreflowError], otherwise: str) 
             f"{address}: {hub} does not answer ({one_line(error.__cause__ or error)}). "
             "Check HF_ENDPOINT and the network, and run again."
         ) from error
-    except OSError as error:
-        raise kind(f"{address} could not be {_done(verb)}: {one_line(error)}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = one_line(error.__cause__ or error).rstrip(".")
+        raise kind(f"{address} could not be {_done(verb)}: {reason}; {otherwise}.") from error
 
 
 def _done(verb: str) -> str:

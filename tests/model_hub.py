@@ -56,7 +56,7 @@ class ModelHub(Web):
         self.uploads: list[str] = []
         """sha256 of every large file that was sent."""
         self.refusals: dict[str, int] = {}
-        """Status by path: what is asked there is refused."""
+        """Status by path, or by the folder it is in: what is asked there is refused."""
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
@@ -64,8 +64,8 @@ class ModelHub(Web):
         self.requests.append((request.command, path, dict(request.headers)))
         headers: dict[str, str] = {}
         try:
-            if path in self.refusals:
-                raise Refusal(self.refusals[path], "refused")
+            for refused in {path, path.rpartition("/")[0]} & self.refusals.keys():
+                raise Refusal(self.refusals[refused], "refused")
             status, content = 200, self._route(request.command, path, body, request, headers)
         except Refusal as refusal:
             status, content = refusal.status, json.dumps({"error": str(refusal)}).encode()

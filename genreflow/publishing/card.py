@@ -48,7 +48,8 @@ def _metadata(version: Version, packaged: PackagedDocument, form: TransformersFo
 
     model = packaged.model
     hub_id = model.pretrained if model.pretrained and "/" in model.pretrained else None
-    tags = ["music", "music-genre-classification", "genreflow", "openvino"]
+    tags = ["music", "music-genre-classification", "genreflow"]
+    tags += ["openvino"] if any(one.usable and one.name == "openvino" for one in packaged.runtimes) else []
     tags += ["custom_code"] if form == "own_code" else []
     tags += ["synthetic"] if model.synthetic else []
     tags += [] if _measured(version) else ["not-measured"]
@@ -59,7 +60,7 @@ def _metadata(version: Version, packaged: PackagedDocument, form: TransformersFo
         base_model=hub_id,
         base_model_relation="finetune" if hub_id else None,
         tags=tags,
-        metrics=["accuracy", "f1"],
+        metrics=["accuracy", "f1"] if _measured(version) else None,
         model_name=name,
         eval_results=_results(version) or None,
     ).to_yaml()
@@ -187,7 +188,12 @@ def _what(version: Version, packaged: PackagedDocument, form: TransformersForm |
             f"windows of {model.hearing.window_seconds:g} s at {model.hearing.sample_rate} Hz; shorter clips "
             f"are {'repeated' if model.hearing.extend == 'repeat' else 'followed by silence'}",
         ),
-        ("Calibration", f"temperature {model.temperature:.3g}, fitted on the clips for selection"),
+        (
+            "Calibration",
+            f"temperature {model.temperature:.3g}, fitted on the clips for selection"
+            if model.validation_clips
+            else "none: there were no clips to fit a temperature on",
+        ),
     ]
     return "\n".join(f"- **{name}**: {text}" for name, text in rows)
 

@@ -4,7 +4,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from genreflow.artifacts import Document, ModelDocument, PackagedDocument, file_
 from genreflow.errors import PublishError, one_line
 from genreflow.families import family
 from genreflow.families.base import TransformersForm
+from genreflow.families.encoder.backbone import quiet
 from genreflow.publishing import card
 from genreflow.registry import Version
 
@@ -131,18 +132,22 @@ def _for_transformers(document: PackagedDocument, out: Path) -> TransformersForm
 def _difference(folder: Path, form: TransformersForm) -> float:
     """Largest difference of a probability on the reference windows, transformers' to the package's."""
     import torch
-    from transformers import AutoModelForAudioClassification
-
-    from genreflow.families.encoder.backbone import quiet
 
     inputs, expected = runtime.read_reference(folder)
     try:
-        with quiet():
-            model = AutoModelForAudioClassification.from_pretrained(
-                folder, trust_remote_code=form == "own_code"
-            )
-        with torch.inference_mode():
-            logits = model.eval()(torch.from_numpy(inputs)).logits
+        with quiet(), torch.inference_mode():
+            logits = _model_class(form).from_pretrained(folder).eval()(torch.from_numpy(inputs)).logits
     except (OSError, ValueError, RuntimeError) as error:
         raise PublishError(f"Transformers cannot load its form of this model: {one_line(error)}") from error
     return float(np.abs(torch.softmax(logits.float(), dim=-1).numpy() - expected).max())
+
+
+def _model_class(form: TransformersForm) -> Any:
+    """What loads it. Its own code is that of this library, which transformers would copy into its cache."""
+    if form == "own_code":
+        from genreflow.families.encoder.modeling_genreflow import GenreflowForAudioClassification
+
+        return GenreflowForAudioClassification
+    from transformers import AutoModelForAudioClassification
+
+    return AutoModelForAudioClassification

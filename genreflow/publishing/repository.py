@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SPECIFICATION = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?")
 AGAIN = "run again later"
-NO_XET = "; where the hub has no Xet storage, set HF_HUB_DISABLE_XET=1"
+NO_XET = ", or, where the hub has no Xet storage, set HF_HUB_DISABLE_XET=1"
 
 
 def check(address: str, public: bool) -> None:

@@ -18,6 +18,7 @@ from publishing.conftest import OTHER, OWN_CODE, STOCK
 import genreflow
 from genreflow.artifacts import PackagedDocument
 from genreflow.genres import GENRES
+from genreflow.publishing.layout import PublishedDocument
 
 TOLERANCE = 1e-4
 PIPELINE = """
@@ -31,18 +32,30 @@ for name, windows, *trust in json.loads(sys.argv[1]):
 """
 PUBLISH = """
 import json, os, sys
+from dataclasses import asdict
 import genreflow
 from genreflow import publishing
 from genreflow.errors import GenreflowError
-for version, to, token in json.loads(sys.argv[1]):
+for version, to, token, *public in json.loads(sys.argv[1]):
     os.environ["HF_TOKEN"] = token
     try:
-        done = publishing.publish(version, to)
-        print(json.dumps({"uploaded": done.uploaded, "removed": done.removed, "url": done.url}))
+        print(json.dumps(asdict(publishing.publish(version, to, bool(public)))))
     except GenreflowError as error:
         print(json.dumps({"error": str(error)}))
 for address, song in json.loads(sys.argv[2]):
     print(json.dumps(genreflow.load(address).classify(song).to_dict()))
+"""
+UPLOAD = """
+import sys
+from pathlib import Path
+from genreflow.errors import PublishError
+from genreflow.publishing import repository
+from genreflow.publishing.layout import PublishedDocument
+folder = Path(sys.argv[1])
+try:
+    repository.upload("hf://owner/genres", folder, PublishedDocument.read(folder), public=False)
+except PublishError as error:
+    print(error)
 """
 pytestmark = pytest.mark.xdist_group("publishing")
 
@@ -70,10 +83,10 @@ def ran(hub: ModelHub, tmp_path: Path, *arguments: str, **variables: str) -> sub
 def published(
     hub: ModelHub,
     tmp_path: Path,
-    what: list[tuple[str, str, str]],
+    what: list[tuple[str, ...]],
     classify: list[tuple[str, str]] | None = None,
 ) -> list[dict[str, Any]]:
-    """What becomes of each version, address and token; then of each published model and song."""
+    """What becomes of each version, address and token (and whether public); then of each model and song."""
     done = ran(hub, tmp_path, "-c", PUBLISH, json.dumps(what), json.dumps(classify or []))
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -141,6 +154,7 @@ def test_another_version_takes_its_place_and_what_is_not_genreflows_stays(
     first, second, third = published(
         hub, tmp_path, [(version, "hf://owner/genres", WRITER) for version in (OWN_CODE, OTHER, STOCK)]
     )
+    assert [one["visibility"] for one in (first, second, third)] == ["private"] * 3
     assert {"head.py", "config.json", "README.md", "model/model.safetensors"} <= set(first["uploaded"])
     assert first["removed"] == []
     # the other family has its files under model/ alone
@@ -152,6 +166,12 @@ def test_another_version_takes_its_place_and_what_is_not_genreflows_stays(
         document = PackagedDocument.model_validate_json(files["packaged.json"])
         assert set(document.files) <= set(files)
         assert not [name for name, content in files.items() if b"/secret/" in content or b"/tmp/" in content]
+
+    for name, content in repository.files.items():
+        path = tmp_path / "clone" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert genreflow.load(str(tmp_path / "clone")).document.temperature == 1.7
 
     cards = [files["README.md"].decode() for _, files in repository.commits[1:]]
     own, other, stock = map(metadata, cards)
@@ -171,11 +191,25 @@ def test_another_version_takes_its_place_and_what_is_not_genreflows_stays(
         assert digest in cards[2]
 
 
+def test_what_is_public_was_asked_for(hub: ModelHub, versions: dict[str, Path], tmp_path: Path) -> None:
+    hub.repositories["owner/closed"] = Repository(private=True)
+    hub.repositories["owner/open"] = Repository(private=False)
+    names = ("new", "closed", "open")
+    new, closed, opened = published(
+        hub, tmp_path, [(STOCK, f"hf://owner/{name}", WRITER, "public") for name in names]
+    )
+    assert not hub.repositories["owner/new"].private
+    assert [one["visibility"] for one in (new, closed, opened)] == ["public", "private", "public"]
+    assert new["notes"] == opened["notes"] == []
+    assert f"{hub.url}/owner/closed/settings" in closed["notes"][0]
+    assert hub.repositories["owner/closed"].private
+
+
 def test_what_a_hub_refuses_is_told_in_a_sentence(
     hub: ModelHub, versions: dict[str, Path], tmp_path: Path
 ) -> None:
     hub.repositories["owner/open"] = Repository(private=False)
-    hub.refusals |= {"/api/models/owner/busy": 429, "/api/models/owner/broken": 500}
+    hub.refusals |= {"/api/models/owner/busy": 429, "/api/models/owner/broken": 500, "/lfs": 403}
     wanted = {
         ("hf://genres", WRITER): "hf://OWNER/NAME",
         ("hf://datasets/owner/genres", WRITER): "hf://OWNER/NAME",
@@ -186,6 +220,7 @@ def test_what_a_hub_refuses_is_told_in_a_sentence(
         ("hf://owner/genres", ""): "needs a token",
         ("hf://owner/genres", "wrong"): "valid token",
         ("hf://owner/genres", READER): "may write",
+        ("hf://owner/full", WRITER): "could not be written",
     }
     told = published(hub, tmp_path, [(STOCK, to, token) for to, token in wanted])
     for (to, _), one in zip(wanted, told, strict=True):
@@ -193,3 +228,13 @@ def test_what_a_hub_refuses_is_told_in_a_sentence(
         assert to in one["error"]
         assert "\n" not in one["error"]
     assert not hub.uploads
+    assert len(hub.repositories["owner/full"].commits) == 1
+
+
+def test_a_hub_without_xet_is_told_how_it_is_asked(hub: ModelHub, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    record = PublishedDocument(version="1", digest="d" * 64, files={"model.safetensors": "5" * 64})
+    record.write(tmp_path)
+    done = ran(hub, tmp_path, "-c", UPLOAD, str(tmp_path), HF_HUB_DISABLE_XET="0")
+    assert "could not be written" in done.stdout
+    assert "set HF_HUB_DISABLE_XET=1" in done.stdout
