@@ -15,7 +15,7 @@ from sounds import tone, write
 GENRES = ["jazz", "rock"]
 PATIENCE = 900
 
-pytestmark = [pytest.mark.timeout(3 * PATIENCE), pytest.mark.xdist_group("runs")]
+pytestmark = pytest.mark.timeout(3 * PATIENCE)
 
 
 def clips(folder: Path) -> dict[str, bytes]:
