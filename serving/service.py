@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from genreflow import doubt, runtime
 from genreflow.audio import decode, resample
 from genreflow.errors import AudioError, GenreflowError, RequestError
-from serving import recipe
+from serving import patience, recipe
 from serving.answers import Answer, BatchAnswer, Curve, ModelCard, Problem
 from serving.batching import Batching
 from serving.champion import Described, Models
@@ -60,6 +60,7 @@ Row = tuple[str, NDArray[np.float32]]
 Result = tuple[NDArray[np.float32] | None, float]
 """A window's logits, None where that model is no longer there, and how many seconds its batch took."""
 
+patience.install()
 logging.getLogger("bentoml._internal.server.http_app").addFilter(quiet_refusals)
 
 
