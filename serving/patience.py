@@ -1,6 +1,6 @@
 """BentoML's patience with a request, whose timer ends with the request.
 
-BentoML's own (1.4.39) leaves the timer, and with it what the request held, to the loop until it would have rung:
+BentoML's own (1.4.39) leaves the timer, and with it what the request held, to the loop till it would have rung:
 at forty requests a second and five minutes of patience some 300 MB in two processes.
 """
 
