@@ -1,7 +1,7 @@
 """BentoML's patience with a request, whose timer ends with the request.
 
-BentoML's own (1.4.39) leaves the timer, and with it what the request held, to the loop till it would have rung:
-at forty requests a second and five minutes of patience some 300 MB in two processes.
+BentoML's own (1.4.39) leaves a timer, and with it what the request held, to the loop till it would have rung,
+which is 300 MB in two processes at forty requests a second and five minutes of patience.
 """
 
 import asyncio
