@@ -23,15 +23,13 @@ import pytest
 import requests
 import soundfile
 from candidates import write_corpus, write_evaluation
-from checkpoints import tiny_checkpoint
 from corpora import write_corpus as write_clips
 from servers import free_port, served
 from services import CLI, Champion, Service, crowned
-from test_inference import DISTILHUBERT
+from test_inference import untrained_distilhubert
 
 from genreflow import home, packaging, registry
-from genreflow.artifacts import ModelDocument, PackagedDocument
-from genreflow.families import family
+from genreflow.artifacts import PackagedDocument
 from genreflow.genres import GENRES
 from genreflow.progress import MB
 from genreflow.runtime import Classification
@@ -111,31 +109,7 @@ def figures(address: str) -> dict[str, float]:
 def champion(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Champion:
     """A registered, built model of DistilHuBERT's size, and a clip of thirty seconds."""
     root = tmp_path_factory.mktemp("service")
-    checkpoint = tiny_checkpoint("hubert", root / "distilhubert", **DISTILHUBERT)
-    kind = family("encoder")
-    chosen = kind.settings_type.model_validate({"backbone": str(checkpoint), "window_seconds": 10.0})
-    module = kind.build(chosen, GENRES, "inputs", seed=0)
-    kind.save(module.eval(), root / "model")
-    ModelDocument(
-        family="encoder",
-        settings=chosen.model_dump(mode="json"),
-        genres=GENRES,
-        hearing=kind.hearing(chosen),
-        temperature=1.0,
-        training={},
-        pretrained=None,
-        synthetic=True,
-        train_clips={},
-        validation_clips={},
-        corpus_fingerprint="c0" * 32,
-        features_fingerprint="fe" * 32,
-        protocol="grouped",
-        fold=None,
-        leaky=False,
-        leak_reason=None,
-        code_version="",
-        run_id=None,
-    ).write(root / "model")
+    untrained_distilhubert(root / "model")
     songs = {genre: sorted((shared / "gtzan-mini" / "genres" / genre).glob("*.wav"))[0] for genre in GENRES}
     clips = [(genre, "validation", *soundfile.read(song, dtype="float32")) for genre, song in songs.items()]
     packaged, evaluation, corpus = root / "packaged", root / "evaluation", root / "corpus"
