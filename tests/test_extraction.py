@@ -13,6 +13,7 @@ import pytest
 import torch
 from checkpoints import LAYOUTS, tiny_checkpoint, window_seconds
 from corpora import tones, write_corpus
+from memory import PEAK
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
@@ -219,15 +220,18 @@ def test_damaged_features_are_refused(corpus: Path, tmp_path: Path) -> None:
         Features.open(tmp_path / "features")
 
 
-MEASURE = """
-import json, resource, sys
+MEASURE = (
+    PEAK
+    + """
+import json, sys
 from pathlib import Path
 from genreflow.extraction import extract
 corpora, settings = sys.argv[1:3]
 for corpus in corpora.split(","):
     extract(Path(corpus), "encoder", json.loads(settings), Path(corpus + "-features"), device="cpu")
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(int(peak()))
 """
+)
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:

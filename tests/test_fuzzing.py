@@ -47,6 +47,8 @@ def fuzz(target: str, folder: Path, seconds: int = SECONDS) -> Found:
     findings.mkdir()
     done = subprocess.run(
         [
+            # a shell between: a process's peak of memory begins with what the one that started it holds
+            *("sh", "-c", '"$@"; exit $?', "sh"),
             *(sys.executable, str(Path(__file__).with_name("fuzzing.py")), target),
             *(f"-max_total_time={seconds}", f"-timeout={INPUT_SECONDS}", f"-rss_limit_mb={MEMORY_MIB}"),
             *(f"-max_len={MOST_INPUT_BYTES}", f"-artifact_prefix={findings}/", "-print_final_stats=1"),

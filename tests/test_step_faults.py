@@ -96,7 +96,7 @@ def test_where_there_is_no_room_a_sentence_says_it_and_the_next_run_goes_well(
         elif step == "evaluate":
             steps.evaluate(corpus, model, out)
         elif step == "package":
-            steps.package(model, corpus, out)
+            steps.package(model, corpus, out, {})
         else:
             with steps.told(step):  # not the whole step: its MLflow store is larger than the room
                 training.fine_tune(source, out, {**FAST, "epochs": 1})
@@ -123,7 +123,7 @@ def test_where_there_is_no_room_for_openvino_the_model_is_not_served_without_it(
     with monkeypatch.context() as patch:
         patch.setattr(packaging, "export_openvino", cramped)
         with pytest.raises(GenreflowError, match=r"OpenVINO could not write .*model.xml .*make room"):
-            steps.package(model, corpus, out)
+            steps.package(model, corpus, out, {})
     assert not (out / PackagedDocument.file_name).exists()
-    done = steps.package(model, corpus, out)
+    done = steps.package(model, corpus, out, {})
     assert all(runtime.usable for runtime in done.runtimes if runtime.precision == "f32")

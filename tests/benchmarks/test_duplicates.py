@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from memory import PEAK
 from reencodings import REENCODINGS, Clip
 
 from genreflow.corpus import fingerprints
@@ -110,13 +111,14 @@ def test_the_synthetic_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert most < 0.75
 
 
-SEARCH = """
-import json, resource, sys, time
+SEARCH = (
+    PEAK
+    + """
+import json, sys, time
 from pathlib import Path
 import numpy as np
 from genreflow.corpus.fingerprints import Fingerprints
 
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
 with Fingerprints(Path(sys.argv[1]).parent) as prints:
     with np.load(sys.argv[1]) as held:
@@ -130,6 +132,7 @@ with Fingerprints(Path(sys.argv[1]).parent) as prints:
 print(json.dumps({"pairs": [[m.first, m.second] for m in found], "seconds": seconds, "busy": busy,
                   "before": before, "peak": peak()}))
 """
+)
 
 
 def test_time_and_memory_up_to_10000_clips(music: list[Clip], tmp_path: Path) -> None:

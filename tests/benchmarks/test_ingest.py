@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from memory import PEAK
 from numpy.typing import NDArray
 from sounds import write
 
@@ -29,8 +30,10 @@ KIB_A_CLIP = 16
 GROWTH_MIB = 40
 """What four times the clips may cost: rows of the manifest, and the allocator's slack."""
 
-TAKE_IN = """
-import json, resource, sys, time
+TAKE_IN = (
+    PEAK
+    + """
+import json, sys, time
 from pathlib import Path
 from genreflow.corpus.ingest import ingest, resolve
 from genreflow.corpus.settings import CorpusSettings
@@ -40,10 +43,10 @@ listed = resolve(source)
 began, busy = time.perf_counter(), time.process_time()
 document = ingest(source, listed, CorpusSettings(protocol="grouped"), out, workers)
 seconds, busy = time.perf_counter() - began, time.process_time() - busy
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 clips = sum(document.counts.values())
-print(json.dumps({"clips": clips, "seconds": seconds, "busy": busy, "peak_mib": peak}))
+print(json.dumps({"clips": clips, "seconds": seconds, "busy": busy, "peak_mib": peak()}))
 """
+)
 
 
 def take_in(source: Path, out: Path, workers: int) -> dict[str, float]:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from memory import PEAK
 from sounds import genre_folder, tone, write, write_silent_film
 
 from genreflow.artifacts import CorpusDocument, file_digest
@@ -438,8 +439,10 @@ def test_gtzan_mini_has_no_published_split(shared: Path, tmp_path: Path, protoco
         take_in(shared / "gtzan-mini", tmp_path / "corpus", settings)
 
 
-MEASURE = """
-import resource, sys
+MEASURE = (
+    PEAK
+    + """
+import sys
 from pathlib import Path
 from genreflow.corpus.ingest import ingest, resolve
 from genreflow.corpus.settings import CorpusSettings
@@ -447,11 +450,11 @@ from genreflow.corpus.settings import CorpusSettings
 def taken(source, out):
     settings = CorpusSettings(genres=("jazz", "rock"))
     ingest(source, resolve(source, settings.genres), settings, Path(out), workers=2)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return int(peak())
 
-few, many, out = sys.argv[1:]
-print(taken(few, out + "/few"), taken(many, out + "/many"))
+print(taken(*sys.argv[1:]))
 """
+)
 
 
 def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
@@ -459,7 +462,7 @@ def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
         return np.random.default_rng(seed).normal(0, 0.1, 22_050 * 20).astype(np.float32)
 
     clip = write(tmp_path / "clip.wav", noise(0))
-    for name, clips in (("few", 12), ("many", 48)):  # 24 × 0.9 MB, and four times as much
+    for name, clips in (("few", 48), ("many", 192)):  # 96 × 0.9 MB, and four times as much
         for genre in ("jazz", "rock"):
             folder = tmp_path / name / genre
             folder.mkdir(parents=True)
@@ -469,15 +472,14 @@ def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
                     (folder / f"{number}.wav").unlink()
                     seed = number if genre == "jazz" else 10 + number
                     write(folder / f"{number}.wav", noise(1 + seed))
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(tmp_path / "few"), str(tmp_path / "many"), str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    few, many = map(int, done.stdout.split())
-    assert many - few < 30, f"{few} MiB for 24 clips, {many} MiB for 96"
+    peaks = []
+    for name in ("few", "many"):
+        argv = [sys.executable, "-c", MEASURE, str(tmp_path / name), str(tmp_path / f"{name}-corpus")]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout))
+    few, many = peaks
+    assert many - few < 30, f"{few} MiB for 96 clips, {many} MiB for 384"
 
 
 def _made(path: Path) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from memory import PEAK
 from sounds import genre_folder
 
 from genreflow.corpus.store import QUARANTINE
@@ -32,8 +33,10 @@ SLACK = 1.2
 """Of the allocator."""
 TAKEN = ("rock.00000.wav", "rock.00001.wav", "half an hour.wav")
 
-TAKE_IN = """
-import json, resource, sys
+TAKE_IN = (
+    PEAK
+    + """
+import json, sys
 from pathlib import Path
 from genreflow.corpus.ingest import ingest, resolve
 from genreflow.corpus.settings import CorpusSettings
@@ -41,11 +44,12 @@ from genreflow.corpus.settings import CorpusSettings
 def taken(source, out):
     settings = CorpusSettings(genres=("jazz", "rock"))
     ingest(source, resolve(source, settings.genres), settings, Path(out), workers=int(sys.argv[4]))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak()
 
 few, long, out, _ = sys.argv[1:]
 print(json.dumps([taken(few, out + "/few"), taken(long, out + "/long")]))
 """
+)
 
 
 def sparse_wav(path: Path, size: int, rate: int = 44_100, bits: int = 16, channels: int = 1) -> None:
