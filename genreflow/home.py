@@ -71,3 +71,12 @@ def free_port(host: str, port: int) -> None:
             raise GenreflowError(
                 f"Port {port} on {host} cannot be used ({error}): choose another with --port."
             ) from error
+
+
+def keep(arrived: Path, folder: Path) -> None:
+    """Put what was fetched into its place, unless another process has put the same there meanwhile."""
+    try:
+        arrived.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise

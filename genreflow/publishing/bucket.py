@@ -101,11 +101,7 @@ def download(address: str) -> Path:
             raise PublishError(
                 f"What lies at {address} is no whole model: {wrong}. Fetch again, or publish it anew."
             )
-        try:
-            arrived.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another process may have been faster
-                raise
+        home.keep(arrived, folder)
     return folder
 
 

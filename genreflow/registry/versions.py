@@ -110,11 +110,7 @@ def fetch(alias_or_version: str) -> Path:
             raise RegistryError(
                 f"Version {entry.version} is not what was registered: {wrong}. Train and register it anew."
             )
-        try:
-            arrived.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another process may have been faster
-                raise
+        home.keep(arrived, folder)
     return folder
 
 
