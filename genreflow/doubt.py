@@ -5,7 +5,6 @@ from the sound itself, without a model; speech is not: telling it from rap or a 
 """
 
 import itertools
-import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +39,8 @@ def reason(samples: NDArray[np.float32], confidence: float) -> str | None:
     """
     heard = no_music(samples)
     if heard is None and confidence < UNSURE_BELOW:
-        return f"confidence {math.floor(confidence * 100) / 100:.2f} below {UNSURE_BELOW:g}"
+        shown = min(round(confidence, 2), UNSURE_BELOW - 0.01)  # never as if it were the threshold itself
+        return f"confidence {shown:.2f} below {UNSURE_BELOW:g}"
     return heard
 
 

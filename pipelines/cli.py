@@ -297,12 +297,16 @@ def publish(
     public: Annotated[
         bool, typer.Option("--public", help="A new repository of a hub for all to read.")
     ] = False,
+    licence: Annotated[
+        str | None,
+        typer.Option("--license", help="For the card, as hubs write it: apache-2.0, cc-by-nc-4.0 …"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring a registered model with its card to a model hub or a bucket."""
     from genreflow import publishing
 
-    published = publishing.publish(model, to, public)
+    published = publishing.publish(model, to, public, licence)
     for note in published.notes:
         _note(note)
     if as_json:

@@ -47,6 +47,7 @@ def test_no_clip_of_gtzan_is_doubted(shared: Path) -> None:
 def test_low_confidence_is_unsure_and_says_so() -> None:
     music = noise(2.0) * np.linspace(0, 1, 2 * RATE, dtype=np.float32)
     assert doubt.reason(music, 0.31) == "confidence 0.31 below 0.5"
+    assert doubt.reason(music, 0.2263) == "confidence 0.23 below 0.5"  # the 23% that the page shows
     assert doubt.reason(music, 0.4999) == "confidence 0.49 below 0.5"
     assert doubt.reason(music, 0.5) is None
     assert doubt.reason(np.zeros(RATE, np.float32), 0.99) == "silence"

@@ -4,6 +4,7 @@ The same files lie at both: the packaged model as genreflow verifies and loads i
 loads, the card, and a record of what publishing wrote.
 """
 
+import re
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -16,29 +17,34 @@ from genreflow.publishing.layout import Published, lay_out
 __all__ = ["SCHEMES", "Published", "fetch", "publish"]
 
 SCHEMES = ("hf://", "s3://")
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
-def publish(model: str, to: str, public: bool = False) -> Published:
+def publish(model: str, to: str, public: bool = False, licence: str | None = None) -> Published:
     """Publish a registered model; the same again uploads nothing, another one takes its place.
 
     Args:
         model: an alias or version of the registry.
         to: `hf://OWNER/NAME` or `s3://BUCKET/PREFIX`.
         public: of a repository on a hub, which is private otherwise; one that exists keeps what it is.
+        licence: for the card, as hubs write it (`apache-2.0`, `cc-by-nc-4.0`); without one the card has none,
+            for only who publishes knows what the data and the pretrained weights allow.
 
     Raises:
-        PublishError: the address is none, or what lies there is in the way, or it refuses.
+        PublishError: the address or the licence is none, or what lies there is in the way, or it refuses.
         RegistryError: there is no such model.
     """
     to = to.rstrip("/") if to not in SCHEMES else to
     place = _place(to)
     if public and place is not repository:
         raise PublishError(f"--public is for hf://; who may read {to} is said by the bucket's own policy.")
+    if licence is not None and not LICENCE.fullmatch(licence):
+        raise PublishError(f"{licence!r} is no licence as hubs write it: apache-2.0 and cc-by-nc-4.0 are.")
     place.check(to, public)
     version = registry.version(model)
     packaged = registry.fetch(version.version)
     with tempfile.TemporaryDirectory(prefix="genreflow-publish-") as scratch:
-        record = lay_out(version, packaged, to, Path(scratch))
+        record = lay_out(version, packaged, to, Path(scratch), licence)
         published: Published = place.upload(to, Path(scratch), record, public)
         return published
 

@@ -14,7 +14,11 @@ PIPELINE = "audio-classification"
 
 
 def model_card(
-    version: Version, packaged: PackagedDocument, form: TransformersForm | None, address: str
+    version: Version,
+    packaged: PackagedDocument,
+    form: TransformersForm | None,
+    address: str,
+    licence: str | None = None,
 ) -> str:
     """The card as Markdown under YAML metadata.
 
@@ -22,10 +26,11 @@ def model_card(
         packaged: without paths of the machine that trained.
         form: in which transformers loads it.
         address: `hf://…` or `s3://…`, where it is published.
+        licence: as hubs write it; without one the card has none.
     """
     name = address.rstrip("/").rpartition("/")[2]
     parts = [
-        f"---\n{_metadata(version, packaged, form, name)}\n---",
+        f"---\n{_metadata(version, packaged, form, name, licence)}\n---",
         f"# {name}",
         _summary(version, packaged),
         *_warnings(version, packaged),
@@ -43,7 +48,13 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(version: Version, packaged: PackagedDocument, form: TransformersForm | None, name: str) -> str:
+def _metadata(
+    version: Version,
+    packaged: PackagedDocument,
+    form: TransformersForm | None,
+    name: str,
+    licence: str | None,
+) -> str:
     from huggingface_hub import ModelCardData
 
     model = packaged.model
@@ -55,6 +66,7 @@ def _metadata(version: Version, packaged: PackagedDocument, form: TransformersFo
     tags += [] if _measured(version) else ["not-measured"]
     tags += ["leaky-split"] if _leaky(version) else []
     return ModelCardData(
+        license=licence,
         pipeline_tag=PIPELINE,
         library_name="genreflow" if form is None else "transformers",
         base_model=hub_id,

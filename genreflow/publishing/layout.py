@@ -52,7 +52,9 @@ class Published:
     """What was not as wished, a sentence each."""
 
 
-def lay_out(version: Version, packaged: Path, address: str, out: Path) -> PublishedDocument:
+def lay_out(
+    version: Version, packaged: Path, address: str, out: Path, licence: str | None = None
+) -> PublishedDocument:
     """Write the published form of a verified packaged model into `out`, an empty folder.
 
     Raises:
@@ -67,7 +69,7 @@ def lay_out(version: Version, packaged: Path, address: str, out: Path) -> Publis
         shutil.copyfile(packaged / name, out / name)
     document = _without_places(document, out)
     form = _for_transformers(document, out)
-    (out / CARD).write_text(card.model_card(version, document, form, address))
+    (out / CARD).write_text(card.model_card(version, document, form, address, licence))
     files = {
         path.relative_to(out).as_posix(): file_digest(path)
         for path in sorted(out.rglob("*"))

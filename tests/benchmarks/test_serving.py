@@ -1,6 +1,7 @@
 """The service: throughput and latency beside the usual ways to serve, long songs, memory, readiness.
 
-The model has DistilHuBERT's size and random weights (untrained: speed only); the clips are real music.
+The model has DistilHuBERT's size, and learnt gtzan-mini's genres with its head alone, on an encoder of random
+weights: no pretrained one can be reached. The clips are real music.
 """
 
 import base64
@@ -23,22 +24,28 @@ import pytest
 import requests
 import soundfile
 from candidates import write_corpus, write_evaluation
-from corpora import write_corpus as write_clips
 from servers import free_port, served
 from services import CLI, Champion, Service, crowned
-from test_inference import untrained_distilhubert
+from test_inference import DISTILHUBERT
 
 from genreflow import home, packaging, registry
-from genreflow.artifacts import PackagedDocument
-from genreflow.genres import GENRES
+from genreflow.artifacts import PackagingSettings
+from genreflow.corpus.ingest import ingest, resolve
+from genreflow.corpus.settings import CorpusSettings
+from genreflow.extraction import extract
 from genreflow.progress import MB
 from genreflow.runtime import Classification
+from genreflow.training import fine_tune
+from tests.checkpoints import tiny_checkpoint
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(6 * 3600)]
 
-FASTER = 2.5
-"""Times as many clips a second as the pipeline behind Flask, at eight clients, on the same windows: what was
-seen at least, on a machine busy with other work. The aim is 3.5."""
+PRECISIONS = {"as by default": False, "int8": True}
+"""Whether packaging was asked to try int8."""
+FASTER = {"as by default": 2.5, "int8": 3.5}
+"""Times as many clips a second as the pipeline behind Flask, at eight clients, on the same windows. 3.5 was
+the aim for either: in bf16 it is out of reach of the processor this was measured on (docs/benchmarks.md)."""
+TRAINING = {"epochs": 60, "learning_rate": 1e-3, "batch_size": 16, "patience": 60}
 REQUESTS = {1: 10, 8: 48, 32: 96}
 """Clients at once, and how many clips they send together in one turn."""
 TURNS = 2
@@ -105,19 +112,48 @@ def figures(address: str) -> dict[str, float]:
     return found
 
 
+@dataclass(frozen=True)
+class Trained:
+    model: Path
+    corpus: Path
+
+
 @pytest.fixture(scope="module")
-def champion(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Champion:
-    """A registered, built model of DistilHuBERT's size, and a clip of thirty seconds."""
+def trained(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Trained:
+    """A model of DistilHuBERT's size with windows of 10 s, its head trained on gtzan-mini."""
+    root = tmp_path_factory.mktemp("trained")
+    backbone = tiny_checkpoint("hubert", root / "distilhubert", **DISTILHUBERT)
+    music = str(shared / "gtzan-mini")
+    ingest(music, resolve(music), CorpusSettings(), root / "corpus")
+    settings = {"backbone": str(backbone), "method": "probe"}
+    extract(root / "corpus", "encoder", settings, root / "features")
+    document = fine_tune(root / "features", root / "model", TRAINING)
+    share = document.training["validation"]["eval_accuracy"]
+    print(f"\nhead trained: {share:.0%} of {len(document.validation_clips)} clips for selection right")
+    return Trained(root / "model", root / "corpus")
+
+
+@pytest.fixture(scope="module")
+def precision() -> str:
+    """Of `PRECISIONS`; tests that compare them name another."""
+    return "as by default"
+
+
+@pytest.fixture(scope="module")
+def champion(
+    tmp_path_factory: pytest.TempPathFactory, shared: Path, trained: Trained, precision: str
+) -> Champion:
+    """It registered and built, and a clip of thirty seconds."""
     root = tmp_path_factory.mktemp("service")
-    untrained_distilhubert(root / "model")
-    songs = {genre: sorted((shared / "gtzan-mini" / "genres" / genre).glob("*.wav"))[0] for genre in GENRES}
-    clips = [(genre, "validation", *soundfile.read(song, dtype="float32")) for genre, song in songs.items()]
     packaged, evaluation, corpus = root / "packaged", root / "evaluation", root / "corpus"
-    packaging.package(root / "model", write_clips(root / "clips", clips, GENRES), packaged)
+    settings = PackagingSettings(int8=PRECISIONS[precision])
+    document = packaging.package(trained.model, trained.corpus, packaged, settings)
+    for one in document.runtimes:
+        print(f"{one.name} {one.precision}: {one.latency_ms_p50:.0f} ms a window; {one.reason or 'kept'}")
     write_corpus(corpus, {})
     write_evaluation(evaluation, packaged, 0.1, {})
-    digest = PackagedDocument.read(packaged).digest
-    made = Champion(root, songs["jazz"], Classification("", 0.0, {}, "", 0.0, 0), digest)
+    song = sorted((shared / "gtzan-mini" / "genres" / "jazz").glob("*.wav"))[0]
+    made = Champion(root, song, Classification("", 0.0, {}, "", 0.0, 0), document.digest)
     with made.registry():
         registry.register(packaged, evaluation, corpus, None)
         registry.set_champion("1", "a measurement")
@@ -150,11 +186,11 @@ def uploading(address: str, file: Path) -> Send:
 
 
 @pytest.fixture(scope="module")
-def others(champion: Champion) -> Iterator[dict[str, Send]]:
+def others(champion: Champion, trained: Trained) -> Iterator[dict[str, Send]]:
     """The usual ways to serve the same model, by name."""
     port, mlflow_port = free_port(), free_port()
     flask, mlflow = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{mlflow_port}"
-    demo = [sys.executable, str(Path(__file__).with_name("flask_demo.py")), str(champion.root / "model")]
+    demo = [sys.executable, str(Path(__file__).with_name("flask_demo.py")), str(trained.model)]
     models = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1"]
     models += ["-m", f"models:/{registry.MODEL_NAME}@champion", "--port", str(mlflow_port)]
     with champion.registry():
@@ -175,9 +211,10 @@ def others(champion: Champion) -> Iterator[dict[str, Send]]:
         }
 
 
+@pytest.mark.parametrize("precision", PRECISIONS, scope="module")
 @pytest.mark.parametrize("clients", REQUESTS)
 def test_more_clips_a_second_than_a_pipeline_behind_flask(
-    service: Service, others: dict[str, Send], clients: int
+    service: Service, others: dict[str, Send], clients: int, precision: str
 ) -> None:
     senders = {"genreflow": uploading(f"{service.address}/classify", service.song), **others}
     if clients == 32:
@@ -185,8 +222,9 @@ def test_more_clips_a_second_than_a_pipeline_behind_flask(
     for send in senders.values():
         load(send, 1, WARM_UP)
     card = service.model()
-    print(f"\n{clients} clients, clips of 30 s, DistilHuBERT's size, untrained: speed only")
-    print(f"genreflow: {card['runtime']} {card['precision']}; {packaging.processor()}")
+    print(f"\n{clients} clients, clips of 30 s, DistilHuBERT's size; {packaging.processor()}")
+    print(f"genreflow, {precision}: {card['runtime']} {card['precision']}")
+    assert (card["precision"] == "int8") == PRECISIONS[precision]
     seen: dict[str, Load] = {}
     spent: dict[str, float] = {}
     for _, (name, send) in itertools.product(range(TURNS), senders.items()):
@@ -209,12 +247,13 @@ def test_more_clips_a_second_than_a_pipeline_behind_flask(
         f"whole answer {spent['answer_seconds_sum'] / clips:.3f} s"
     )
     if clients == 8:
-        assert ours.rate / seen["Flask, windows"].rate >= FASTER
+        assert ours.rate / seen["Flask, windows"].rate >= FASTER[precision]
 
 
+@pytest.mark.parametrize("precision", PRECISIONS, scope="module")
 @pytest.mark.parametrize(("hop", "aim"), [(None, 60.0), (2.0, 10.0)])
 def test_a_song_of_four_minutes_is_followed_faster_than_it_sounds(
-    service: Service, tmp_path: Path, hop: float | None, aim: float
+    service: Service, tmp_path: Path, hop: float | None, aim: float, precision: str
 ) -> None:
     samples, rate = soundfile.read(service.song, dtype="float32")
     song = tmp_path / "song.wav"
@@ -229,11 +268,12 @@ def test_a_song_of_four_minutes_is_followed_faster_than_it_sounds(
         assert answer.status_code == 200, answer.text
         after = figures(service.address)
         shares.append((after[INFERENCE] - before.get(INFERENCE, 0.0)) / times[-1])
-    windows = len(answer.json()["starts"])
+    windows, served = len(answer.json()["starts"]), service.model()["precision"]
+    faster = SONG_SECONDS / min(times)
     print(
-        f"\n{SONG_SECONDS} s of music, {windows} windows: {SONG_SECONDS / min(times):.1f} times faster than "
-        f"real time ({', '.join(f'{each:.2f}' for each in times)} s; aim {aim:g} on two quiet cores); the "
-        f"model ran for {', '.join(f'{each:.0%}' for each in shares)}"
+        f"\n{SONG_SECONDS} s of music, {windows} windows, {served}: {faster:.1f} times faster than real time "
+        f"({', '.join(f'{each:.2f}' for each in times)} s; aim {aim:g} on two quiet cores); the model "
+        f"ran for {', '.join(f'{each:.0%}' for each in shares)}"
     )
     assert max(shares) > MODEL_SHARE  # seconds say how busy the machine is; this says what the service adds
 

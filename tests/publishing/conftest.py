@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from candidates import model_document, write_corpus, write_evaluation
 from encoders import PROBE, write_encoder
 from model_hub import ModelHub, model_hub
@@ -68,6 +69,11 @@ def versions(registered: Registered, monkeypatch: pytest.MonkeyPatch) -> dict[st
 def hub() -> Iterator[ModelHub]:
     with model_hub() as hub:
         yield hub
+
+
+def metadata(card: str) -> dict[str, Any]:
+    """The YAML of a card."""
+    return dict(yaml.safe_load(card.split("---")[1]))
 
 
 def write_mfcc_cnn(folder: Path, **fields: Any) -> None:

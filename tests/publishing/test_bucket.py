@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from encoders import windows
 from faults import Proxy, proxied
-from publishing.conftest import OTHER, OWN_CODE, STOCK
+from publishing.conftest import OTHER, OWN_CODE, STOCK, metadata
 
 import genreflow
 from genreflow import home, publishing
@@ -50,9 +50,9 @@ def forget_downloads() -> None:
         shutil.rmtree(folder)
 
 
-def refusal(version: str, to: str, public: bool = False) -> str:
+def refusal(version: str, to: str, public: bool = False, licence: str | None = None) -> str:
     with pytest.raises(GenreflowError) as caught:
-        publishing.publish(version, to, public)
+        publishing.publish(version, to, public, licence)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -95,6 +95,17 @@ def test_another_model_takes_its_place_and_only_what_was_published_is_removed(
     assert set(held) == {*record["files"], "published.json", "notes.txt", "model/notes.txt", "head.py"}
     assert answer(to) == pytest.approx(answer(str(versions[OTHER])), abs=1e-6)
     assert "transformers" not in held["README.md"].decode()
+
+
+def test_the_card_has_the_licence_that_was_named_and_none_of_itself(
+    aws: Any, bucket: str, versions: dict[str, Path]
+) -> None:
+    to = f"s3://{bucket}/genres"
+    publishing.publish(OTHER, to, licence="cc-by-nc-4.0")
+    assert metadata(objects(aws, bucket)["genres/README.md"].decode())["license"] == "cc-by-nc-4.0"
+    assert publishing.publish(OTHER, to).uploaded == ("README.md",)
+    assert "license" not in metadata(objects(aws, bucket)["genres/README.md"].decode())
+    assert "no licence as hubs write it" in refusal(OTHER, to, licence="Apache 2\nbase_model: x")
 
 
 def test_what_somebody_else_put_there_is_not_overwritten(

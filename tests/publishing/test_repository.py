@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import yaml
 from encoders import RATE, windows
 from model_hub import READER, WRITER, ModelHub, Repository
-from publishing.conftest import OTHER, OWN_CODE, STOCK
+from publishing.conftest import OTHER, OWN_CODE, STOCK, metadata
 
 import genreflow
 from genreflow.artifacts import PackagedDocument
@@ -99,10 +98,6 @@ def expected(folder: Path) -> tuple[np.ndarray, list[dict[str, float]]]:
     answers = [classifier.classify_samples(one, RATE).probabilities for one in heard]
     assert max(np.ptp([answer[genre] for answer in answers]) for genre in GENRES) > 0.1
     return heard, answers
-
-
-def metadata(card: str) -> dict[str, Any]:
-    return dict(yaml.safe_load(card.split("---")[1]))
 
 
 def test_a_published_model_is_loaded_back_by_transformers_and_by_genreflow(
