@@ -6,6 +6,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
@@ -47,6 +48,11 @@ KEYLESS = frozenset({"/", "/docs.json", "/schema.json"})
 KEYLESS_FOLDER = "/static_content/"
 PAGE = "/ui"
 """The page under this path answers with errors of its own kind."""
+PAGE_ADDRESSES = re.compile(
+    r"(/|/config|/theme\.css|/(assets|static)/.+|/gradio_api/"
+    r"(upload|upload_progress|queue/(join|data)|cancel|reset|app_id|heartbeat/[^/]+|file=/.+))?"
+)
+"""Below that path, what its script asks for. Gradio mounts much more: a proxy, an API, a video tool."""
 
 SENTENCES = {
     404: "There is nothing under this address: the API is described at /.",
@@ -189,6 +195,8 @@ class Door:
             return
         try:
             self._check_key(scope)
+            if _on_page(scope) and not PAGE_ADDRESSES.fullmatch(scope["path"].removeprefix(PAGE)):
+                raise RequestError(SENTENCES[404], 404)
             self._check_size(scope)
             if _page_upload(scope):
                 self._check_room()

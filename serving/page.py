@@ -8,14 +8,15 @@ import base64
 import io
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio
 import numpy as np
 from fastapi import FastAPI
+from gradio.utils import get_upload_folder
 
 from genreflow import drawing
 from genreflow.errors import GenreflowError
@@ -44,19 +45,42 @@ _drawing = threading.Lock()
 """Matplotlib's fonts are not for two threads at once."""
 
 
-def uploads_alone(song: gradio.Audio) -> None:
-    """Have an audio field take uploads alone: Gradio would fetch whatever address a request names.
+def uploads_alone(blocks: gradio.Blocks) -> None:
+    """Have a page take its own uploads alone, whichever input a request names a file in, and however.
 
-    On the field itself: for a subclass Gradio writes a stub file beside this one.
+    Gradio takes any path of the host as long as `launch()` was not called, which mounting never does, and
+    fetches addresses. On the page itself: for a subclass Gradio writes a stub file into its own package.
     """
-    move = song.async_move_resource_to_block_cache
+    preprocess = blocks.preprocess_data
 
-    async def refuse_addresses(url_or_file_path: str | Path | None) -> str | None:
-        if url_or_file_path is not None and "://" in str(url_or_file_path):
-            raise gradio.Error("Upload the song itself: addresses are not fetched.", print_exception=False)
-        return await move(url_or_file_path)
+    async def checked(function: Any, inputs: list[Any], *others: Any, **named: Any) -> list[Any]:
+        if not all(uploaded(path) for path in paths(inputs)):
+            raise gradio.Error(
+                "Upload the song itself: neither paths nor addresses are taken.", print_exception=False
+            )
+        return await preprocess(function, inputs, *others, **named)
 
-    song.async_move_resource_to_block_cache = refuse_addresses  # type: ignore[method-assign]
+    blocks.preprocess_data = checked  # type: ignore[assignment, method-assign]
+
+
+def paths(value: Any) -> Iterator[Any]:
+    """Every path that a request's inputs name."""
+    if isinstance(value, dict):
+        if "path" in value:
+            yield value["path"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from paths(one)
+
+
+def uploaded(path: Any) -> bool:
+    """Whether that is a file that the page has received."""
+    try:
+        file = Path(path).resolve()
+        return file.is_relative_to(Path(get_upload_folder()).resolve()) and file.is_file()
+    except (OSError, TypeError, ValueError):
+        return False
 
 
 def page(
@@ -122,7 +146,6 @@ def page(
                     buttons=[],
                     elem_id="song",
                 )
-                uploads_alone(song)
                 answer = gradio.HTML(elem_id="answer")
             with gradio.Column(scale=3, min_width=320):
                 hop = gradio.Radio(
@@ -148,6 +171,7 @@ def page(
             api_visibility="private",
         )
         blocks.load(about, None, [warnings, model], api_visibility="private", show_progress="hidden")
+    uploads_alone(blocks)
     return blocks.queue(max_size=SONGS_WAITING)
 
 

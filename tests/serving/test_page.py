@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gradio
 import numpy as np
 import pytest
 import requests
@@ -325,14 +324,6 @@ def test_an_upload_is_deleted_after_its_time_and_when_the_service_ends(
 
 async def refuse(*_: object) -> Any:
     raise AudioError("Nothing is heard here.")
-
-
-def test_an_address_in_place_of_an_upload_is_not_fetched() -> None:
-    song = gradio.Audio(type="filepath")
-    page.uploads_alone(song)
-    moved = song.async_move_resource_to_block_cache("http://127.0.0.1:9/song.wav")
-    with pytest.raises(gradio.Error, match="not fetched"):
-        moved.send(None)  # no asyncio.run beside Playwright
 
 
 def test_a_file_that_says_it_is_no_audio_is_refused_at_once(opened: Page, shown: Shown) -> None:
