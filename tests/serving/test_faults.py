@@ -36,7 +36,9 @@ def service(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def small(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with a key that takes little on."""
+    """A service with a key that takes little on, and has nowhere to write its records."""
+    file = tmp_path_factory.mktemp("records") / "file"
+    file.touch()
     tight = {
         "GENREFLOW_API_KEY": KEY,
         "GENREFLOW_MAX_REQUESTS": "2",
@@ -44,6 +46,7 @@ def small(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "GENREFLOW_MAX_SECONDS": "120",
         "GENREFLOW_MAX_WINDOWS": "100",
         "GENREFLOW_MAX_FILES": "3",
+        "GENREFLOW_MONITORING": str(file / "monitoring"),
     }
     with running(champion.copy(tmp_path_factory.mktemp("small")), **tight) as service:
         yield service
@@ -239,6 +242,16 @@ def test_only_who_has_the_key_is_answered_and_probes_need_none(small: Service) -
         assert requests.get(f"{small.address}/{path}", timeout=60).status_code == 200
     with bentoml.SyncHTTPClient(small.address, token=KEY) as client:
         assert client.classify(file=small.song)["genre"] == small.expected.genre
+
+
+def test_a_folder_of_records_that_cannot_be_written_costs_no_answer_and_is_told_once(small: Service) -> None:
+    song = small.song.read_bytes()
+    assert [ask(small, song).status_code for _ in range(3)] == [200] * 3
+    files = [("files", (f"{one}.flac", song)) for one in range(3)]
+    many = requests.post(f"{small.address}/classify_batch", files=files, headers=HEADERS, timeout=60)
+    assert many.status_code == 200, many.text
+    assert [one["error"] for one in many.json()] == [None] * 3
+    assert small.log.count("Answers are not recorded") == 1
 
 
 def test_what_is_larger_or_longer_than_allowed_is_refused(small: Service) -> None:
