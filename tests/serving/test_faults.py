@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,22 +55,25 @@ def small(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @contextmanager
 def load(service: Service, clients: int = 4) -> Iterator[list[requests.Response]]:
-    """Clients that ask again and again, and what they are answered."""
+    """Clients that ask again and again, and what they are answered.
+
+    Raises:
+        RequestException: at the end, where one of them got no answer.
+    """
     song, answers, stop = service.song.read_bytes(), [], threading.Event()
 
     def ask() -> None:
         while not stop.is_set():
             answers.append(service.post("classify", song))
 
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield answers
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(clients) as pool:
+        asking = [pool.submit(ask) for _ in range(clients)]
+        try:
+            yield answers
+        finally:
+            stop.set()
+        for one in asking:
+            one.result()
 
 
 def until(true: object, what: str) -> None:
@@ -276,12 +280,8 @@ def test_what_is_larger_or_longer_than_allowed_is_refused(small: Service) -> Non
 
 def test_more_requests_than_allowed_are_told_to_come_again(small: Service) -> None:
     song = wav(55.0)
-    answers: list[requests.Response] = []
-    threads = [threading.Thread(target=lambda: answers.append(ask(small, song))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(lambda _: ask(small, song), range(8)))
     assert {answer.status_code for answer in answers} == {200, 503}
     busy = next(answer for answer in answers if answer.status_code == 503)
     assert int(busy.headers["Retry-After"]) > 0
@@ -291,3 +291,4 @@ def test_more_requests_than_allowed_are_told_to_come_again(small: Service) -> No
 
 def test_nothing_that_went_wrong_was_an_error_of_the_front(service: Service) -> None:
     assert "(status=500" not in service.log
+    assert "never retrieved" not in service.log
