@@ -1,5 +1,8 @@
 """What a running service tells: Prometheus histograms, and a record of each answer, never of the audio."""
 
+import logging
+from contextvars import copy_context
+from functools import cache
 from typing import Any
 
 import bentoml
@@ -10,6 +13,8 @@ MONITOR = "genreflow"
 MONITORING_VARIABLE = "GENREFLOW_MONITORING"
 """The folder of the records; BentoML's default is `monitoring` in the working folder."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+log = logging.getLogger("genreflow")
 
 
 class Listening:
@@ -32,7 +37,20 @@ class Inferring:
 def record(
     genre: str, confidence: float, unsure: bool, seconds: float, latency: float, lineage: Lineage
 ) -> None:
-    """Write to BentoML's monitor what was said, by which model, of how long a song, and in what time."""
+    """Write to BentoML's monitor what was said, by which model, of how long a song, and in what time.
+
+    What cannot be written costs no answer: the log says so, once.
+    """
+    try:
+        # in a context of its own: a record that fails would be in the way of the next
+        copy_context().run(_write, genre, confidence, unsure, seconds, latency, lineage)
+    except (OSError, ValueError) as error:  # logging makes a ValueError of a file that it cannot open
+        _tell_once(str(error))
+
+
+def _write(
+    genre: str, confidence: float, unsure: bool, seconds: float, latency: float, lineage: Lineage
+) -> None:
     with bentoml.monitor(MONITOR) as monitor:
         monitor.log(genre, name="genre", role="prediction", data_type="categorical")
         monitor.log(round(confidence, 6), name="confidence", role="prediction", data_type="numerical")
@@ -41,6 +59,11 @@ def record(
         monitor.log(round(latency, 6), name="latency", role="feature", data_type="numerical")
         monitor.log(lineage.version, name="version", role="feature", data_type="categorical")
         monitor.log(lineage.digest, name="digest", role="feature", data_type="categorical")
+
+
+@cache
+def _tell_once(why: str) -> None:
+    log.error("Answers are not recorded: %s. Name a folder in %s.", why, MONITORING_VARIABLE)
 
 
 def _histogram(name: str, help_text: str, buckets: tuple[float, ...]) -> Any:

@@ -1,6 +1,7 @@
 """`genreflow serve` as a real process, over the champion of a registry of its own."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from genreflow.runtime import Classification
 CLI = [sys.executable, "-m", "pipelines.cli"]
 SAMPLE_RATE = 8_000
 POLL_SECONDS = 0.3
+FIGURE = re.compile(r"^genreflow_(\w+_(?:sum|count))(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,14 @@ class Service:
     def post(self, path: str, content: bytes, name: str = "upload", **fields: str) -> requests.Response:
         files = {"file": (name, content)}
         return requests.post(f"{self.address}/{path}", files=files, data=fields, timeout=60)
+
+    def figures(self) -> dict[str, float]:
+        """Sums and counts of the service's own histograms."""
+        text = requests.get(f"{self.address}/metrics", timeout=60).text
+        found: dict[str, float] = {}
+        for name, value in FIGURE.findall(text):
+            found[name] = found.get(name, 0.0) + float(value)
+        return found
 
     def model(self) -> dict[str, Any]:
         answer = requests.get(f"{self.address}/model", timeout=60)

@@ -1,9 +1,12 @@
 """What is not to be relied on: low confidence, and what is no music."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from memory import PEAK
 from numpy.typing import NDArray
 from sounds import tone
 
@@ -51,3 +54,22 @@ def test_low_confidence_is_unsure_and_says_so() -> None:
     assert doubt.reason(music, 0.4999) == "confidence 0.49 below 0.5"
     assert doubt.reason(music, 0.5) is None
     assert doubt.reason(np.zeros(RATE, np.float32), 0.99) == "silence"
+
+
+MEASURE = (
+    PEAK
+    + """
+import numpy as np
+from genreflow import doubt
+samples = np.random.default_rng(0).standard_normal(3_600 * 16_000, np.float32)
+doubt.no_music(samples[:60 * 16_000])
+before = peak()
+doubt.no_music(samples)
+print(peak() - before)
+"""
+)
+
+
+def test_an_hour_is_doubted_in_little_memory() -> None:
+    run = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 100, f"{run.stdout} MiB beside the 220 of the hour itself"

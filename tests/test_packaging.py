@@ -393,6 +393,20 @@ def test_bf16_that_answers_otherwise_on_this_processor_falls_back_to_f32_loudly(
     assert "serving in f32" in caplog.text
 
 
+def test_a_model_that_answers_nan_on_this_processor_is_not_served(
+    packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = runtime.compile_openvino
+
+    def compile_to_nan(path: Path, precision: runtime.Precision) -> runtime.Predict:
+        predict = honest(path, "f32")
+        return lambda inputs: predict(inputs) * np.float32(np.nan)
+
+    monkeypatch.setattr(runtime, "compile_openvino", compile_to_nan)
+    with pytest.raises(ModelError, match="does not give its packaged answers here"):
+        runtime.load_checked(packaged)
+
+
 def test_a_precision_that_this_processor_lacks_is_not_chosen(
     packaged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,6 @@ weights: no pretrained one can be reached. The clips are real music.
 import base64
 import itertools
 import os
-import re
 import subprocess
 import sys
 import time
@@ -101,15 +100,6 @@ def load(send: Send, clients: int, count: int) -> Load:
     with ThreadPoolExecutor(clients) as pool:
         latencies = list(pool.map(timed, range(count)))
     return Load(time.perf_counter() - began, latencies)
-
-
-def figures(address: str) -> dict[str, float]:
-    """Sums and counts of the service's own histograms."""
-    text = requests.get(f"{address}/metrics", timeout=60).text
-    found: dict[str, float] = {}
-    for name, value in re.findall(r"^genreflow_(\w+_(?:sum|count))(?:\{[^}]*\})? (\S+)$", text, re.MULTILINE):
-        found[name] = found.get(name, 0.0) + float(value)
-    return found
 
 
 @dataclass(frozen=True)
@@ -228,11 +218,11 @@ def test_more_clips_a_second_than_a_pipeline_behind_flask(
     seen: dict[str, Load] = {}
     spent: dict[str, float] = {}
     for _, (name, send) in itertools.product(range(TURNS), senders.items()):
-        before = figures(service.address)
+        before = service.figures()
         found = load(send, clients, REQUESTS[clients])
         seen[name] = seen[name] + found if name in seen else found
         if name == "genreflow":
-            after = figures(service.address)
+            after = service.figures()
             for key in after:
                 spent[key] = spent.get(key, 0.0) + after[key] - before.get(key, 0.0)
     for name, found in seen.items():
@@ -261,12 +251,12 @@ def test_a_song_of_four_minutes_is_followed_faster_than_it_sounds(
     fields: dict[str, Any] = {} if hop is None else {"hop_seconds": str(hop)}
     times, shares = [], []
     for _ in range(SONG_REPEATS):
-        before = figures(service.address)
+        before = service.figures()
         began = time.perf_counter()
         answer = service.post("timeline", song.read_bytes(), **fields)
         times.append(time.perf_counter() - began)
         assert answer.status_code == 200, answer.text
-        after = figures(service.address)
+        after = service.figures()
         shares.append((after[INFERENCE] - before.get(INFERENCE, 0.0)) / times[-1])
     windows, served = len(answer.json()["starts"]), service.model()["precision"]
     faster = SONG_SECONDS / min(times)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def service(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def small(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with a key that takes little on."""
+    """A service with a key that takes little on, and has nowhere to write its records."""
+    file = tmp_path_factory.mktemp("records") / "file"
+    file.touch()
     tight = {
         "GENREFLOW_API_KEY": KEY,
         "GENREFLOW_MAX_REQUESTS": "2",
@@ -44,6 +47,7 @@ def small(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "GENREFLOW_MAX_SECONDS": "120",
         "GENREFLOW_MAX_WINDOWS": "100",
         "GENREFLOW_MAX_FILES": "3",
+        "GENREFLOW_MONITORING": str(file / "monitoring"),
     }
     with running(champion.copy(tmp_path_factory.mktemp("small")), **tight) as service:
         yield service
@@ -51,22 +55,25 @@ def small(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @contextmanager
 def load(service: Service, clients: int = 4) -> Iterator[list[requests.Response]]:
-    """Clients that ask again and again, and what they are answered."""
+    """Clients that ask again and again, and what they are answered.
+
+    Raises:
+        RequestException: at the end, where one of them got no answer.
+    """
     song, answers, stop = service.song.read_bytes(), [], threading.Event()
 
     def ask() -> None:
         while not stop.is_set():
             answers.append(service.post("classify", song))
 
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield answers
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(clients) as pool:
+        asking = [pool.submit(ask) for _ in range(clients)]
+        try:
+            yield answers
+        finally:
+            stop.set()
+        for one in asking:
+            one.result()
 
 
 def until(true: object, what: str) -> None:
@@ -241,6 +248,16 @@ def test_only_who_has_the_key_is_answered_and_probes_need_none(small: Service) -
         assert client.classify(file=small.song)["genre"] == small.expected.genre
 
 
+def test_a_folder_of_records_that_cannot_be_written_costs_no_answer_and_is_told_once(small: Service) -> None:
+    song = small.song.read_bytes()
+    assert [ask(small, song).status_code for _ in range(3)] == [200] * 3
+    files = [("files", (f"{one}.flac", song)) for one in range(3)]
+    many = requests.post(f"{small.address}/classify_batch", files=files, headers=HEADERS, timeout=60)
+    assert many.status_code == 200, many.text
+    assert [one["error"] for one in many.json()] == [None] * 3
+    assert small.log.count("Answers are not recorded") == 1
+
+
 def test_what_is_larger_or_longer_than_allowed_is_refused(small: Service) -> None:
     assert "larger than 1 MB" in ask(small, bytes(1_100_000)).json()["error"]
     head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
@@ -263,12 +280,8 @@ def test_what_is_larger_or_longer_than_allowed_is_refused(small: Service) -> Non
 
 def test_more_requests_than_allowed_are_told_to_come_again(small: Service) -> None:
     song = wav(55.0)
-    answers: list[requests.Response] = []
-    threads = [threading.Thread(target=lambda: answers.append(ask(small, song))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(lambda _: ask(small, song), range(8)))
     assert {answer.status_code for answer in answers} == {200, 503}
     busy = next(answer for answer in answers if answer.status_code == 503)
     assert int(busy.headers["Retry-After"]) > 0
@@ -278,3 +291,4 @@ def test_more_requests_than_allowed_are_told_to_come_again(small: Service) -> No
 
 def test_nothing_that_went_wrong_was_an_error_of_the_front(service: Service) -> None:
     assert "(status=500" not in service.log
+    assert "never retrieved" not in service.log

@@ -2,8 +2,8 @@
 
 import asyncio
 import io
+import math
 import subprocess
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -161,18 +161,16 @@ def test_concurrent_requests_share_batches_and_each_gets_its_own_answer(
         soundfile.write(path, samples, SAMPLE_RATE)
         songs.append(path.read_bytes())
     alone = [service.post("classify", song).json()["probabilities"] for song in songs]
-    together: list[dict[str, float] | None] = [None] * len(songs)
-
-    def ask(one: int) -> None:
-        together[one] = service.post("classify", songs[one]).json()["probabilities"]
-
-    threads = [threading.Thread(target=ask, args=(one,)) for one in range(len(songs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for one, probabilities in enumerate(together):
-        assert probabilities == pytest.approx(alone[one], abs=1e-5)
+    before = service.figures()
+    with ThreadPoolExecutor(len(songs)) as clients:
+        together = list(clients.map(lambda song: service.post("classify", song).json(), songs))
+    after = service.figures()
+    for one, answer in enumerate(together):
+        assert answer["probabilities"] == pytest.approx(alone[one], abs=1e-5)
+    windows = [answer["windows"] for answer in together]
+    batches = after["batch_windows_count"] - before["batch_windows_count"]
+    assert after["batch_windows_sum"] - before["batch_windows_sum"] == sum(windows)
+    assert batches < sum(math.ceil(each / BATCH_WINDOWS) for each in windows), "each had batches of its own"
 
 
 def test_figures_and_records_say_where_the_time_went_and_what_was_answered(service: Service) -> None:
