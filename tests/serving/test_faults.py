@@ -122,7 +122,7 @@ def test_a_champion_that_answers_otherwise_here_is_not_served_and_the_card_says_
     until(lambda: not service.model()["notes"], "the note stayed after the rollback")
 
 
-def test_a_registry_that_is_gone_is_told_by_the_card_and_the_service_goes_on(service: Service) -> None:
+def test_a_registry_that_cannot_be_read_is_told_by_the_card_and_the_service_goes_on(service: Service) -> None:
     store = Path(service.champion.environment["GENREFLOW_HOME"]) / "mlflow.db"
     away = store.with_suffix(".away")
     before = service.model()["registry"]
@@ -136,7 +136,7 @@ def test_a_registry_that_is_gone_is_told_by_the_card_and_the_service_goes_on(ser
         store.rmdir()
         away.rename(store)
     assert before == "connected"
-    assert "has not answered since" in str(sentence)
+    assert "has not said which version is champion since" in str(sentence)
     assert str(store.parent) not in str(sentence)
     assert answer.status_code == 200
     until(lambda: service.model()["registry"] == "connected", "it was never connected again")
