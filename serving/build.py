@@ -40,10 +40,11 @@ def import_model(model: str = "champion") -> bentoml.Model:
     """The registered model of that alias or version in BentoML's model store, imported where it is missing.
 
     Raises:
-        RegistryError: there is no such model.
+        RegistryError: there is no such model, or genreflow did not register it.
     """
     registered = registry.version(model)  # once: the alias may move meanwhile
-    tag = f"{NAME}:v{registered.version}-{(registered.digest or '')[:DIGEST_CHARACTERS]}"
+    digest = registry.content_digest(registered.version, registered.tags)
+    tag = f"{NAME}:v{registered.version}-{digest[:DIGEST_CHARACTERS]}"
     with _alone():
         stored: bentoml.Model | None = _stored(bentoml.models, tag)  # nothing is fetched or digested
         return stored or _imported(registered, tag)

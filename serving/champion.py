@@ -6,10 +6,12 @@ needs no MLflow, and goes on with what it has when the registry is away.
 """
 
 import logging
+import math
 import os
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from pydantic import BaseModel
 
 from genreflow import runtime
 from genreflow.artifacts import Frozen, Hearing
+from genreflow.errors import ModelError, RegistryAwayError
 from serving.answers import Lineage, ModelCard
 from serving.limits import REQUEST_SECONDS
 
@@ -26,8 +29,11 @@ CONNECTED = "connected"
 PINNED = "not followed: this service is pinned to its model"
 LOOK_SECONDS = 0.5
 """How often the inner service looks at the file."""
-POLL_SECONDS = 10.0
-"""How often `genreflow serve` asks the registry."""
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
+"""Seconds until what failed is tried again: doubled each time, up to the longest."""
+
+Content = tuple[str, str | None]
+"""A version's number and digest."""
 
 log = logging.getLogger("genreflow")
 
@@ -51,36 +57,106 @@ def write(path: Path, wanted: Wanted) -> None:
     fresh.replace(path)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What could not be had, and when it is tried again: after ever longer pauses."""
+
+    of: object
+    sentence: str
+    pause: float
+    """Seconds."""
+    again: float
+    """`time.monotonic()`; infinite where it is not tried again."""
+
+    @classmethod
+    def after(cls, before: "Failure | None", of: object, sentence: str, again: bool = True) -> "Failure":
+        """Of one more attempt; where the one before was of something else, the pauses begin anew."""
+        pause = min(2 * before.pause, LONGEST_PAUSE) if before and before.of == of else FIRST_PAUSE
+        return cls(of, sentence, pause, time.monotonic() + pause if again else math.inf)
+
+    def over(self) -> bool:
+        """Whether the pause is."""
+        return time.monotonic() >= self.again
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same may go well later: a model that is wrong stays wrong; a disk or memory may recover."""
+    return not isinstance(error, ModelError) or isinstance(error.__cause__, OSError | RuntimeError)
+
+
 def follow(path: Path, alias: str, wanted: Wanted, interval: float, stop: threading.Event) -> None:
     """Ask the registry every `interval` seconds until `stop`, and note in `path` what is to be served.
 
     Args:
         wanted: what is noted at first.
     """
-    from genreflow import registry
-    from serving.build import import_model
-
-    since: str | None = None
-    imported: dict[tuple[str, str | None], str] = {}  # tags: to import a model again reads all of it
+    follower = Follower(alias)
     write(path, wanted)
     while not stop.wait(interval):
+        found = follower.look(wanted)
+        if found == wanted:
+            continue
         try:
-            version = registry.version(alias)
-            content = (version.version, version.tags.get("digest"))
-            if content not in imported:
-                imported[content] = str(import_model(version.version).tag)
-            tag = imported[content]
-            found = Wanted(tag=tag, reason=version.tags.get("decision_reason"), registry=CONNECTED)
-            since = None
-        except Exception as error:  # whatever is wrong with the registry: the service goes on
-            if since is None:
-                since = time.strftime("%Y-%m-%d %H:%M:%S")
-                log.warning("The registry does not answer: %s", error)
-            sentence = f"The registry has not answered since {since}: serving goes on with what there is."
-            found = wanted.model_copy(update={"registry": sentence})
-        if found != wanted:
             write(path, found)
+        except OSError as error:
+            log.warning("What is to be served cannot be noted: %s", error)
+        else:
             wanted = found
+
+
+class Follower:
+    """Looks for the champion and brings it here."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._imported: dict[Content, str] = {}
+        """Tags: to import a model again reads all of it."""
+        self._failure: Failure | None = None
+        self._wrong, self._since, self._logged = "", "", ""
+
+    def look(self, before: Wanted) -> Wanted:
+        """What is to be served now: what was before, with a sentence, where that cannot be told or had."""
+        from genreflow import registry
+
+        try:
+            version = registry.version(self._alias)
+        except Exception as error:  # whatever it is: the service goes on
+            wrong = f"The registry has not said which version is {self._alias}"
+            return before.model_copy(update={"registry": self._sentence(wrong, error)})
+        content = (version.version, version.digest)
+        if content not in self._imported:
+            self._bring(content)
+        if content not in self._imported and self._failure is not None:
+            return before.model_copy(update={"registry": self._failure.sentence})
+        self._wrong = self._logged = ""
+        reason = version.tags.get("decision_reason")
+        return Wanted(tag=self._imported[content], reason=reason, registry=CONNECTED)
+
+    def _bring(self, content: Content) -> None:
+        """Import a version, unless that failed a moment ago: it is not fetched at every look."""
+        from serving.build import import_model
+
+        if self._failure is not None and self._failure.of == content and not self._failure.over():
+            return
+        try:
+            self._imported[content] = str(import_model(content[0]).tag)
+        except Exception as error:  # the same
+            sentence = self._sentence(
+                f"Version {content[0]} is {self._alias} but could not be brought here", error
+            )
+            self._failure = Failure.after(self._failure, content, sentence)
+
+    def _sentence(self, wrong: str, error: Exception) -> str:
+        """For everybody, so without what the error says of hosts and folders: the log has that, once."""
+        if isinstance(error, RegistryAwayError):
+            wrong = "The registry has not answered"
+        if wrong != self._wrong:
+            self._wrong = wrong
+            self._since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        if str(error) != self._logged:
+            self._logged = str(error)
+            log.warning("%s: %s", wrong, error)
+        return f"{wrong} since {self._since}: serving goes on with what there is, and the log says why."
 
 
 class Described(BaseModel):
@@ -147,75 +223,90 @@ def load(stored: bentoml.Model) -> Loaded:
 
 
 class Models:
-    """The model that answers and, for as long as a request may last, the one before it."""
+    """The model that answers and, for as long as a request may last, those before it."""
 
     def __init__(self, pinned: bentoml.Model) -> None:
         name = os.environ.get(FILE_VARIABLE)
         self._file = Path(name) if name else None
-        self._seen: Wanted | None = None
-        self._refused: dict[str, str] = {}
-        self._retired: list[tuple[float, Loaded]] = []
-        wanted = self._wanted()
-        self.current = self._first(wanted, pinned)
-        if wanted is not None:
-            self._take(wanted)
+        self._failure: Failure | None = None
+        self._there: dict[str, Loaded] = {}
+        """By tag; one that is still there is not loaded a second time."""
+        self._until: dict[str, float] = {}
+        """Tags of those that answer no longer, and when they are forgotten."""
+        self._seen = self._wanted()
+        self.current = self._first(pinned)
+        self._there[self.current.described.tag] = self.current
+        if self._seen is not None:
             threading.Thread(target=self._watch, name="champion", daemon=True).start()
 
     def of(self, tag: str) -> runtime.Classifier | None:
         """The model of that tag, where it is still there."""
-        there = [self.current, *(loaded for _, loaded in self._retired)]
-        return next((loaded.classifier for loaded in there if loaded.described.tag == tag), None)
+        loaded = self._there.get(tag)
+        return None if loaded is None else loaded.classifier
 
     def describe(self) -> Described:
         """The model that answers now, with the state of the registry."""
-        described, wanted = self.current.described, self._seen
+        described, wanted, failure = self.current.described, self._seen, self._failure
         if wanted is None:
             return described
         notes = list(described.card.notes)
-        if wanted.tag in self._refused:
-            notes.append(self._refused[wanted.tag])
+        if failure is not None and failure.of == wanted.tag:
+            notes.append(failure.sentence)
         card: dict[str, Any] = {"registry": wanted.registry, "notes": notes}
         if wanted.tag == described.tag:
             card["reason"] = wanted.reason
         return described.model_copy(update={"card": described.card.model_copy(update=card)})
 
-    def _first(self, wanted: Wanted | None, pinned: bentoml.Model) -> Loaded:
+    def _first(self, pinned: bentoml.Model) -> Loaded:
         """After a restart the champion of the moment, not the one that the service was started with."""
-        if wanted is not None and wanted.tag != str(pinned.tag):
-            try:
-                return load(bentoml.models.get(wanted.tag))
-            except Exception as error:  # whatever is wrong with it: the pinned one is there
-                self._refuse(wanted, error)
+        if self._seen is not None and self._seen.tag != str(pinned.tag):
+            loaded = self._load(self._seen.tag)
+            if loaded is not None:
+                return loaded
         return load(pinned)
 
     def _watch(self) -> None:
         while True:
             time.sleep(LOOK_SECONDS)
             wanted = self._wanted()
-            if wanted is not None and wanted != self._seen:
+            if wanted is not None:
                 self._take(wanted)
             now = time.monotonic()
-            self._retired = [(until, loaded) for until, loaded in self._retired if until > now]
+            for tag in [tag for tag, until in self._until.items() if until <= now]:
+                del self._until[tag], self._there[tag]
 
     def _take(self, wanted: Wanted) -> None:
-        if wanted.tag != self.current.described.tag and wanted.tag not in self._refused:
-            try:
-                fresh = load(bentoml.models.get(wanted.tag))
-            except Exception as error:  # whatever it is: the one before goes on, and so does the watch
-                self._refuse(wanted, error)
-            else:
-                # The old one first among the retired: a request that names it finds it at every moment.
-                self._retired.append((time.monotonic() + REQUEST_SECONDS, self.current))
-                self.current = fresh
-                log.info("%s answers from now on.", wanted.tag)
+        tag = wanted.tag
+        if self._failure is not None and self._failure.of != tag:
+            self._failure = None  # if it is wanted again, it is looked at again
+        if tag != self.current.described.tag and (self._failure is None or self._failure.over()):
+            fresh = self._there.get(tag) or self._load(tag)
+            if fresh is not None:
+                self._switch(fresh)
         self._seen = wanted
 
-    def _refuse(self, wanted: Wanted, error: Exception) -> None:
-        log.error("%s is champion but is not served: %s", wanted.tag, error)
-        self._refused[wanted.tag] = (
-            f"{wanted.tag} is champion but cannot be served here: the model before it answers, and the log "
-            "says why."
-        )
+    def _switch(self, fresh: Loaded) -> None:
+        before, tag = self.current.described.tag, fresh.described.tag
+        self._there[tag] = fresh
+        self._until.pop(tag, None)
+        self.current = fresh
+        self._until[before] = time.monotonic() + REQUEST_SECONDS
+        log.info("%s answers from now on.", tag)
+
+    def _load(self, tag: str) -> Loaded | None:
+        try:
+            loaded = load(bentoml.models.get(tag))
+        except Exception as error:  # whatever it is: the one before goes on, and so does the watch
+            again = may_pass(error)
+            sentence = (
+                f"{tag} is champion but cannot be served here: the model before it answers, "
+                f"{'it is tried again, ' if again else ''}and the log says why."
+            )
+            self._failure = Failure.after(self._failure, tag, sentence, again)
+            log.error("%s is champion but is not served: %s: %s", tag, type(error).__name__, error)
+            return None
+        self._failure = None
+        return loaded
 
     def _wanted(self) -> Wanted | None:
         if self._file is None:

@@ -1,5 +1,6 @@
 """`genreflow serve`: the bento of a registered model as a server process, the registry followed beside it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,15 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bentoml
+import psutil
 
 from genreflow import home
 from genreflow.errors import GenreflowError
 from serving import build, champion
 from serving.monitoring import MONITORING_VARIABLE
 
+MARK = "GENREFLOW_SERVE"
+"""In the environment of a server and of its workers, which are sessions of their own."""
+
 
 def serve(model: str, host: str, port: int, poll: float, page: bool, tell: Callable[[str], None]) -> None:
-    """Serve a registered model until it is interrupted.
+    """Serve a registered model until it is asked to end (SIGTERM, Ctrl-C).
 
     An alias is followed: whatever it points to later is served then, without a restart. A version is pinned.
 
@@ -48,14 +53,43 @@ def serve(model: str, host: str, port: int, poll: float, page: bool, tell: Calla
                 target=champion.follow, args=(file, model, first, poll, stop), daemon=True
             )
             follower.start()
-        server = subprocess.Popen(argv, env=environment)
-        signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+        environment[MARK] = folder
         try:
-            code = server.wait()
-        except KeyboardInterrupt:
-            server.wait()
-            return
+            _until_ended(argv, environment)
         finally:
             stop.set()
-    if code > 0:
-        raise GenreflowError(f"The service ended with status {code}; what it said is above.")
+            _end_workers(folder)
+
+
+def _until_ended(argv: list[str], environment: dict[str, str]) -> None:
+    """Run a server until this process is asked to end, or it ends by itself.
+
+    Raises:
+        GenreflowError: it failed, or somebody else killed it.
+    """
+    server: subprocess.Popen[bytes] | None = None
+    asked = False
+
+    def end(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        if server is not None:
+            server.terminate()
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, end)  # before there is a server that could be left behind
+    server = subprocess.Popen(argv, env=environment)
+    if asked:  # while it was started
+        server.terminate()
+    code = server.wait()
+    if code and not asked:
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+        raise GenreflowError(f"The service was ended {how}; what it said is above.")
+
+
+def _end_workers(mark: str) -> None:
+    """A server that was killed leaves its workers behind, which would hold the port and go on answering."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark:
+                process.kill()

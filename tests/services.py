@@ -5,16 +5,19 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import bentoml
 import numpy as np
 import pytest
 import requests
 import soundfile
+from bentoml._internal.models.model import ModelStore
 from candidates import write_corpus, write_evaluation, write_packaged
 from servers import free_port, served
 
@@ -27,6 +30,7 @@ CLI = [sys.executable, "-m", "pipelines.cli"]
 SAMPLE_RATE = 8_000
 POLL_SECONDS = 0.3
 FIGURE = re.compile(r"^genreflow_(\w+_(?:sum|count))(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+ENOUGH_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,17 @@ class Champion:
         """Of the model in BentoML's store."""
         (folder,) = (self.root / "bentoml" / "models" / "genreflow").glob("v*")
         return f"genreflow:{folder.name}"
+
+    def stored(self, tag: str) -> Path:
+        """The folder of a model in BentoML's store."""
+        return self.root / "bentoml" / "models" / tag.replace(":", "/")
+
+    def store(self, tag: str, packaged: Path) -> None:
+        """Put a packaged model into BentoML's store."""
+        store = ModelStore(self.root / "bentoml" / "models")
+        labels = {"version": "9", "digest": PackagedDocument.read(packaged).digest}
+        with bentoml.models.create(tag, labels=labels, _model_store=store) as stored:
+            shutil.copytree(packaged, stored.path, dirs_exist_ok=True)
 
     def copy(self, root: Path) -> "Champion":
         """The same, to be changed."""
@@ -135,3 +150,11 @@ def running(champion: Champion, **environment: str) -> Iterator[Service]:
     log = champion.root / "serve.log"
     with served(argv, log, champion.environment | environment, f"{address}/readyz"):
         yield Service(champion, address)
+
+
+def until(true: Callable[[], object], what: str) -> None:
+    """Wait for something; fail with `what` where it does not come."""
+    deadline = time.monotonic() + ENOUGH_SECONDS
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)

@@ -89,12 +89,7 @@ def fetch(alias_or_version: str) -> Path:
     client = connect()
     with asking("find the version"):
         entry = find(client, alias_or_version)
-    digest = entry.tags.get("digest")
-    if not digest:
-        raise RegistryError(
-            f"Version {entry.version} of {MODEL_NAME} was not registered by genreflow: it has no digest."
-        )
-    folder = home.models_folder() / digest
+    folder = home.models_folder() / content_digest(str(entry.version), entry.tags)
     if folder.is_dir():
         wrong = _wrong(folder, entry)
         if wrong is None:
@@ -112,6 +107,20 @@ def fetch(alias_or_version: str) -> Path:
             )
         home.keep(arrived, folder)
     return folder
+
+
+def content_digest(number: str, tags: dict[str, str]) -> str:
+    """The digest of a version's packaged model.
+
+    Raises:
+        RegistryError: genreflow did not register it.
+    """
+    digest = tags.get("digest")
+    if not digest:
+        raise RegistryError(
+            f"Version {number} of {MODEL_NAME} was not registered by genreflow: it has no digest."
+        )
+    return digest
 
 
 def entries(client: "MlflowClient") -> list["ModelVersion"]:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import requests
 import yaml
+from mlflow import MlflowClient
 from servers import free_port, served
 from services import CLI, Champion
 
+from genreflow import home, registry
 from serving.recipe import pinned
 
 ROOT = Path(__file__).parent.parent.parent
@@ -177,6 +179,17 @@ def test_what_a_killed_build_left_behind_is_made_anew(
     assert (done.returncode, done.stdout.strip()) == (0, f"genreflow:{built.name}"), done.stderr
     assert (left[0] / "bento.yaml").is_file()
     assert (left[1] / "openvino" / "model.bin").is_file()
+
+
+def test_a_version_that_genreflow_did_not_register_is_a_sentence(champion: Champion, tmp_path: Path) -> None:
+    own = champion.copy(tmp_path / "own")
+    with own.registry():
+        client = MlflowClient(home.tracking_uri())
+        foreign = client.create_model_version(registry.MODEL_NAME, source=str(tmp_path))
+    done = said(own, [*CLI, "build", "--model", str(foreign.version)])
+    assert done.returncode == 1
+    sentence = f"genreflow: Version {foreign.version} of genre-classifier was not registered by genreflow"
+    assert done.stderr.splitlines()[-1].startswith(sentence), done.stderr
 
 
 def test_a_store_that_cannot_be_written_is_a_sentence(champion: Champion, tmp_path: Path) -> None:

@@ -1,13 +1,25 @@
 """What starting and following cost: only what is needed is imported, and a model is read once."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from services import POLL_SECONDS, Champion, Service
+import pytest
+from mlflow import MlflowClient
+from servers import free_port
+from services import POLL_SECONDS, Champion, Service, until
+
+from genreflow import home, registry
+from serving.champion import CONNECTED, Wanted, follow
+
+SERVED = Wanted(tag="genreflow:v1-served", reason="the first", registry=CONNECTED)
 
 
 def test_only_the_process_that_shows_the_page_imports_gradio(champion: Champion) -> None:
@@ -30,3 +42,77 @@ def test_looking_for_a_new_champion_does_not_fetch_the_model_again(service: Serv
     finally:
         if not fetched.exists():
             shutil.move(tmp_path / "aside", fetched)
+
+
+@contextmanager
+def following(file: Path, interval: float = 0.1) -> Iterator[None]:
+    """The registry of this process is followed, as `genreflow serve` does beside the service."""
+    stop = threading.Event()
+    thread = threading.Thread(target=follow, args=(file, "champion", SERVED, interval, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def noted(file: Path) -> Wanted:
+    return Wanted.model_validate_json(file.read_text())
+
+
+def troubled(file: Path) -> bool:
+    return file.is_file() and noted(file).registry != CONNECTED
+
+
+def test_only_a_registry_that_does_not_answer_is_said_not_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    file = tmp_path / "champion.json"
+    with following(file):
+        until(lambda: troubled(file), "nothing was said")
+    found = noted(file)
+    assert found.tag == SERVED.tag
+    assert found.registry.startswith("The registry has not answered since 2")
+    assert re.search(r"since [-0-9]+ [:0-9]+[+-]\d\d:\d\d: ", found.registry)
+    assert "127.0.0.1" not in found.registry
+    assert "127.0.0.1" in caplog.text
+
+
+def test_an_alias_that_is_gone_is_told_as_such(champion: Champion, tmp_path: Path) -> None:
+    own, file = champion.copy(tmp_path / "own"), tmp_path / "champion.json"
+    with own.registry():
+        MlflowClient(home.tracking_uri()).delete_registered_model_alias(registry.MODEL_NAME, "champion")
+        with following(file):
+            until(lambda: troubled(file), "nothing was said")
+    assert noted(file).registry.startswith("The registry has not said which version is champion since 2")
+
+
+def test_a_champion_without_its_files_is_told_as_such_and_not_fetched_at_every_look(
+    champion: Champion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, file, fetched = champion.copy(tmp_path / "own"), tmp_path / "champion.json", []
+    second = own.register("second", 1)
+    fetch = registry.fetch
+
+    def counted(version: str) -> Path:
+        fetched.append(version)
+        return fetch(version)
+
+    monkeypatch.setattr(registry, "fetch", counted)
+    with own.registry():
+        (weights,) = (
+            path
+            for path in (champion.root / "home").rglob("openvino/model.bin")
+            if path.read_bytes() == (own.root / "second-model" / "openvino" / "model.bin").read_bytes()
+        )
+        weights.write_bytes(b"damaged")
+        registry.set_champion(second, "it is better")
+        with following(file, interval=0.01):
+            until(lambda: troubled(file), "nothing was said")
+            time.sleep(1)
+    assert fetched == [second]
+    sentence = noted(file).registry
+    assert sentence.startswith(f"Version {second} is champion but could not be brought here since 2")
+    assert str(tmp_path) not in sentence
