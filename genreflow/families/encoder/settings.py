@@ -22,7 +22,7 @@ class EncoderSettings(FamilySettings):
     from_scratch: dict[str, Any] | None = None
     """A configuration to train from scratch, in place of a backbone; `model_type` is hubert by default."""
     mel_front_end: bool = False
-    """From scratch: the first convolution begins as a bank of windowed tones, spaced on the mel scale."""
+    """From scratch: the convolutional front end is set to a computed mel filterbank."""
     normalise: bool | None = None
     """Zero mean, unit variance for every window of waveform; None does as the backbone's extractor says."""
     window_seconds: Annotated[float, Field(gt=0.0)] | None = None
