@@ -1,7 +1,7 @@
-"""Training settings: the engine's defaults, changed by the family, changed by the user."""
+"""Training settings: the engine's defaults, changed by the family, changed by the user; and who is told."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
@@ -10,6 +10,9 @@ from genreflow import objects
 from genreflow.artifacts import Frozen
 from genreflow.errors import ObjectStoreError, SettingsError
 from genreflow.families.base import Family
+
+OnLog = Callable[[int, dict[str, float]], None]
+"""Called with the optimiser step and the figures of a point of the curves."""
 
 
 class TrainingSettings(Frozen):
