@@ -53,14 +53,16 @@ class Resources(Frozen):
     batch: int = Field(default=8, ge=1)
     """Windows computed at once in extraction."""
     cpu: CpuLimit = "2"
+    """Limit of the steps that compute, in cores (`0.5`, `500m`); those that only ask and tell get 1."""
     memory: Bytes = "4G"
-    """Limits of the steps that compute; the steps that only ask and tell get less."""
+    """Limit of the steps that compute (`4G`, `4Gi`); those that only ask and tell get 2G."""
     gpus: int = Field(default=0, ge=0)
     """Accelerators for the steps that run the model; 0 asks for none."""
     accelerator: str = "nvidia.com/gpu"
+    """What the cluster calls them."""
     shared_memory: Bytes = "2Gi"
     """Size of /dev/shm where an accelerator is asked for: PyTorch's loaders die without."""
-    retries: int = 2
+    retries: int = Field(default=2, ge=0)
     """How often a pod that died is tried again; on this machine a failure is told at once."""
     environment: dict[str, Text] = Field(default_factory=dict)
     """Variables of every pod, such as MLFLOW_TRACKING_URI; what is secret belongs into `secrets`."""

@@ -62,8 +62,11 @@ class EncoderSettings(FamilySettings):
     mask_time_prob: Probability | None = None
     """SpecAugment in training: share of frames in masked spans; None does as the backbone's own says."""
     mask_time_length: Steps | None = None
+    """Frames of a masked span."""
     mask_feature_prob: Probability | None = None
+    """The same over features: of Whisper and AST, a spectrogram's bands."""
     mask_feature_length: Steps | None = None
+    """Features of a masked span."""
 
     cache_precision: Literal["half", "float32"] = "half"
     """How extraction stores rows: bfloat16 for hidden activations, float16 for spectrograms; or float32."""
