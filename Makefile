@@ -38,10 +38,15 @@ format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: ## resolve pyproject.toml anew into requirements.lock
-	# torch is written without its +cpu, which would be taken for the wish for the CUDA build
+settings: setup ## write docs/settings.md from the settings' types
+	$(BIN)/python -m pipelines.reference > docs/settings.md
+
+# uv keeps the versions that the lock has, and torch==2.13.0 is to it the CUDA build with its nvidia-* packages. So that
+# line goes first; uv then takes the CPU wheel where there is one and writes torch==2.13.0+cpu, which no plain index
+# has: the +cpu goes again.
+lock: setup ## resolve pyproject.toml anew into requirements.lock
 	sed -i '/^torch==/d' requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --no-header --no-annotate --quiet -o requirements.lock
 	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' requirements.lock
 
-.PHONY: help setup run test bench lint format lock
+.PHONY: help setup run test bench lint format settings lock

@@ -3,6 +3,8 @@
 LONGEST_REASON = 300
 """Characters of another library's text that are shown."""
 
+HOW_TO_INSTALL_TRAINING = "install it with pip install -e '.[train]' in a checkout"
+
 
 class GenreflowError(Exception):
     """Base of every error that genreflow raises on purpose; the command line prints it with no traceback."""

@@ -31,6 +31,7 @@ class GatePolicy(Frozen):
     margin: float = Field(default=0.01, ge=0, lt=1)
     """The largest loss of accuracy that the interval may still hold."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Of the interval of the difference."""
     min_accuracy: float = Field(default=0.25, ge=0, le=1)
     """No champion below this, whatever it is compared with."""
     genre_min_clips: int = Field(default=20, ge=1)

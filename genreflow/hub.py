@@ -6,7 +6,7 @@ The hub is `HF_ENDPOINT`'s, the token `HF_TOKEN` or what `hf auth login` has kep
 import contextlib
 from collections.abc import Iterator
 
-from genreflow.errors import GenreflowError, one_line
+from genreflow.errors import HOW_TO_INSTALL_TRAINING, GenreflowError, one_line
 
 REMEDIES = {
     401: "set HF_TOKEN to a valid token",
@@ -32,7 +32,7 @@ def asking(address: str, verb: str, kind: type[GenreflowError], otherwise: str) 
     try:
         from huggingface_hub import constants, errors
     except ImportError as error:
-        raise kind("hf:// needs huggingface_hub: pip install 'genreflow[train]'.") from error
+        raise kind(f"hf:// needs huggingface_hub: {HOW_TO_INSTALL_TRAINING}.") from error
     hub = constants.ENDPOINT
     try:
         yield

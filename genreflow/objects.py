@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from genreflow.errors import ObjectStoreError, one_line
+from genreflow.errors import HOW_TO_INSTALL_TRAINING, ObjectStoreError, one_line
 
 CONNECT_SECONDS, READ_SECONDS = 10, 30
 
@@ -41,7 +41,7 @@ def client(address: str, connections: int, attempts: int) -> Any:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
-        raise ObjectStoreError("s3:// needs boto3: pip install 'genreflow[train]'.") from error
+        raise ObjectStoreError(f"s3:// needs boto3: {HOW_TO_INSTALL_TRAINING}.") from error
     retries = {} if "AWS_MAX_ATTEMPTS" in os.environ else {"mode": "standard", "total_max_attempts": attempts}
     config = Config(
         connect_timeout=CONNECT_SECONDS,

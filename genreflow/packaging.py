@@ -24,7 +24,7 @@ from genreflow.artifacts import (
     file_digest,
 )
 from genreflow.corpus.store import Corpus
-from genreflow.errors import CorpusError, GenreflowError, ModelError
+from genreflow.errors import HOW_TO_INSTALL_TRAINING, CorpusError, GenreflowError, ModelError
 from genreflow.features import hear
 from genreflow.runtime import PARITY, Classifier, Precision
 
@@ -215,7 +215,7 @@ def quantize(ir: Path, inputs: NDArray[np.float32], path: Path) -> None:
     try:
         import nncf
     except ImportError as error:
-        raise ModelError(f"int8 needs NNCF ({error}): install genreflow[train]") from error
+        raise ModelError(f"int8 needs NNCF ({error}): {HOW_TO_INSTALL_TRAINING}.") from error
     nncf.set_log_level(logging.ERROR)
     model = openvino.Core().read_model(ir)
     attends = any(operation.get_type_name() == "ScaledDotProductAttention" for operation in model.get_ops())

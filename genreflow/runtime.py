@@ -28,7 +28,7 @@ from genreflow.artifacts import (
     text_digest,
 )
 from genreflow.audio import MAX_SECONDS, cut_windows, decode, plan_windows, resample
-from genreflow.errors import ModelError, SettingsError
+from genreflow.errors import HOW_TO_INSTALL_TRAINING, ModelError, SettingsError
 from genreflow.features import represent
 
 BATCH_WINDOWS = 8
@@ -389,7 +389,7 @@ def load_pytorch(
         from genreflow.families import family
     except ImportError as error:
         raise ModelError(
-            f"{folder} needs PyTorch, which is not installed here ({error}): install genreflow[train], or "
+            f"{folder} needs PyTorch, which is not installed here ({error}): {HOW_TO_INSTALL_TRAINING}, or "
             "package the model for OpenVINO."
         ) from error
 

@@ -17,6 +17,7 @@ PACKAGES = ("torch", "transformers", "datasets", "openvino", "kfp", "mlflow", "s
 LEAST_MEMORY_BYTES = 3.5e9
 SECONDS_TO_ANSWER = 10
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+"""What a Chromium is called, here and by the browser tests."""
 
 
 class Finding(NamedTuple):
@@ -148,12 +149,17 @@ def _champion() -> Finding:
 
 
 def _chromium() -> Finding:
-    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    found = chromium()
     return (
         Finding("chromium", "good", found)
         if found
         else Finding("chromium", "absent", "only browser tests need it")
     )
+
+
+def chromium() -> str | None:
+    """The path of a Chromium that the browser tests can drive."""
+    return next((path for name in CHROMIUM if (path := shutil.which(name))), None)
 
 
 def _docker() -> Finding:

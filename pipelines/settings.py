@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from genreflow.artifacts import Frozen, PackagingSettings
 from genreflow.corpus.settings import CorpusSettings
@@ -28,6 +28,21 @@ ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 SecretKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 MountPath = Annotated[str, Field(pattern=r"^/.")]
+CpuLimit = Annotated[str, Field(pattern=r"^([0-9]*\.)?[0-9]+m?$", coerce_numbers_to_str=True)]
+"""Cores, as `2` or `0.5`, or thousandths of one, as `500m`."""
+Bytes = Annotated[str, Field(pattern=r"^[0-9]+([EPTGMK]i?)?$", coerce_numbers_to_str=True)]
+"""As `4G` or `2Gi`."""
+ENVIRONMENT = "resources.environment"
+
+
+def _written(value: Any) -> Any:
+    """What YAML read as a number or a truth, as the text that a program expects of a variable."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
+Text = Annotated[str, BeforeValidator(_written)]
 
 
 class Resources(Frozen):
@@ -37,17 +52,19 @@ class Resources(Frozen):
     """`auto`, `cpu` or `cuda`: where features are extracted and, unless training says, trained on."""
     batch: int = Field(default=8, ge=1)
     """Windows computed at once in extraction."""
-    cpu: str = "2"
-    memory: str = "4G"
-    """Limits of the steps that compute; the steps that only ask and tell get less."""
+    cpu: CpuLimit = "2"
+    """Limit of the steps that compute, in cores (`0.5`, `500m`); those that only ask and tell get 1."""
+    memory: Bytes = "4G"
+    """Limit of the steps that compute (`4G`, `4Gi`); those that only ask and tell get 2G."""
     gpus: int = Field(default=0, ge=0)
     """Accelerators for the steps that run the model; 0 asks for none."""
     accelerator: str = "nvidia.com/gpu"
-    shared_memory: str = "2Gi"
+    """What the cluster calls them."""
+    shared_memory: Bytes = "2Gi"
     """Size of /dev/shm where an accelerator is asked for: PyTorch's loaders die without."""
-    retries: int = 2
+    retries: int = Field(default=2, ge=0)
     """How often a pod that died is tried again; on this machine a failure is told at once."""
-    environment: dict[str, str] = Field(default_factory=dict)
+    environment: dict[str, Text] = Field(default_factory=dict)
     """Variables of every pod, such as MLFLOW_TRACKING_URI; what is secret belongs into `secrets`."""
     secrets: dict[ObjectName, dict[SecretKey, Variable]] = Field(default_factory=dict)
     """Kubernetes secrets, and for each of their keys the variable of every pod that gets its value."""
@@ -233,7 +250,7 @@ def settings(
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """`key=value` strings, dotted keys to values read as YAML.
+    """`key=value` strings, dotted keys to values read as YAML; the pods' variables are taken as typed.
 
     Raises:
         SettingsError: a string without `=`, or a value that is not YAML.
@@ -246,10 +263,17 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
                 f"--set wants key=value, such as training.epochs=3; {assignment!r} is not that."
             )
         try:
-            changes[key.strip()] = yaml.safe_load(text)
+            changes[key.strip()] = _value(key.strip(), text)
         except yaml.YAMLError as error:
             raise SettingsError(f"--set {assignment}: the value is not readable YAML.") from error
     return changes
+
+
+def _value(key: str, text: str) -> Any:
+    if key == ENVIRONMENT or key.startswith(f"{ENVIRONMENT}."):
+        value = yaml.load(text, yaml.BaseLoader)  # every scalar stays a text: 1.10, 007 and no are no numbers
+        return "" if value is None else value
+    return yaml.safe_load(text)
 
 
 def checked(section: str, kind: type[Frozen], values: Mapping[str, Any]) -> Any:

@@ -1,7 +1,6 @@
 """What tests share: the folder of shared things, and the rule that CI skips nothing."""
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
+
+from pipelines.doctor import chromium
 
 # a machine under load is slow: an example that takes long is no failure
 settings.register_profile("genreflow", deadline=None)
@@ -44,7 +45,7 @@ def browser() -> Iterator[Browser]:
     No longer than that: while Playwright is open its event loop counts as running in this thread, so that
     neither a second Playwright nor `asyncio.run` of another test can start.
     """
-    executable = shutil.which("chromium")
+    executable = chromium()
     need(executable is not None, "chromium")
     arguments = [
         "--no-sandbox",
@@ -53,9 +54,9 @@ def browser() -> Iterator[Browser]:
         "--disable-dev-shm-usage",
     ]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=arguments)
-        yield chromium
-        chromium.close()
+        launched = playwright.chromium.launch(executable_path=executable, args=arguments)
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from graphlib import TopologicalSorter
+
+import grimp
 
 
 def test_classifying_needs_neither_torch_nor_transformers_nor_mlflow_nor_kfp() -> None:
@@ -13,3 +16,9 @@ def test_classifying_needs_neither_torch_nor_transformers_nor_mlflow_nor_kfp() -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = grimp.build_graph("genreflow", "components", "serving", "pipelines")
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    TopologicalSorter(imports).prepare()  # raises CycleError, which names the circle

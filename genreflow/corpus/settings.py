@@ -18,6 +18,7 @@ class CorpusSettings(Frozen):
     fold: int = Field(default=0, ge=0)
     """Which fold is the test split, from 0; used by `artist` (3 folds)."""
     seed: int = Field(default=42, ge=0)
+    """Of splits that are made here; published lists have none."""
     genres: tuple[str, ...] = GENRES
     """Label order. Folders of other names are reported and left alone."""
     min_seconds: float = Field(default=1.0, gt=0)

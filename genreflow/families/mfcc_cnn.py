@@ -31,6 +31,7 @@ class MfccCnnSettings(FamilySettings):
     hop_seconds: float = Field(default=WINDOW_SECONDS, gt=0)
     """From one window of three seconds to the next."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
+    """After each convolutional block and before the last layer."""
     noise: float = Field(default=0.0, ge=0)
     """Standard deviation of Gaussian noise on the standardised picture, in training."""
     time_mask: int = Field(default=0, ge=0)

@@ -3,16 +3,13 @@
 Importing this package loads no torch; `fine_tune` does.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from genreflow.artifacts import ModelDocument
-from genreflow.training.settings import TrainingSettings, training_settings
+from genreflow.training.settings import OnLog, TrainingSettings, training_settings
 
 __all__ = ["OnLog", "TrainingSettings", "fine_tune", "training_settings"]
-
-OnLog = Callable[[int, dict[str, float]], None]
 
 
 def fine_tune(

@@ -29,12 +29,12 @@ from genreflow.artifacts import ModelDocument, code_version
 from genreflow.errors import ObjectStoreError, TrainingError
 from genreflow.extraction import Features
 from genreflow.families import family as family_named
-from genreflow.training import OnLog, checkpoints
+from genreflow.training import checkpoints
 from genreflow.training.attention import windowed_attention
 from genreflow.training.checkpoints import Best
 from genreflow.training.mirror import KEPT, PROBED, Mirror
 from genreflow.training.sealing import seal
-from genreflow.training.settings import TrainingSettings, training_settings
+from genreflow.training.settings import OnLog, TrainingSettings, training_settings
 
 STEP = "fine_tune"
 CURVE_POINTS = 200

@@ -13,7 +13,7 @@ import torch
 
 from genreflow import errors
 from genreflow.artifacts import ModelDocument
-from genreflow.training import OnLog
+from genreflow.training.settings import OnLog
 
 SECONDS_BETWEEN_LOOKS = 0.5
 # the end of what a failed process said, enough to show its last traceback

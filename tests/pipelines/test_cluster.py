@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from genreflow.errors import GenreflowError, SettingsError
+from pipelines import cluster
 from pipelines.cluster import submit
 from pipelines.settings import settings
 
@@ -20,7 +21,11 @@ class KubeflowApi(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.posted: dict[str, dict[str, Any]] = {}
-        self.state = "SUCCEEDED"
+        self.states = ["SUCCEEDED"]
+        """What a run's state is, look by look; the last stays."""
+        self.wanted: dict[str, str] = {}
+        """Headers without which a request is turned away."""
+        self.turned_away = (401, "Unauthorized")
 
     @property
     def url(self) -> str:
@@ -31,19 +36,37 @@ class Answer(BaseHTTPRequestHandler):
     server: KubeflowApi
 
     def do_GET(self) -> None:
+        if not self.known():
+            return
         if "/runs/" in self.path:
-            self.reply({"run_id": "r1", "state": self.server.state})
+            states = self.server.states
+            self.reply({"run_id": "r1", "state": states.pop(0) if len(states) > 1 else states[0]})
         elif "healthz" in self.path:
             self.reply({"multi_user": False})
         else:
             self.reply({})
 
     def do_POST(self) -> None:
+        if not self.known():
+            return
         kind = self.path.partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.posted[kind] = body
         ids = {"experiments": "experiment_id", "runs": "run_id", "recurringruns": "recurring_run_id"}
         self.reply({**body, ids[kind]: f"{kind[0]}1"})
+
+    def known(self) -> bool:
+        """Whether the caller may come in; otherwise it is told, as Kubeflow's gateways do."""
+        if all(self.headers.get(name) == value for name, value in self.server.wanted.items()):
+            return True
+        status, words = self.server.turned_away
+        content = f"<html>{words}</html>".encode()
+        self.send_response(status, words)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+        return False
 
     def reply(self, body: dict[str, Any]) -> None:
         content = json.dumps(body).encode()
@@ -80,9 +103,86 @@ def test_a_run_is_started_with_the_compiled_pipeline(api: KubeflowApi) -> None:
 
 def test_waiting_ends_with_the_runs_state(api: KubeflowApi) -> None:
     assert submit(settings(), api.url, wait=True)["state"] == "succeeded"
-    api.state = "FAILED"
-    with pytest.raises(GenreflowError, match="ended as failed"):
+    for state in ("FAILED", "SKIPPED", "CANCELED"):
+        api.states = [state]
+        with pytest.raises(GenreflowError, match=f"ended as {state.lower()}"):
+            submit(settings(), api.url, wait=True)
+
+
+def test_waiting_looks_again_until_the_run_has_ended(
+    api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "SECONDS_BETWEEN_LOOKS", 0.01)
+    api.states = ["RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "CANCELED"]
+    with pytest.raises(GenreflowError, match="ended as canceled"):
         submit(settings(), api.url, wait=True)
+
+
+def test_a_run_that_outlasts_the_waiting_is_told_as_that(
+    api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "SECONDS_TO_WAIT", 0)
+    api.states = ["RUNNING"]
+    with pytest.raises(GenreflowError, match="Run r1 is still running"):
+        submit(settings(), api.url, wait=True)
+
+
+LOGINS = [
+    ("KF_PIPELINES_TOKEN", "secret", {"authorization": "Bearer secret"}),
+    ("KF_PIPELINES_SA_TOKEN_PATH", "token", {"authorization": "Bearer in-the-file"}),
+    ("KF_PIPELINES_COOKIE", "authservice_session=abc", {"Cookie": "authservice_session=abc"}),
+]
+
+
+@pytest.mark.parametrize(("variable", "value", "headers"), LOGINS)
+@pytest.mark.parametrize("turned_away", [(401, "Unauthorized"), (403, "RBAC: access denied"), (200, "Login")])
+def test_a_token_or_cookie_of_the_environment_is_shown_to_kubeflow(
+    api: KubeflowApi,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    headers: dict[str, str],
+    turned_away: tuple[int, str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("token").write_text("in-the-file\n")
+    api.wanted, api.turned_away = headers, turned_away
+    with pytest.raises(GenreflowError, match="KF_PIPELINES_TOKEN"):
+        submit(settings(), api.url)
+    assert api.posted == {}
+    monkeypatch.setenv(variable, value)
+    assert submit(settings(), api.url, wait=True)["state"] == "succeeded"
+
+
+def test_a_token_renewed_in_its_file_is_read_again_while_waiting(
+    api: KubeflowApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(token))
+    api.wanted = {"authorization": "Bearer old"}
+    api.states = ["RUNNING", "SUCCEEDED"]
+
+    def renew(_: float) -> None:
+        token.write_text("new")
+        api.wanted = {"authorization": "Bearer new"}
+
+    monkeypatch.setattr(cluster.time, "sleep", renew)
+    assert submit(settings(), api.url, wait=True)["state"] == "succeeded"
+
+
+def test_a_token_file_that_is_not_there_is_a_sentence(
+    api: KubeflowApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match="KF_PIPELINES_SA_TOKEN_PATH"):
+        submit(settings(), api.url)
+
+
+def test_kfp_writes_nothing_among_the_results(api: KubeflowApi, capsys: pytest.CaptureFixture[str]) -> None:
+    submit(settings(), api.url)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_schedule_becomes_a_recurring_run(api: KubeflowApi) -> None:

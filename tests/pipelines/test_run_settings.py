@@ -78,6 +78,31 @@ def test_keys_inside_a_mapping_are_reached_one_by_one() -> None:
     assert chosen.resources.environment == {"A": "b"}
 
 
+def test_limits_of_pods_may_be_given_as_numbers() -> None:
+    resources = settings(assignments=["resources.cpu=2", "resources.memory=4000000000"]).resources
+    assert (resources.cpu, resources.memory) == ("2", "4000000000")
+    assert settings(assignments=["resources.cpu=0.5"]).resources.cpu == "0.5"
+
+
+@pytest.mark.parametrize(
+    "text", ["2", "1.10", "007", "true", "no", "null", "2026-01-01", "", "a b", "http://mlflow:5000"]
+)
+def test_a_variable_of_the_pods_is_the_text_that_was_typed(text: str) -> None:
+    chosen = settings(assignments=[f"resources.environment.NAME={text}", "resources.environment.B='c'"])
+    assert chosen.resources.environment == {"NAME": text, "B": "c"}
+    whole = settings(assignments=[f"resources.environment={{NAME: {text}}}"])
+    assert whole.resources.environment == {"NAME": text}
+
+
+def test_numbers_and_truths_in_a_profiles_environment_become_texts(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    environment = "{A: 2, B: 0.5, C: true, D: false}"
+    path.write_text(f"source: synthetic\nresources: {{cpu: 2, environment: {environment}}}\n")
+    resources = settings(str(path)).resources
+    assert resources.cpu == "2"
+    assert resources.environment == {"A": "2", "B": "0.5", "C": "true", "D": "false"}
+
+
 def test_a_profile_of_ones_own_is_a_yaml_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("source: synthetic\nfamily: mfcc_cnn\nvariants: {mfcc_cnn: {training: {epochs: 2}}}\n")
@@ -110,6 +135,10 @@ def test_an_unknown_key_is_refused_with_the_nearest(assignment: str, expected: s
         ("corpus.protocol=sorted", "Setting corpus.protocol"),
         ("gate.margin=high", "Setting gate.margin"),
         ("resources.gpus=one", "Setting resources.gpus"),
+        ("resources.cpu=two", "Setting resources.cpu"),
+        ("resources.cpu=true", "Setting resources.cpu"),
+        ("resources.memory=4 GB", "Setting resources.memory"),
+        ("resources.environment={A: [1]}", "Setting resources.environment.A"),
         ("resources.volumes={gtzan-data: data}", "Setting resources.volumes.gtzan-data"),
         ("resources.volumes={Data_1: /data}", "Setting resources.volumes.Data_1"),
         ("training.epochs", "--set wants key=value"),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from genreflow.corpus.sources.archive import SUFFIXES, archive_source
 from genreflow.corpus.sources.base import (
-    SYNTHETIC_MARK,
     Source,
     SourceItem,
     check_counts,
@@ -26,7 +25,6 @@ from genreflow.errors import CorpusError
 
 __all__ = [
     "SOURCES",
-    "SYNTHETIC_MARK",
     "FolderSource",
     "Source",
     "SourceItem",

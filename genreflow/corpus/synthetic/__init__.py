@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 
 from genreflow.artifacts import Frozen
-from genreflow.corpus.sources import SYNTHETIC_MARK
+from genreflow.corpus.sources.base import SYNTHETIC_MARK
 from genreflow.corpus.synthetic.sound import RATE, Generator, Sound
 from genreflow.corpus.synthetic.styles import NEIGHBOURS, STYLES, Range, Style
 from genreflow.corpus.synthetic.take import EQUALISER_HZ, Room, Take, mix_down

@@ -22,7 +22,7 @@ class EncoderSettings(FamilySettings):
     from_scratch: dict[str, Any] | None = None
     """A configuration to train from scratch, in place of a backbone; `model_type` is hubert by default."""
     mel_front_end: bool = False
-    """From scratch: the first convolution begins as a bank of windowed tones, spaced on the mel scale."""
+    """From scratch: the convolutional front end is set to a computed mel filterbank."""
     normalise: bool | None = None
     """Zero mean, unit variance for every window of waveform; None does as the backbone's extractor says."""
     window_seconds: Annotated[float, Field(gt=0.0)] | None = None
@@ -62,8 +62,11 @@ class EncoderSettings(FamilySettings):
     mask_time_prob: Probability | None = None
     """SpecAugment in training: share of frames in masked spans; None does as the backbone's own says."""
     mask_time_length: Steps | None = None
+    """Frames of a masked span."""
     mask_feature_prob: Probability | None = None
+    """The same over features: of Whisper and AST, a spectrogram's bands."""
     mask_feature_length: Steps | None = None
+    """Features of a masked span."""
 
     cache_precision: Literal["half", "float32"] = "half"
     """How extraction stores rows: bfloat16 for hidden activations, float16 for spectrograms; or float32."""
