@@ -194,7 +194,7 @@ def settings(
     for key in ("source", "family", "experiment"):
         if not isinstance(scalars[key], str):
             raise SettingsError(
-                f"Profile {profile} needs a source: --source FOLDER, with one folder of clips per genre."
+                f"Profile {profile} needs a source: --source gtzan, or a folder with one of clips per genre."
                 if key == "source" and scalars[key] is None
                 else f"{key} is a text, not {scalars[key]!r}."
             )

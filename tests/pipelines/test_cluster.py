@@ -1,6 +1,7 @@
 """Submitting to Kubeflow, up to the HTTP edge: a real server that answers as the KFP API does."""
 
 import json
+import shlex
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from components.image import ROOT
 from genreflow.errors import GenreflowError, SettingsError
 from pipelines import cluster
+from pipelines.cli import app
 from pipelines.cluster import submit
 from pipelines.settings import settings
 
@@ -178,6 +181,24 @@ def test_a_token_file_that_is_not_there_is_a_sentence(
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "none"))
     with pytest.raises(SettingsError, match="KF_PIPELINES_SA_TOKEN_PATH"):
         submit(settings(), api.url)
+
+
+def test_the_readmes_lines_submit_a_run(
+    api: KubeflowApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    section = readme.partition("## On Kubeflow")[2].partition("\n## ")[0].splitlines()
+    for line in section:
+        if line.startswith("export "):
+            name, _, value = shlex.split(line, comments=True)[1].partition("=")
+            monkeypatch.setenv(name, value.replace("…", "secret"))
+    (line,) = [line for line in section if line.startswith("genreflow submit ")]
+    typed = shlex.split(line)[1:]
+    typed[typed.index("--host") + 1] = api.url
+    api.wanted = {"authorization": "Bearer secret"}
+    app(typed, standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["state"] == "succeeded"
+    assert "registry.example.org" in json.dumps(api.posted["runs"])
 
 
 def test_kfp_writes_nothing_among_the_results(api: KubeflowApi, capsys: pytest.CaptureFixture[str]) -> None:
