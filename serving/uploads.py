@@ -145,6 +145,8 @@ def _number(form: FormData, name: str) -> float | None:
     given = form.getlist(name)
     if len(given) > 1:
         raise RequestError(f"The field {name!r} was sent {len(given)} times.")
+    if given and isinstance(given[0], UploadFile):
+        raise RequestError(f"The field {name!r} is a number of seconds, not a file.")
     if not given or given[0] in ("", "null"):
         return None
     try:
