@@ -12,7 +12,7 @@ from bentoml._internal.context import request_temp_dir
 from pydantic import Field
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from genreflow.errors import RequestError
 from serving.limits import limits, refuse
@@ -114,8 +114,6 @@ async def _form(request: Request) -> FormData:
         )
     except HTTPException as error:
         raise RequestError(f"The form cannot be read: {str(error.detail).rstrip('.')}.") from error
-    except ClientDisconnect as error:
-        raise RequestError("The upload broke off.") from error
 
 
 def _lay_down(uploads: list[UploadFile]) -> list[Path]:
