@@ -9,14 +9,16 @@ import os
 import re
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
+from anyio import to_thread
 from bentoml.exceptions import BentoMLException
 from pydantic import Field, ValidationError
+from starlette.formparsers import MultiPartException
 
 from genreflow.artifacts import Frozen
 from genreflow.errors import AudioError, GenreflowError, RequestError, SettingsError
@@ -40,6 +42,15 @@ WAITING_SECONDS = 4 * 3_660.0
 """Of music that waits, decoded, for such a place: 0.9 GB at 16 kHz."""
 RETRY_SECONDS = 5
 MEGABYTE = 1_000_000
+SLOWEST_BYTES_A_SECOND = 10_000
+"""Of a body on its way, after the first `Limits.stall_seconds`: a poor mobile line has twice that."""
+BODY_SECONDS = 3_600.0
+ARRIVING = 256
+"""Bodies on their way at once: they hold a socket and a file each, but no place of what is answered."""
+LEAST_KEPT_BYTES = 100_000
+"""What a file that the page keeps counts for at least: a million empty ones would fill a disk, too."""
+PAGE_CALL_MEGABYTES = 1
+"""Of what the page's script sends beside uploads: a few hundred bytes, held in memory."""
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 """Neither counted nor locked: who supervises the service asks there."""
@@ -59,7 +70,6 @@ SENTENCES = {
     405: "This address is asked in another way (POST or GET): the API is described at /.",
     500: "Something unexpected went wrong in the service: its log says what.",
     503: "The service is not ready: try again in a few seconds.",
-    504: "The answer took too long: try again later, or with a shorter song.",
 }
 AUDIO_STATUS = {"too-long": 413}
 
@@ -82,6 +92,8 @@ class Limits(Frozen):
     """Of one batch."""
     requests: int = Field(default=64, gt=0)
     """Answered or waiting at once."""
+    stall_seconds: float = Field(default=30.0, gt=0)
+    """Of an upload that hardly comes forward."""
     api_key: str | None = Field(default=None, min_length=8)
 
     @classmethod
@@ -98,6 +110,7 @@ class Limits(Frozen):
             "windows": "GENREFLOW_MAX_WINDOWS",
             "files": "GENREFLOW_MAX_FILES",
             "requests": "GENREFLOW_MAX_REQUESTS",
+            "stall_seconds": "GENREFLOW_MAX_STALL_SECONDS",
             "api_key": "GENREFLOW_API_KEY",
         }
         given = {field: os.environ[name] for field, name in names.items() if os.environ.get(name)}
@@ -120,6 +133,10 @@ _refusals: ContextVar[list[tuple[int, str]] | None] = ContextVar("refusals", def
 
 class Refused(BentoMLException):
     """What ends a request inside BentoML; `Door` answers in its place with what was noted."""
+
+
+class CutOff(MultiPartException):
+    """Ends the reading of a body: of all errors the one at which Gradio deletes what it had received."""
 
 
 def refuse(error: GenreflowError) -> NoReturn:
@@ -183,6 +200,7 @@ class Door:
 
     def __init__(self, app: App, limits: Limits) -> None:
         self.app, self.limits = app, limits
+        self.arriving = 0
         self.inside = 0
         self.bytes_inside = 0
 
@@ -193,40 +211,33 @@ class Door:
         if scope["type"] != "http" or scope["path"] in PROBES:
             await self.app(scope, receive, send)
             return
+        call = _on_page(scope) and not _page_upload(scope)
+        most = PAGE_CALL_MEGABYTES if call else self.limits.upload_megabytes
+        counted = scope["method"] == "POST" and not call
         try:
             self._check_key(scope)
             if _on_page(scope) and not PAGE_ADDRESSES.fullmatch(scope["path"].removeprefix(PAGE)):
                 raise RequestError(SENTENCES[404], 404)
-            self._check_size(scope)
+            self._check_size(scope, most)
             if _page_upload(scope):
-                self._check_room()
+                await to_thread.run_sync(self._check_room)
+            if counted:
+                self.check_places(self.arriving < ARRIVING)
         except RequestError as error:
             await _send_problem(send, error.status, str(error))
             return
-        if scope["method"] != "POST" or (_on_page(scope) and not _page_upload(scope)):
-            await self._through(scope, receive, send)
-            return
-        if self.inside >= self.limits.requests:
-            await _send_problem(
-                send, 503, f"The service is busy with {self.inside} requests: try again in a few seconds."
-            )
-            return
-        self.inside += 1
-        try:
-            await self._through(scope, receive, send)
-        finally:
-            self.inside -= 1
+        await self._through(scope, receive, send, most, counted)
 
-    async def _through(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _through(self, scope: Scope, receive: Receive, send: Send, most: int, counted: bool) -> None:
         noted: list[tuple[int, str]] = []
         token = _refusals.set(noted)
-        counted = _Counted(self, receive)
+        body = _Body(self, receive, noted, most, counted)
         reply = _Reply(send, noted, rewrite=not _on_page(scope))
         try:
-            await self.app(scope, counted, reply)
+            await self.app(scope, body, reply)
         finally:
             _refusals.reset(token)
-            self.bytes_inside -= counted.received
+            body.leave()
 
     def _check_key(self, scope: Scope) -> None:
         key = self.limits.api_key
@@ -246,11 +257,11 @@ class Door:
                 401,
             )
 
-    def _check_size(self, scope: Scope) -> None:
+    def _check_size(self, scope: Scope, most: int) -> None:
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit():
             raise RequestError("The header Content-Length is no number.", 400)
-        self.check_bytes(int(declared), int(declared))
+        self.check_bytes(int(declared), int(declared), most)
 
     def _check_room(self) -> None:
         """Refuse the page's uploads while those that it keeps fill their share.
@@ -259,42 +270,98 @@ class Door:
             RequestError: 503.
         """
         folder = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
-        kept = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        kept = 0
+        for file in folder.rglob("*"):
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                kept += max(file.stat().st_size, LEAST_KEPT_BYTES)
         if kept > self.limits.uploads_megabytes * MEGABYTE:
             raise RequestError("The page keeps too many uploads: try again in half an hour.", 503)
 
-    def check_bytes(self, received: int, more: int) -> None:
+    def check_places(self, room: bool = True) -> None:
+        """Refuse a request where as many as may be are answered, or there is no `room` for its body.
+
+        Raises:
+            RequestError: 503.
+        """
+        if self.inside >= self.limits.requests or not room:
+            busy = self.inside + self.arriving
+            raise RequestError(f"The service is busy with {busy} requests: try again in a few seconds.", 503)
+
+    def check_bytes(self, received: int, more: int, most: int) -> None:
         """Refuse a body of so many bytes, and bytes that are more than there is room for.
+
+        Args:
+            most: megabytes of one body.
 
         Raises:
             RequestError: 413, or 503 where others leave no room.
         """
-        if received > self.limits.upload_megabytes * MEGABYTE:
-            raise RequestError(
-                f"The upload is larger than {self.limits.upload_megabytes} MB: send mp3 or flac, or a part.",
-                413,
-            )
+        if received > most * MEGABYTE:
+            raise RequestError(f"The upload is larger than {most} MB: send mp3 or flac, or a part.", 413)
         if self.bytes_inside + more > self.limits.uploads_megabytes * MEGABYTE:
             raise RequestError("The service is busy with large uploads: try again in a few seconds.", 503)
 
 
-class _Counted:
-    """`receive` that counts the body of a request and ends it where it grows too large."""
+class _Body:
+    """`receive` that counts the body of a request, and ends it where it is too large or too slow."""
 
-    def __init__(self, door: Door, receive: Receive) -> None:
-        self.door, self.receive = door, receive
+    def __init__(
+        self, door: Door, receive: Receive, noted: list[tuple[int, str]], most: int, counted: bool
+    ) -> None:
+        self.door, self.receive, self.noted, self.most = door, receive, noted, most
+        self.counted = counted
+        self.began = asyncio.get_running_loop().time()
         self.received = 0
+        self.whole = False
+        self.inside = False
+        door.arriving += counted
 
     async def __call__(self) -> Message:
-        message = await self.receive()
-        size = len(message.get("body", b""))
+        if self.whole:
+            return await self.receive()
         try:
-            self.door.check_bytes(self.received + size, size)
+            message = await self._next()
+            size = len(message.get("body", b""))
+            self.door.check_bytes(self.received + size, size, self.most)
+            self.received += size
+            self.door.bytes_inside += size
+            if not message.get("more_body", False):
+                self._enter()
         except RequestError as error:
-            refuse(error)
-        self.received += size
-        self.door.bytes_inside += size
+            self.noted.append((error.status, str(error)))
+            raise CutOff(str(error)) from error
         return message
+
+    async def _next(self) -> Message:
+        seconds = self.door.limits.stall_seconds + self.received / SLOWEST_BYTES_A_SECOND
+        try:
+            async with asyncio.timeout_at(self.began + min(seconds, BODY_SECONDS)):
+                message = await self.receive()
+        except TimeoutError:
+            raise RequestError(
+                f"The upload comes too slowly: {self.received:,} bytes of it have arrived. Try again from a "
+                "better line, or send mp3.",
+                408,
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise RequestError("The upload broke off.")
+        return message
+
+    def _enter(self) -> None:
+        self.whole = True
+        if self.counted:
+            self.door.check_places()
+            self.door.arriving -= 1
+            self.door.inside += 1
+            self.inside = True
+
+    def leave(self) -> None:
+        """Give back what the request held."""
+        self.door.bytes_inside -= self.received
+        if self.inside:
+            self.door.inside -= 1
+        else:
+            self.door.arriving -= self.counted
 
 
 class _Reply:
@@ -310,7 +377,7 @@ class _Reply:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.allowed = [pair for pair in message.get("headers", ()) if pair[0].lower() == b"allow"]
-        if self.status < 400 or not self.rewrite:
+        if self.status < 400 or not (self.rewrite or self.noted):
             await self.send(message)
             return
         self.body += message.get("body", b"")
@@ -353,6 +420,8 @@ async def _send_problem(
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *others]
     if status in (429, 503):
         headers.append((b"retry-after", str(RETRY_SECONDS).encode()))
+    if status == 408:
+        headers.append((b"connection", b"close"))  # or what still trickles in would keep the socket
     if status == 401:
         headers.append((b"www-authenticate", b'Basic realm="genreflow", charset="UTF-8"'))
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -11,6 +11,7 @@ SCHEMA = "#/components/schemas/Problem"
 COMMON = {
     "400": "The request or its file is no good; the sentence says why",
     "401": "The service has a key and this one is not it",
+    "408": "The upload came too slowly",
     "413": "The upload is too large, the song too long, or there are too many files",
     "415": "Not a multipart form",
     "503": "Busy or not ready; `Retry-After` says when to try again",
@@ -45,11 +46,10 @@ def specification(service: Any) -> dict[str, Any]:
 def _document(operation: dict[str, Any], statuses: tuple[str, ...]) -> None:
     kept = {status: said for status, said in operation["responses"].items() if str(status) == "200"}
     content = {"application/json": {"schema": {"$ref": SCHEMA}}}
-    refused = {status: {"description": COMMON[status], "content": content} for status in statuses}
-    for status in ("503",):
-        refused[status] = refused[status] | {
-            "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
-        }
+    refused: dict[str, Any] = {
+        status: {"description": COMMON[status], "content": content} for status in statuses
+    }
+    refused["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
     operation["responses"] = kept | refused
 
 

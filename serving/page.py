@@ -7,8 +7,13 @@ import asyncio
 import base64
 import io
 import logging
+import os
+import shutil
+import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 import gradio
 import numpy as np
 from fastapi import FastAPI
+from gradio import route_utils
 from gradio.utils import get_upload_folder
+from starlette.formparsers import MultiPartException
 
 from genreflow import drawing
 from genreflow.errors import GenreflowError
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
 
 TITLE = "genreflow"
 PATH = "/ui"
+FIELD = "files"
+"""In which the page's script sends uploads."""
 STYLE_FILE = Path(__file__).with_name("page.css")
 OWN_HOP = 0.0
 HOPS = [("the model's own", OWN_HOP), ("1 s", 1.0), ("2 s", 2.0), ("5 s", 5.0), ("10 s", 10.0)]
@@ -54,7 +63,7 @@ def uploads_alone(blocks: gradio.Blocks) -> None:
     preprocess = blocks.preprocess_data
 
     async def checked(function: Any, inputs: list[Any], *others: Any, **named: Any) -> list[Any]:
-        if not all(uploaded(path) for path in paths(inputs)):
+        if not all(uploaded(path, Path(blocks.GRADIO_CACHE)) for path in paths(inputs)):
             raise gradio.Error(
                 "Upload the song itself: neither paths nor addresses are taken.", print_exception=False
             )
@@ -74,11 +83,11 @@ def paths(value: Any) -> Iterator[Any]:
             yield from paths(one)
 
 
-def uploaded(path: Any) -> bool:
-    """Whether that is a file that the page has received."""
+def uploaded(path: Any, folder: Path) -> bool:
+    """Whether that is a file in the folder of uploads."""
     try:
         file = Path(path).resolve()
-        return file.is_relative_to(Path(get_upload_folder()).resolve()) and file.is_file()
+        return file.is_relative_to(folder.resolve()) and file.is_file()
     except (OSError, TypeError, ValueError):
         return False
 
@@ -125,11 +134,8 @@ def page(
         model = await card()
         return warnings_html(model), card_html(model)
 
-    with gradio.Blocks(
-        title=TITLE,
-        analytics_enabled=False,
-        delete_cache=(DELETE_EVERY_SECONDS, DELETE_AFTER_SECONDS),
-    ) as blocks:
+    own_folder()
+    with gradio.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         gradio.HTML(
             "<header><h1>What genre is this song?</h1>"
             "<p>Drop a song or record one: its genre, how sure the model is, and where the song changes.</p>"
@@ -195,6 +201,53 @@ def mount(application: FastAPI, blocks: gradio.Blocks, max_upload_bytes: int) ->
         enable_monitoring=False,
         max_file_size=max_upload_bytes,
     )
+    route_utils.GradioMultiPartParser = SongsAlone  # type: ignore[misc]
+    mounted = application.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
+        folder = Path(blocks.GRADIO_CACHE)
+        async with mounted(app) as state:
+            deleting = asyncio.create_task(delete_by_and_by(folder))
+            try:
+                yield state
+            finally:
+                deleting.cancel()
+                shutil.rmtree(folder, ignore_errors=True)
+
+    application.router.lifespan_context = lifespan
+
+
+class SongsAlone(route_utils.GradioMultiPartParser):
+    """Gradio's reader of uploads: it would hold text in memory, and never delete files of other fields."""
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        part = self._current_part
+        if part.file is None or part.field_name != FIELD:
+            raise MultiPartException(f"Only files are taken here, in the field {FIELD!r}.")
+
+
+def own_folder() -> None:
+    """Have Gradio keep uploads in a folder of this page's own: all in it is deleted in time."""
+    parent = Path(get_upload_folder())
+    parent.mkdir(parents=True, exist_ok=True)
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="genreflow-page-", dir=parent)
+
+
+async def delete_by_and_by(folder: Path) -> None:
+    """Delete what is old, whether it was ever heard or broke off as it came: Gradio knows only the former."""
+    while True:
+        await asyncio.sleep(DELETE_EVERY_SECONDS)
+        await asyncio.to_thread(delete_old, folder, time.time() - DELETE_AFTER_SECONDS)
+
+
+def delete_old(folder: Path, before: float) -> None:
+    """Delete what nobody has written since then (seconds since 1970)."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # what lies in a folder before the folder
+        with suppress(OSError):  # deleted meanwhile, or not empty
+            if path.lstat().st_mtime < before:
+                path.rmdir() if path.is_dir() else path.unlink()
 
 
 def _theme() -> gradio.themes.Base:

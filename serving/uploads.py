@@ -12,7 +12,7 @@ from bentoml._internal.context import request_temp_dir
 from pydantic import Field
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from genreflow.errors import RequestError
 from serving.limits import limits, refuse
@@ -114,8 +114,6 @@ async def _form(request: Request) -> FormData:
         )
     except HTTPException as error:
         raise RequestError(f"The form cannot be read: {str(error.detail).rstrip('.')}.") from error
-    except ClientDisconnect as error:
-        raise RequestError("The upload broke off.") from error
 
 
 def _lay_down(uploads: list[UploadFile]) -> list[Path]:
@@ -145,6 +143,8 @@ def _number(form: FormData, name: str) -> float | None:
     given = form.getlist(name)
     if len(given) > 1:
         raise RequestError(f"The field {name!r} was sent {len(given)} times.")
+    if given and isinstance(given[0], UploadFile):
+        raise RequestError(f"The field {name!r} is a number of seconds, not a file.")
     if not given or given[0] in ("", "null"):
         return None
     try:

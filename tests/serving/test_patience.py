@@ -2,14 +2,16 @@
 
 import asyncio
 import gc
+import time
 import weakref
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 
-from serving.patience import Patience
+from serving.patience import HUNG_UP, Patience
 
 SCOPE = {"type": "http"}
 VARIABLE: ContextVar[dict[str, Any]] = ContextVar("request")
@@ -24,14 +26,21 @@ async def nothing() -> dict[str, Any]:
     return {"type": "http.request"}
 
 
-def asked(app: Any, timeout: float, kind: type[TimeoutMiddleware] = Patience) -> list[dict[str, Any]]:
+async def asking() -> AsyncIterator[dict[str, Any]]:
+    """A request without a body, whose client waits for the answer."""
+    yield {"type": "http.request"}
+    await asyncio.Event().wait()
+
+
+def asked(app: Any, timeout: float, receive: Any = None) -> list[dict[str, Any]]:
     """What is sent in answer to one request."""
+    receive = receive or asking().__anext__
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(kind(app, timeout)(SCOPE, nothing, send))  # type: ignore[arg-type, func-returns-value]
+    asyncio.run(Patience(app, timeout)(SCOPE, receive, send))  # type: ignore[arg-type]
     return sent
 
 
@@ -48,13 +57,52 @@ def test_an_answer_that_has_begun_is_not_cut() -> None:
     ]
 
 
-def test_an_answer_that_does_not_begin_is_given_up() -> None:
-    async def sleep(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(60)
+async def sleep(scope: Any, receive: Any, send: Any) -> None:
+    """Reads its request, and then answers nothing for a long time."""
+    while (await receive()).get("more_body", False):
+        pass
+    await asyncio.sleep(60)
 
+
+def test_an_answer_that_does_not_begin_is_given_up() -> None:
     start, body = asked(sleep, 0.05)
-    assert start["status"] == 504
-    assert body["body"] == b'{"error":"The answer takes more than 0.05 s."}'
+    assert start["status"] == 503
+    assert (b"retry-after", b"5") in start["headers"]
+    assert b"The answer takes more than 0.05 s: try again later" in body["body"]
+
+
+def test_the_time_that_an_upload_takes_is_not_counted() -> None:
+    """A song over a slow line took BentoML's whole patience, and was answered 504."""
+
+    async def blocks() -> AsyncIterator[dict[str, Any]]:
+        for _ in range(4):
+            await asyncio.sleep(0.1)
+            yield {"type": "http.request", "body": b"x", "more_body": True}
+        yield {"type": "http.request"}
+        await asyncio.Event().wait()
+
+    arriving = blocks()
+
+    async def read(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body", False):
+            pass
+        await answer(scope, receive, send)
+
+    start, _ = asked(read, 0.3, receive=arriving.__anext__)
+    assert start["status"] == 200
+
+
+def test_a_request_whose_client_hangs_up_is_cancelled() -> None:
+    async def hang_up() -> AsyncIterator[dict[str, Any]]:
+        yield {"type": "http.request", "body": b"x", "more_body": True}
+        yield {"type": "http.request"}
+        await asyncio.sleep(0.1)
+        yield {"type": "http.disconnect"}
+
+    began = time.monotonic()
+    start, _ = asked(sleep, 50, receive=hang_up().__anext__)
+    assert start["status"] == HUNG_UP
+    assert time.monotonic() - began < 10
 
 
 def test_the_applications_own_timeout_is_its_own() -> None:

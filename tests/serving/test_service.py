@@ -103,7 +103,7 @@ def test_every_address_is_described_with_its_errors(service: Service) -> None:
     described = requests.get(f"{service.address}/docs.json", timeout=60).json()
     for path in ("/classify", "/timeline", "/classify_batch"):
         responses = described["paths"][path]["post"]["responses"]
-        assert {"200", "400", "413", "415", "503"} <= responses.keys()
+        assert {"200", "400", "408", "413", "415", "503"} <= responses.keys()
         schema = responses["400"]["content"]["application/json"]["schema"]
         assert schema == {"$ref": "#/components/schemas/Problem"}
     assert "get" in described["paths"]["/model"]
