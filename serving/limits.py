@@ -32,6 +32,9 @@ REQUEST_SECONDS = 280.0
 DECODE_SECONDS = 60.0
 LISTENING = 8
 """Requests decoded and heard at once; the others wait as files on disk."""
+SHORT_SECONDS = 600.0
+"""Of music: a file that is longer, or takes longer to decode, does so behind others of its kind alone."""
+SHORT_DECODE_SECONDS = 2.0
 LONG_WINDOWS = 24
 """A song of more windows than that is long: it waits for one of few places, and short clips pass it by."""
 LONG_LISTENING = 2
@@ -143,6 +146,7 @@ class Places:
 
     def __init__(self) -> None:
         self._all = asyncio.Semaphore(LISTENING)
+        self._decoding = asyncio.Semaphore(1)
         self._long = asyncio.Semaphore(LONG_LISTENING)
         self._waiting_seconds = 0.0
 
@@ -150,6 +154,12 @@ class Places:
     async def short(self) -> AsyncIterator[None]:
         """A place to decode and to hear a clip in."""
         async with self._all:
+            yield
+
+    @asynccontextmanager
+    async def decoding(self) -> AsyncIterator[None]:
+        """The one place to decode a long file in, taken after a short one was given back."""
+        async with self._decoding:
             yield
 
     @asynccontextmanager

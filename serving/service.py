@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,8 @@ from serving.limits import (
     LONG_WINDOWS,
     MEGABYTE,
     REQUEST_SECONDS,
+    SHORT_DECODE_SECONDS,
+    SHORT_SECONDS,
     Door,
     Places,
     limits,
@@ -156,6 +158,7 @@ class GenreClassifier:
         self.places = Places()
         self.figures = Listening()
         self.threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="listen")
+        self.long_thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
         if recipe.recipe().page:
             self._show_page()
 
@@ -246,26 +249,46 @@ class GenreClassifier:
 
     async def _hear_with(self, model: Described, file: Path, hop_seconds: float | None) -> Heard:
         hearing = model.hearing
-        async with self.places.short():
-            began = time.perf_counter()
-            samples, seconds = await self._in_thread(self._decode, file, hearing.sample_rate)
-            self.figures.decode.observe(time.perf_counter() - began)
+        most = self.limits.seconds
+        try:
+            async with self.places.short():
+                samples, seconds = await self._decode(
+                    self.threads, file, hearing.sample_rate, min(most, SHORT_SECONDS), SHORT_DECODE_SECONDS
+                )
+                runtime.check_hop(hop_seconds, seconds, self.limits.windows)
+                if seconds / (hop_seconds or hearing.hop_seconds) <= LONG_WINDOWS:
+                    return await self._infer(model, samples, seconds, hop_seconds)
+        except AudioError as error:
+            if error.reason not in ("too-long", "too-slow") or (
+                error.reason == "too-long" and most <= SHORT_SECONDS
+            ):
+                raise
+            async with self.places.decoding():
+                samples, seconds = await self._decode(
+                    self.long_thread, file, hearing.sample_rate, most, DECODE_SECONDS
+                )
             runtime.check_hop(hop_seconds, seconds, self.limits.windows)
-            long = seconds / (hop_seconds or hearing.hop_seconds) > LONG_WINDOWS
-            if not long:
-                return await self._infer(model, samples, seconds, hop_seconds)
         async with self.places.long(seconds):
             return await self._infer(model, samples, seconds, hop_seconds)
 
-    def _decode(self, file: Path, rate: int) -> tuple[NDArray[np.float32], float]:
-        """Mono samples (n,) at `rate` Hz, and the seconds of the file."""
-        audio = decode(file, file.name, self.limits.seconds, DECODE_SECONDS)
-        if audio.seconds < self.limits.min_seconds:
+    async def _decode(
+        self, threads: Executor, file: Path, rate: int, most: float, patience: float
+    ) -> tuple[NDArray[np.float32], float]:
+        """Mono samples (n,) at `rate` Hz, and the seconds of the file: at most `most`."""
+
+        def decoded() -> tuple[NDArray[np.float32], float]:
+            audio = decode(file, file.name, most, patience)
+            return resample(audio.samples, audio.sample_rate, rate), audio.seconds
+
+        began = time.perf_counter()
+        samples, seconds = await asyncio.get_running_loop().run_in_executor(threads, decoded)
+        self.figures.decode.observe(time.perf_counter() - began)
+        if seconds < self.limits.min_seconds:
             raise AudioError(
-                f"{file.name} is too short: {audio.seconds:.2f} s; at least {self.limits.min_seconds:g} s.",
+                f"{file.name} is too short: {seconds:.2f} s; at least {self.limits.min_seconds:g} s.",
                 "too-short",
             )
-        return resample(audio.samples, audio.sample_rate, rate), audio.seconds
+        return samples, seconds
 
     async def _infer(
         self, model: Described, samples: NDArray[np.float32], seconds: float, hop_seconds: float | None
