@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from genreflow import doubt, runtime
 from genreflow.audio import decode, resample
-from genreflow.errors import AudioError, GenreflowError, RequestError
+from genreflow.errors import AudioError, GenreflowError, RequestError, SettingsError
 from serving import patience, recipe
 from serving.answers import Answer, BatchAnswer, Curve, ModelCard, Problem
 from serving.batching import Batching
@@ -109,15 +109,24 @@ class Inference:
 
     @bentoml.api
     async def described(self) -> dict[str, Any]:
-        """The model that answers now, as `Described`."""
-        return self.models.describe().model_dump(mode="json")
+        """The model that answers now, as `Answering`."""
+        described = self.models.describe()
+        classifier = self.models.of(described.tag) or self.models.current.classifier
+        return described.model_dump(mode="json") | {"window_seconds": classifier.window_seconds}
+
+
+class Answering(Described):
+    """A model as the front needs it, with its pace."""
+
+    window_seconds: float
+    """Of the model's time for a window, at best."""
 
 
 @dataclass(frozen=True)
 class Heard:
     """What became of one file."""
 
-    model: Described
+    model: Answering
     probabilities: NDArray[np.float32]
     """(windows, genres)."""
     starts: NDArray[np.float64]
@@ -187,7 +196,7 @@ class GenreClassifier:
     async def classify_batch(self, files: AudioFiles) -> list[BatchAnswer]:
         """The genres of many audio files, in their order; a file that is no good has its own error."""
         async with answering():
-            return await in_time(self._all_of_many)(files)
+            return await self._all_of_many(files)
 
     async def model(self) -> ModelCard:
         """The card of the model that answers now."""
@@ -221,7 +230,7 @@ class GenreClassifier:
         Raises:
             GenreflowError: with a sentence for whoever sent it.
         """
-        runtime.check_hop(hop_seconds, 0.0)  # before the decoding
+        runtime.check_hop(hop_seconds)
         heard = await self._hear(file, hop_seconds)
         window = heard.model.hearing.window_seconds
         song = runtime.timeline(heard.probabilities, heard.starts, window, heard.model.genres, heard.seconds)
@@ -229,14 +238,18 @@ class GenreClassifier:
 
     async def _all_of_many(self, files: list[Path]) -> list[BatchAnswer]:
         few = asyncio.Semaphore(LONG_LISTENING)  # or long songs of one request crowd each other out
-        return list(await asyncio.gather(*(self._one_of_many(file, few) for file in files)))
+        until = asyncio.get_running_loop().time() + LONG_LISTENING * self.limits.answer_seconds
+        return list(await asyncio.gather(*(self._one_of_many(file, few, until) for file in files)))
 
-    async def _one_of_many(self, file: Path, few: asyncio.Semaphore) -> BatchAnswer:
+    async def _one_of_many(self, file: Path, few: asyncio.Semaphore, until: float) -> BatchAnswer:
         try:
-            async with few:
+            async with asyncio.timeout_at(until), few:
                 return BatchAnswer(file=file.name, answer=await self.answer(file), error=None)
         except GenreflowError as error:
-            return BatchAnswer(file=file.name, answer=None, error=str(error))
+            sentence = str(error)
+        except TimeoutError:
+            sentence = f"{file.name} was not reached in time: send it again, with fewer others."
+        return BatchAnswer(file=file.name, answer=None, error=sentence)
 
     async def _hear(self, file: Path, hop_seconds: float | None) -> Heard:
         """Decode, cut, infer: all windows of a file by one and the same model."""
@@ -247,27 +260,34 @@ class GenreClassifier:
                 continue
         raise RequestError("The service is changing its model: try again in a few seconds.", 503)
 
-    async def _hear_with(self, model: Described, file: Path, hop_seconds: float | None) -> Heard:
-        hearing = model.hearing
-        most = self.limits.seconds
+    async def _hear_with(self, model: Answering, file: Path, hop_seconds: float | None) -> Heard:
+        """All windows of a file by this model; refused where they would never be answered in time."""
+        hop = hop_seconds or model.hearing.hop_seconds
+        windows = self.limits.answer_seconds / model.window_seconds
+        if hop_seconds is not None:
+            windows = min(windows, self.limits.windows)
+        try:
+            return await self._listen(model, file, hop_seconds, min(self.limits.seconds, windows * hop))
+        except AudioError as error:
+            if error.reason == "too-long" and windows * hop < self.limits.seconds:
+                raise too_much(file.name, windows, hop, hop_seconds is None) from error
+            raise
+
+    async def _listen(self, model: Answering, file: Path, hop_seconds: float | None, most: float) -> Heard:
+        """Decode, cut and infer a file of at most so many seconds, among short clips or apart from them."""
+        rate = model.hearing.sample_rate
         try:
             async with self.places.short():
                 samples, seconds = await self._decode(
-                    self.threads, file, hearing.sample_rate, min(most, SHORT_SECONDS), SHORT_DECODE_SECONDS
+                    self.threads, file, rate, min(most, SHORT_SECONDS), SHORT_DECODE_SECONDS
                 )
-                runtime.check_hop(hop_seconds, seconds, self.limits.windows)
-                if seconds / (hop_seconds or hearing.hop_seconds) <= LONG_WINDOWS:
+                if seconds / (hop_seconds or model.hearing.hop_seconds) <= LONG_WINDOWS:
                     return await self._infer(model, samples, seconds, hop_seconds)
         except AudioError as error:
-            if error.reason not in ("too-long", "too-slow") or (
-                error.reason == "too-long" and most <= SHORT_SECONDS
-            ):
+            if error.reason != "too-slow" and (error.reason != "too-long" or most <= SHORT_SECONDS):
                 raise
             async with self.places.decoding():
-                samples, seconds = await self._decode(
-                    self.long_thread, file, hearing.sample_rate, most, DECODE_SECONDS
-                )
-            runtime.check_hop(hop_seconds, seconds, self.limits.windows)
+                samples, seconds = await self._decode(self.long_thread, file, rate, most, DECODE_SECONDS)
         async with self.places.long(seconds):
             return await self._infer(model, samples, seconds, hop_seconds)
 
@@ -291,7 +311,7 @@ class GenreClassifier:
         return samples, seconds
 
     async def _infer(
-        self, model: Described, samples: NDArray[np.float32], seconds: float, hop_seconds: float | None
+        self, model: Answering, samples: NDArray[np.float32], seconds: float, hop_seconds: float | None
     ) -> Heard:
         """Chunk by chunk, no more than a batch each and two on the way: others' windows come between."""
         chunks = runtime.hear_in_batches(model.hearing, samples, model.hearing.sample_rate, hop_seconds)
@@ -323,8 +343,8 @@ class GenreClassifier:
             raise ModelGone
         return np.stack([logits for logits, _ in results if logits is not None])
 
-    async def _model(self) -> Described:
-        return Described.model_validate(await self._ask("described"))
+    async def _model(self) -> Answering:
+        return Answering.model_validate(await self._ask("described"))
 
     async def _ask(self, what: str, *arguments: Any) -> Any:
         """Call the inner service; again where the connection broke, for inferring twice does no harm.
@@ -347,6 +367,20 @@ class GenreClassifier:
         return await asyncio.get_running_loop().run_in_executor(self.threads, function, *arguments)
 
 
+def too_much(name: str, windows: float, hop_seconds: float, own: bool) -> GenreflowError:
+    """Why a file that has more than so many windows is not begun: it would not be answered in time."""
+    if own:
+        return AudioError(
+            f"{name} is too long: more than {windows * hop_seconds:.0f} s of music are not answered in time "
+            "here; cut it first.",
+            "too-long",
+        )
+    return SettingsError(
+        f"A hop of {hop_seconds:g} s cuts {name} into more than {windows:.0f} windows: more are not answered "
+        "in time here. Take a longer one, or a part of the song."
+    )
+
+
 def in_time(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """The function with the patience that a request has."""
 
@@ -355,8 +389,7 @@ def in_time(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
             async with asyncio.timeout(REQUEST_SECONDS):
                 return await function(*arguments, **others)
         except TimeoutError:
-            sentence = f"The answer takes more than {REQUEST_SECONDS:g} s: send a shorter song."
-            raise RequestError(sentence, 503) from None
+            raise RequestError("The service is busy: try again in a few minutes.", 503) from None
 
     return limited
 
