@@ -283,9 +283,12 @@ class GenreClassifier:
                 )
                 if seconds / (hop_seconds or model.hearing.hop_seconds) <= LONG_WINDOWS:
                     return await self._infer(model, samples, seconds, hop_seconds)
+            decoded = True
         except AudioError as error:
             if error.reason != "too-slow" and (error.reason != "too-long" or most <= SHORT_SECONDS):
                 raise
+            decoded = False
+        if not decoded:  # out here, where the error no longer holds what it had decoded
             async with self.places.decoding():
                 samples, seconds = await self._decode(self.long_thread, file, rate, most, DECODE_SECONDS)
         async with self.places.long(seconds):
