@@ -54,6 +54,7 @@ CHUNKS_ON_THE_WAY = 2
 BENTO_SECONDS = round(REQUEST_SECONDS) + 20
 """BentoML's own patience, longer than ours: its answer would have no sentence."""
 TRIES = 3
+CHANGING = "The service is changing its model: try again in a few seconds."
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -176,7 +177,7 @@ class GenreClassifier:
 
         page.mount(
             web,
-            page.page(in_time(self.answer), in_time(self.curve), in_time(self.model)),
+            page.page(self.song, in_time(self.curve), in_time(self.model)),
             self.limits.upload_megabytes * MEGABYTE,
         )
 
@@ -209,7 +210,9 @@ class GenreClassifier:
             GenreflowError: with a sentence for whoever sent it.
         """
         began = time.perf_counter()
-        heard = await self._hear(file, None)
+        return await self._answered(await self._hear(file, None), began)
+
+    async def _answered(self, heard: Heard, began: float) -> Answer:
         found = runtime.classification(heard.probabilities, heard.model.genres, heard.seconds)
         reason = await self._in_thread(doubt.reason, heard.samples, found.confidence)
         lineage = heard.model.card.lineage
@@ -231,10 +234,29 @@ class GenreClassifier:
             GenreflowError: with a sentence for whoever sent it.
         """
         runtime.check_hop(hop_seconds)
-        heard = await self._hear(file, hop_seconds)
+        return self._followed(await self._hear(file, hop_seconds))
+
+    def _followed(self, heard: Heard) -> Curve:
         window = heard.model.hearing.window_seconds
         song = runtime.timeline(heard.probabilities, heard.starts, window, heard.model.genres, heard.seconds)
         return Curve(**song.to_dict(), lineage=heard.model.card.lineage)
+
+    async def song(self, file: Path, hop_seconds: float | None) -> AsyncIterator[tuple[Answer, Curve | None]]:
+        """The answer for one file and, as soon as it is there, the timeline beside it: both of one model.
+
+        Decoded once and, at the model's own hop, heard once.
+
+        Raises:
+            GenreflowError: with a sentence for whoever sent it.
+        """
+        runtime.check_hop(hop_seconds)
+        began = time.perf_counter()
+        heard = await in_time(self._hear)(file, None)
+        answer = await in_time(self._answered)(heard, began)
+        if hop_seconds is not None:
+            yield answer, None
+            heard = await in_time(self._hear_again)(heard, file.name, hop_seconds)
+        yield answer, self._followed(heard)
 
     async def _all_of_many(self, files: list[Path]) -> list[BatchAnswer]:
         few = asyncio.Semaphore(LONG_LISTENING)  # or long songs of one request crowd each other out
@@ -258,20 +280,34 @@ class GenreClassifier:
                 return await self._hear_with(await self._model(), file, hop_seconds)
             except ModelGone:
                 continue
-        raise RequestError("The service is changing its model: try again in a few seconds.", 503)
+        raise RequestError(CHANGING, 503)
 
     async def _hear_with(self, model: Answering, file: Path, hop_seconds: float | None) -> Heard:
         """All windows of a file by this model; refused where they would never be answered in time."""
-        hop = hop_seconds or model.hearing.hop_seconds
-        windows = self.limits.answer_seconds / model.window_seconds
-        if hop_seconds is not None:
-            windows = min(windows, self.limits.windows)
+        windows, hop = self._most_windows(model, hop_seconds), hop_seconds or model.hearing.hop_seconds
         try:
             return await self._listen(model, file, hop_seconds, min(self.limits.seconds, windows * hop))
         except AudioError as error:
             if error.reason == "too-long" and windows * hop < self.limits.seconds:
                 raise too_much(file.name, windows, hop, hop_seconds is None) from error
             raise
+
+    async def _hear_again(self, heard: Heard, name: str, hop_seconds: float) -> Heard:
+        """The same at another hop, by the same model."""
+        windows = self._most_windows(heard.model, hop_seconds)
+        if heard.seconds > windows * hop_seconds:
+            raise too_much(name, windows, hop_seconds, False)
+        long = heard.seconds / hop_seconds > LONG_WINDOWS
+        try:
+            async with self.places.long(heard.seconds) if long else self.places.short():
+                return await self._infer(heard.model, heard.samples, heard.seconds, hop_seconds)
+        except ModelGone:
+            raise RequestError(CHANGING, 503) from None
+
+    def _most_windows(self, model: Answering, hop_seconds: float | None) -> float:
+        """How many are answered in time were the request alone; no more than are allowed of a timeline."""
+        windows = self.limits.answer_seconds / model.window_seconds
+        return windows if hop_seconds is None else min(windows, self.limits.windows)
 
     async def _listen(self, model: Answering, file: Path, hop_seconds: float | None, most: float) -> Heard:
         """Decode, cut and infer a file of at most so many seconds, among short clips or apart from them."""
