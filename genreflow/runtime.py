@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -173,16 +174,18 @@ class Classifier:
         self.precision = precision
         self.notes = notes
         """What was not as wished when it was loaded, a sentence each."""
+        self.window_seconds = float("inf")
+        """Seconds that a window took this model at best: its pace, where nothing else is in its way."""
         self._predict = predict
 
     def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, *input shape) float32 → (n, genres) float32, in batches of at most `BATCH_WINDOWS`."""
-        batches = [
-            np.asarray(
-                self._predict(np.ascontiguousarray(inputs[start : start + BATCH_WINDOWS])), dtype=np.float32
-            )
-            for start in range(0, len(inputs), BATCH_WINDOWS)
-        ]
+        batches = []
+        for start in range(0, len(inputs), BATCH_WINDOWS):
+            batch = np.ascontiguousarray(inputs[start : start + BATCH_WINDOWS])
+            began = time.perf_counter()
+            batches.append(np.asarray(self._predict(batch), dtype=np.float32))
+            self.window_seconds = min(self.window_seconds, (time.perf_counter() - began) / len(batch))
         return np.concatenate(batches)
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -287,8 +290,8 @@ def timeline(
     return Timeline(starts, ends, probabilities, genres)
 
 
-def check_hop(hop_seconds: float | None, seconds: float, most: int = MAX_TIMELINE_WINDOWS) -> None:
-    """Refuse a hop that is none, or that cuts a song of so many seconds into more than `most` windows.
+def check_hop(hop_seconds: float | None, seconds: float = 0.0) -> None:
+    """Refuse a hop that is none, or that cuts a song of so many seconds into too many windows.
 
     Raises:
         SettingsError: says what is wrong with it.
@@ -297,10 +300,10 @@ def check_hop(hop_seconds: float | None, seconds: float, most: int = MAX_TIMELIN
         raise SettingsError(
             f"A timeline's hop is more than 0 and at most {MAX_SECONDS:g} seconds, not {hop_seconds:g}."
         )
-    if hop_seconds and seconds / hop_seconds > most:
+    if hop_seconds and seconds / hop_seconds > MAX_TIMELINE_WINDOWS:
         raise SettingsError(
-            f"A hop of {hop_seconds:g} s cuts {seconds:.0f} s of music into more than {most} windows; "
-            "take a longer one."
+            f"A hop of {hop_seconds:g} s cuts {seconds:.0f} s of music into more than {MAX_TIMELINE_WINDOWS} "
+            "windows; take a longer one."
         )
 
 

@@ -30,14 +30,23 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-REQUEST_SECONDS = 280.0
-"""A request that takes longer is given up."""
 DECODE_SECONDS = 60.0
+WAIT_SECONDS = 280.0
+"""In line for a place."""
+ANSWER_SECONDS = 450.0
+"""Of the model's own time, were the request alone: what would take longer is refused at once. With a model of
+DistilHuBERT's size on two cores, an hour heard every two seconds takes 350."""
+LONG_LISTENING = 2
+"""Long songs heard at once: each may take so many times as long as alone."""
+REQUEST_SECONDS = WAIT_SECONDS + DECODE_SECONDS + LONG_LISTENING * ANSWER_SECONDS
+"""A request that takes longer is given up: what was admitted takes so long only where the service is busy."""
 LISTENING = 8
 """Requests decoded and heard at once; the others wait as files on disk."""
+SHORT_SECONDS = 600.0
+"""Of music: a file that is longer, or takes longer to decode, does so behind others of its kind alone."""
+SHORT_DECODE_SECONDS = 2.0
 LONG_WINDOWS = 24
 """A song of more windows than that is long: it waits for one of few places, and short clips pass it by."""
-LONG_LISTENING = 2
 WAITING_SECONDS = 4 * 3_660.0
 """Of music that waits, decoded, for such a place: 0.9 GB at 16 kHz."""
 RETRY_SECONDS = 5
@@ -87,7 +96,9 @@ class Limits(Frozen):
     """Of one song: an hour, and a little."""
     min_seconds: float = Field(default=1.0, ge=0)
     windows: int = Field(default=2_000, gt=0)
-    """Of a timeline whose hop was asked for; the model's own hop is always answered."""
+    """Of a timeline whose hop was asked for."""
+    answer_seconds: float = Field(default=ANSWER_SECONDS, gt=0, le=ANSWER_SECONDS)
+    """Of the model's own time for one song, were it alone."""
     files: int = Field(default=64, gt=0)
     """Of one batch."""
     requests: int = Field(default=64, gt=0)
@@ -108,6 +119,7 @@ class Limits(Frozen):
             "uploads_megabytes": "GENREFLOW_MAX_UPLOADS_MB",
             "seconds": "GENREFLOW_MAX_SECONDS",
             "windows": "GENREFLOW_MAX_WINDOWS",
+            "answer_seconds": "GENREFLOW_MAX_ANSWER_SECONDS",
             "files": "GENREFLOW_MAX_FILES",
             "requests": "GENREFLOW_MAX_REQUESTS",
             "stall_seconds": "GENREFLOW_MAX_STALL_SECONDS",
@@ -166,14 +178,31 @@ class Places:
 
     def __init__(self) -> None:
         self._all = asyncio.Semaphore(LISTENING)
+        self._decoding = asyncio.Semaphore(1)
         self._long = asyncio.Semaphore(LONG_LISTENING)
         self._waiting_seconds = 0.0
 
     @asynccontextmanager
     async def short(self) -> AsyncIterator[None]:
-        """A place to decode and to hear a clip in."""
-        async with self._all:
+        """A place to decode and to hear a clip in.
+
+        Raises:
+            RequestError: none became free in time; so do the others.
+        """
+        await _taken(self._all)
+        try:
             yield
+        finally:
+            self._all.release()
+
+    @asynccontextmanager
+    async def decoding(self) -> AsyncIterator[None]:
+        """The one place to decode a long file in, taken after a short one was given back."""
+        await _taken(self._decoding)
+        try:
+            yield
+        finally:
+            self._decoding.release()
 
     @asynccontextmanager
     async def long(self, seconds: float) -> AsyncIterator[None]:
@@ -186,13 +215,21 @@ class Places:
             raise RequestError("The service is busy with long songs: try again later.", 503)
         self._waiting_seconds += seconds
         try:
-            await self._long.acquire()
+            await _taken(self._long)
         finally:
             self._waiting_seconds -= seconds
         try:
             yield
         finally:
             self._long.release()
+
+
+async def _taken(places: asyncio.Semaphore) -> None:
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            await places.acquire()
+    except TimeoutError:
+        raise RequestError("The service is busy: try again in a few minutes.", 503) from None
 
 
 class Door:

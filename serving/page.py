@@ -93,42 +93,47 @@ def uploaded(path: Any, folder: Path) -> bool:
 
 
 def page(
-    classify: "Callable[[Path], Awaitable[Answer]]",
+    listen: "Callable[[Path, float | None], AsyncIterator[tuple[Answer, Curve | None]]]",
     timeline: "Callable[[Path, float | None], Awaitable[Curve]]",
     card: "Callable[[], Awaitable[ModelCard]]",
 ) -> gradio.Blocks:
     """The page over three functions of a service.
 
     Args:
-        classify: the genre of an audio file.
-        timeline: its genres over time, at a hop in seconds (the model's own where None).
+        listen: the genre of an audio file and, at once or after it, its genres over time, at a hop in seconds
+            (the model's own where None); both of one model.
+        timeline: its genres over time alone.
         card: the model that answers just now.
 
     What these raise as `GenreflowError` is shown as the sentence it is; of anything else the log has the
     traceback, and the page says only that it was not the file's fault.
     """
 
-    async def hear(file: str | None, hop: float) -> AsyncIterator[tuple[str, str]]:
+    async def hear(file: str | None, hop: float) -> AsyncIterator[tuple[str, str, str]]:
         if file is None:
-            yield "", EMPTY_HTML
+            yield "", EMPTY_HTML, ""
             return
         try:
-            answer = answer_html(await classify(Path(file)))
-            yield answer, WAITING_HTML
-            yield answer, await drawn(Path(file), hop)
+            async for answer, curve in listen(Path(file), hop or None):
+                drawn = WAITING_HTML if curve is None else await asyncio.to_thread(curve_html, curve)
+                yield answer_html(answer), drawn, answer.lineage.digest
         except Exception as error:
-            yield problem_html(error, Path(file)), EMPTY_HTML
+            yield problem_html(error, Path(file)), EMPTY_HTML, ""
 
-    async def drawn(file: Path, hop: float) -> str:
-        return await asyncio.to_thread(curve_html, await timeline(file, hop or None))
-
-    async def follow(file: str | None, hop: float) -> str:
+    async def follow(file: str | None, hop: float, shown: str) -> AsyncIterator[tuple[Any, str, str]]:
         if file is None:
-            return EMPTY_HTML
+            yield gradio.skip(), EMPTY_HTML, ""
+            return
         try:
-            return await drawn(Path(file), hop)
+            curve = await timeline(Path(file), hop or None)
+            if curve.lineage.digest == shown:
+                yield gradio.skip(), await asyncio.to_thread(curve_html, curve), shown
+                return
         except Exception as error:
-            return problem_html(error, Path(file))
+            yield gradio.skip(), problem_html(error, Path(file)), shown
+            return
+        async for parts in hear(file, hop):  # the answer beside it is another model's
+            yield parts
 
     async def about() -> tuple[str, str]:
         model = await card()
@@ -158,20 +163,21 @@ def page(
                     HOPS, value=OWN_HOP, label="One point of the curve every", elem_id="hop", type="value"
                 )
                 curve = gradio.HTML(EMPTY_HTML, elem_id="curve")
+        shown = gradio.State("")  # digest of the model whose answer is shown
         with gradio.Accordion("The model that answers", open=False):
             model = gradio.HTML(elem_id="model")
         song.change(
             hear,
             [song, hop],
-            [answer, curve],
+            [answer, curve, shown],
             concurrency_limit=SONGS_AT_ONCE,
             concurrency_id="song",
             api_visibility="private",
         )
         hop.change(
             follow,
-            [song, hop],
-            curve,
+            [song, hop, shown],
+            [answer, curve, shown],
             trigger_mode="always_last",
             concurrency_id="song",
             api_visibility="private",

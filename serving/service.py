@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from genreflow import doubt, runtime
 from genreflow.audio import decode, resample
-from genreflow.errors import AudioError, GenreflowError, RequestError
+from genreflow.errors import AudioError, GenreflowError, RequestError, SettingsError
 from serving import patience, recipe
 from serving.answers import Answer, BatchAnswer, Curve, ModelCard, Problem
 from serving.batching import Batching
@@ -36,6 +36,8 @@ from serving.limits import (
     LONG_WINDOWS,
     MEGABYTE,
     REQUEST_SECONDS,
+    SHORT_DECODE_SECONDS,
+    SHORT_SECONDS,
     Door,
     Places,
     limits,
@@ -52,6 +54,7 @@ CHUNKS_ON_THE_WAY = 2
 BENTO_SECONDS = round(REQUEST_SECONDS) + 20
 """BentoML's own patience, longer than ours: its answer would have no sentence."""
 TRIES = 3
+CHANGING = "The service is changing its model: try again in a few seconds."
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -107,15 +110,24 @@ class Inference:
 
     @bentoml.api
     async def described(self) -> dict[str, Any]:
-        """The model that answers now, as `Described`."""
-        return self.models.describe().model_dump(mode="json")
+        """The model that answers now, as `Answering`."""
+        described = self.models.describe()
+        classifier = self.models.of(described.tag) or self.models.current.classifier
+        return described.model_dump(mode="json") | {"window_seconds": classifier.window_seconds}
+
+
+class Answering(Described):
+    """A model as the front needs it, with its pace."""
+
+    window_seconds: float
+    """Of the model's time for a window, at best."""
 
 
 @dataclass(frozen=True)
 class Heard:
     """What became of one file."""
 
-    model: Described
+    model: Answering
     probabilities: NDArray[np.float32]
     """(windows, genres)."""
     starts: NDArray[np.float64]
@@ -156,6 +168,7 @@ class GenreClassifier:
         self.places = Places()
         self.figures = Listening()
         self.threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="listen")
+        self.long_thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
         if recipe.recipe().page:
             self._show_page()
 
@@ -164,7 +177,7 @@ class GenreClassifier:
 
         page.mount(
             web,
-            page.page(in_time(self.answer), in_time(self.curve), in_time(self.model)),
+            page.page(self.song, in_time(self.curve), in_time(self.model)),
             self.limits.upload_megabytes * MEGABYTE,
         )
 
@@ -184,7 +197,7 @@ class GenreClassifier:
     async def classify_batch(self, files: AudioFiles) -> list[BatchAnswer]:
         """The genres of many audio files, in their order; a file that is no good has its own error."""
         async with answering():
-            return await in_time(self._all_of_many)(files)
+            return await self._all_of_many(files)
 
     async def model(self) -> ModelCard:
         """The card of the model that answers now."""
@@ -197,7 +210,9 @@ class GenreClassifier:
             GenreflowError: with a sentence for whoever sent it.
         """
         began = time.perf_counter()
-        heard = await self._hear(file, None)
+        return await self._answered(await self._hear(file, None), began)
+
+    async def _answered(self, heard: Heard, began: float) -> Answer:
         found = runtime.classification(heard.probabilities, heard.model.genres, heard.seconds)
         reason = await self._in_thread(doubt.reason, heard.samples, found.confidence)
         lineage = heard.model.card.lineage
@@ -218,22 +233,45 @@ class GenreClassifier:
         Raises:
             GenreflowError: with a sentence for whoever sent it.
         """
-        runtime.check_hop(hop_seconds, 0.0)  # before the decoding
-        heard = await self._hear(file, hop_seconds)
+        runtime.check_hop(hop_seconds)
+        return self._followed(await self._hear(file, hop_seconds))
+
+    def _followed(self, heard: Heard) -> Curve:
         window = heard.model.hearing.window_seconds
         song = runtime.timeline(heard.probabilities, heard.starts, window, heard.model.genres, heard.seconds)
         return Curve(**song.to_dict(), lineage=heard.model.card.lineage)
 
+    async def song(self, file: Path, hop_seconds: float | None) -> AsyncIterator[tuple[Answer, Curve | None]]:
+        """The answer for one file and, as soon as it is there, the timeline beside it: both of one model.
+
+        Decoded once and, at the model's own hop, heard once.
+
+        Raises:
+            GenreflowError: with a sentence for whoever sent it.
+        """
+        runtime.check_hop(hop_seconds)
+        began = time.perf_counter()
+        heard = await in_time(self._hear)(file, None)
+        answer = await in_time(self._answered)(heard, began)
+        if hop_seconds is not None:
+            yield answer, None
+            heard = await in_time(self._hear_again)(heard, file.name, hop_seconds)
+        yield answer, self._followed(heard)
+
     async def _all_of_many(self, files: list[Path]) -> list[BatchAnswer]:
         few = asyncio.Semaphore(LONG_LISTENING)  # or long songs of one request crowd each other out
-        return list(await asyncio.gather(*(self._one_of_many(file, few) for file in files)))
+        until = asyncio.get_running_loop().time() + LONG_LISTENING * self.limits.answer_seconds
+        return list(await asyncio.gather(*(self._one_of_many(file, few, until) for file in files)))
 
-    async def _one_of_many(self, file: Path, few: asyncio.Semaphore) -> BatchAnswer:
+    async def _one_of_many(self, file: Path, few: asyncio.Semaphore, until: float) -> BatchAnswer:
         try:
-            async with few:
+            async with asyncio.timeout_at(until), few:
                 return BatchAnswer(file=file.name, answer=await self.answer(file), error=None)
         except GenreflowError as error:
-            return BatchAnswer(file=file.name, answer=None, error=str(error))
+            sentence = str(error)
+        except TimeoutError:
+            sentence = f"{file.name} was not reached in time: send it again, with fewer others."
+        return BatchAnswer(file=file.name, answer=None, error=sentence)
 
     async def _hear(self, file: Path, hop_seconds: float | None) -> Heard:
         """Decode, cut, infer: all windows of a file by one and the same model."""
@@ -242,33 +280,77 @@ class GenreClassifier:
                 return await self._hear_with(await self._model(), file, hop_seconds)
             except ModelGone:
                 continue
-        raise RequestError("The service is changing its model: try again in a few seconds.", 503)
+        raise RequestError(CHANGING, 503)
 
-    async def _hear_with(self, model: Described, file: Path, hop_seconds: float | None) -> Heard:
-        hearing = model.hearing
-        async with self.places.short():
-            began = time.perf_counter()
-            samples, seconds = await self._in_thread(self._decode, file, hearing.sample_rate)
-            self.figures.decode.observe(time.perf_counter() - began)
-            runtime.check_hop(hop_seconds, seconds, self.limits.windows)
-            long = seconds / (hop_seconds or hearing.hop_seconds) > LONG_WINDOWS
-            if not long:
-                return await self._infer(model, samples, seconds, hop_seconds)
+    async def _hear_with(self, model: Answering, file: Path, hop_seconds: float | None) -> Heard:
+        """All windows of a file by this model; refused where they would never be answered in time."""
+        windows, hop = self._most_windows(model, hop_seconds), hop_seconds or model.hearing.hop_seconds
+        try:
+            return await self._listen(model, file, hop_seconds, min(self.limits.seconds, windows * hop))
+        except AudioError as error:
+            if error.reason == "too-long" and windows * hop < self.limits.seconds:
+                raise too_much(file.name, windows, hop, hop_seconds is None) from error
+            raise
+
+    async def _hear_again(self, heard: Heard, name: str, hop_seconds: float) -> Heard:
+        """The same at another hop, by the same model."""
+        windows = self._most_windows(heard.model, hop_seconds)
+        if heard.seconds > windows * hop_seconds:
+            raise too_much(name, windows, hop_seconds, False)
+        long = heard.seconds / hop_seconds > LONG_WINDOWS
+        try:
+            async with self.places.long(heard.seconds) if long else self.places.short():
+                return await self._infer(heard.model, heard.samples, heard.seconds, hop_seconds)
+        except ModelGone:
+            raise RequestError(CHANGING, 503) from None
+
+    def _most_windows(self, model: Answering, hop_seconds: float | None) -> float:
+        """How many are answered in time were the request alone; no more than are allowed of a timeline."""
+        windows = self.limits.answer_seconds / model.window_seconds
+        return windows if hop_seconds is None else min(windows, self.limits.windows)
+
+    async def _listen(self, model: Answering, file: Path, hop_seconds: float | None, most: float) -> Heard:
+        """Decode, cut and infer a file of at most so many seconds, among short clips or apart from them."""
+        rate = model.hearing.sample_rate
+        try:
+            async with self.places.short():
+                samples, seconds = await self._decode(
+                    self.threads, file, rate, min(most, SHORT_SECONDS), SHORT_DECODE_SECONDS
+                )
+                if seconds / (hop_seconds or model.hearing.hop_seconds) <= LONG_WINDOWS:
+                    return await self._infer(model, samples, seconds, hop_seconds)
+            decoded = True
+        except AudioError as error:
+            if error.reason != "too-slow" and (error.reason != "too-long" or most <= SHORT_SECONDS):
+                raise
+            decoded = False
+        if not decoded:  # out here, where the error no longer holds what it had decoded
+            async with self.places.decoding():
+                samples, seconds = await self._decode(self.long_thread, file, rate, most, DECODE_SECONDS)
         async with self.places.long(seconds):
             return await self._infer(model, samples, seconds, hop_seconds)
 
-    def _decode(self, file: Path, rate: int) -> tuple[NDArray[np.float32], float]:
-        """Mono samples (n,) at `rate` Hz, and the seconds of the file."""
-        audio = decode(file, file.name, self.limits.seconds, DECODE_SECONDS)
-        if audio.seconds < self.limits.min_seconds:
+    async def _decode(
+        self, threads: Executor, file: Path, rate: int, most: float, patience: float
+    ) -> tuple[NDArray[np.float32], float]:
+        """Mono samples (n,) at `rate` Hz, and the seconds of the file: at most `most`."""
+
+        def decoded() -> tuple[NDArray[np.float32], float]:
+            audio = decode(file, file.name, most, patience)
+            return resample(audio.samples, audio.sample_rate, rate), audio.seconds
+
+        began = time.perf_counter()
+        samples, seconds = await asyncio.get_running_loop().run_in_executor(threads, decoded)
+        self.figures.decode.observe(time.perf_counter() - began)
+        if seconds < self.limits.min_seconds:
             raise AudioError(
-                f"{file.name} is too short: {audio.seconds:.2f} s; at least {self.limits.min_seconds:g} s.",
+                f"{file.name} is too short: {seconds:.2f} s; at least {self.limits.min_seconds:g} s.",
                 "too-short",
             )
-        return resample(audio.samples, audio.sample_rate, rate), audio.seconds
+        return samples, seconds
 
     async def _infer(
-        self, model: Described, samples: NDArray[np.float32], seconds: float, hop_seconds: float | None
+        self, model: Answering, samples: NDArray[np.float32], seconds: float, hop_seconds: float | None
     ) -> Heard:
         """Chunk by chunk, no more than a batch each and two on the way: others' windows come between."""
         chunks = runtime.hear_in_batches(model.hearing, samples, model.hearing.sample_rate, hop_seconds)
@@ -300,8 +382,8 @@ class GenreClassifier:
             raise ModelGone
         return np.stack([logits for logits, _ in results if logits is not None])
 
-    async def _model(self) -> Described:
-        return Described.model_validate(await self._ask("described"))
+    async def _model(self) -> Answering:
+        return Answering.model_validate(await self._ask("described"))
 
     async def _ask(self, what: str, *arguments: Any) -> Any:
         """Call the inner service; again where the connection broke, for inferring twice does no harm.
@@ -324,6 +406,20 @@ class GenreClassifier:
         return await asyncio.get_running_loop().run_in_executor(self.threads, function, *arguments)
 
 
+def too_much(name: str, windows: float, hop_seconds: float, own: bool) -> GenreflowError:
+    """Why a file that has more than so many windows is not begun: it would not be answered in time."""
+    if own:
+        return AudioError(
+            f"{name} is too long: more than {windows * hop_seconds:.0f} s of music are not answered in time "
+            "here; cut it first.",
+            "too-long",
+        )
+    return SettingsError(
+        f"A hop of {hop_seconds:g} s cuts {name} into more than {windows:.0f} windows: more are not answered "
+        "in time here. Take a longer one, or a part of the song."
+    )
+
+
 def in_time(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """The function with the patience that a request has."""
 
@@ -332,8 +428,7 @@ def in_time(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
             async with asyncio.timeout(REQUEST_SECONDS):
                 return await function(*arguments, **others)
         except TimeoutError:
-            sentence = f"The answer takes more than {REQUEST_SECONDS:g} s: send a shorter song."
-            raise RequestError(sentence, 503) from None
+            raise RequestError("The service is busy: try again in a few minutes.", 503) from None
 
     return limited
 

@@ -71,8 +71,12 @@ def model_document(**fields: Any) -> ModelDocument:
     return ModelDocument(**(given | fields))
 
 
-def write_packaged(folder: Path, seed: int, fields: dict[str, Any]) -> None:
-    """A linear model on the waveform: small, but a real OpenVINO model that really answers."""
+def write_packaged(folder: Path, seed: int, fields: dict[str, Any], work: int = 0) -> None:
+    """A linear model on the waveform: small, but a real OpenVINO model that really answers.
+
+    Args:
+        work: how often the waveform is multiplied by the identity before: 4 million multiplications a window.
+    """
     document = model_document(**fields)
     genres = len(document.genres)
     weights = np.random.default_rng(seed).normal(size=(SAMPLES, genres)).astype(np.float32) / 40
@@ -81,7 +85,10 @@ def write_packaged(folder: Path, seed: int, fields: dict[str, Any]) -> None:
     np.save(folder / "model" / "weights.npy", weights)
     document.write(folder / "model")
     inputs = ops.parameter([-1, SAMPLES], np.float32, name="inputs")
-    graph = openvino.Model([ops.matmul(inputs, ops.constant(weights), False, False)], [inputs], "linear")
+    heard: Any = inputs
+    for _ in range(work):
+        heard = ops.matmul(heard, ops.constant(np.eye(SAMPLES, dtype=np.float32)), False, False)
+    graph = openvino.Model([ops.matmul(heard, ops.constant(weights), False, False)], [inputs], "linear")
     openvino.save_model(graph, folder / "openvino" / "model.xml", compress_to_fp16=False)
     windows = np.random.default_rng(1).normal(size=(4, SAMPLES)).astype(np.float32)
     expected = runtime.softmax((windows @ weights) / document.temperature)

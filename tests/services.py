@@ -76,12 +76,12 @@ class Champion:
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
             yield
 
-    def register(self, name: str, seed: int, **fields: Any) -> str:
+    def register(self, name: str, seed: int, work: int = 0, **fields: Any) -> str:
         """Another version, not champion; its number."""
         packaged, evaluation, corpus = (
             self.root / f"{name}-{part}" for part in ("model", "scores", "corpus")
         )
-        write_packaged(packaged, seed, fields)
+        write_packaged(packaged, seed, fields, work)
         write_corpus(corpus, {})
         write_evaluation(evaluation, packaged, 0.8, {})
         with self.registry():

@@ -1,6 +1,7 @@
 """From inputs to answers: windows, batches, clips, timelines; and what may be loaded."""
 
 import itertools
+import time
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,20 @@ def test_a_timeline_becomes_plain_json_values() -> None:
         "genre": "pop",
         "probability": pytest.approx(1, abs=0.05),
     }
+
+
+def test_a_model_knows_its_pace() -> None:
+    def predict(inputs: np.ndarray) -> np.ndarray:
+        time.sleep(0.08)
+        return ByLoudness()(inputs)
+
+    classifier = Classifier(document(), predict, "pytorch", "f32")
+    assert classifier.window_seconds == float("inf")
+    classifier.classify_samples(song((1.0, 0.5)), RATE)
+    alone = classifier.window_seconds
+    assert alone >= 0.08
+    classifier.classify_samples(song((2.0 * runtime.BATCH_WINDOWS, 0.5)), RATE)
+    assert 0.01 <= classifier.window_seconds < alone
 
 
 def test_a_hop_of_nothing_is_refused_with_a_sentence() -> None:

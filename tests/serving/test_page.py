@@ -4,7 +4,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect
 from servers import free_port
+from services import Service
 
 from genreflow import runtime
 from genreflow.errors import AudioError
@@ -50,6 +51,8 @@ class Shown:
     address: str
     folder: Path
     uploads: Path
+    version: str = LINEAGE.version
+    """Of the model that answers."""
     reached: list[str] = field(default_factory=list)
     """Hosts that the server's process asked for while it served."""
 
@@ -81,24 +84,31 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     (folder / "letter.wav").write_text("<html>not audio</html>")
     (folder / "breaks.wav").write_bytes(folder.joinpath("song.wav").read_bytes())
 
-    async def classify(file: Path) -> Answer:
+    port = free_port()
+    one = Shown(f"http://127.0.0.1:{port}/ui/", folder, folder / "uploads")
+
+    def lineage() -> Lineage:
+        return LINEAGE.model_copy(update={"version": one.version, "digest": one.version * 64})
+
+    async def listen(file: Path, hop: float | None) -> AsyncIterator[tuple[Answer, Curve | None]]:
         if file.name == "breaks.wav":
             raise RuntimeError("a secret in /etc/passwd")
         heard = classifier.classify(file).to_dict()
         unsure = heard["confidence"] < THRESHOLD
         reason = "silence" if unsure else None
-        return Answer(**heard, unsure=unsure, threshold=THRESHOLD, reason=reason, lineage=LINEAGE)
+        answer = Answer(**heard, unsure=unsure, threshold=THRESHOLD, reason=reason, lineage=lineage())
+        if hop is not None:
+            yield answer, None
+        yield answer, await timeline(file, hop)
 
     async def timeline(file: Path, hop: float | None) -> Curve:
-        return Curve(**classifier.timeline(file, hop).to_dict(), lineage=LINEAGE)
+        return Curve(**classifier.timeline(file, hop).to_dict(), lineage=lineage())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
         application = FastAPI()
-        page.mount(application, page.page(classify, timeline, card), MAX_UPLOAD_BYTES)
-        port = free_port()
+        page.mount(application, page.page(listen, timeline, card), MAX_UPLOAD_BYTES)
         with running(application, port):
-            one = Shown(f"http://127.0.0.1:{port}/ui/", folder, folder / "uploads")
             sys.addaudithook(lambda event, given: note(one.reached, event, given))
             yield one
 
@@ -181,6 +191,33 @@ def test_another_hop_draws_the_curve_anew(opened: Page, shown: Shown) -> None:
     assert before
     opened.get_by_label("1 s", exact=True).check()
     expect(curve).not_to_have_attribute("src", before, timeout=SOON)
+
+
+def test_the_curve_of_another_model_brings_its_answer_along(opened: Page, shown: Shown) -> None:
+    drop(opened, shown.song)
+    expect(opened.locator("#answer")).to_contain_text("heard by version 3", timeout=SOON)
+    expect(opened.locator("#curve img")).to_be_visible()
+    shown.version = "4"
+    try:
+        opened.get_by_label("2 s", exact=True).check()
+        expect(opened.locator("#answer")).to_contain_text("heard by version 4", timeout=SOON)
+    finally:
+        shown.version = LINEAGE.version
+
+
+def test_a_song_is_decoded_once_and_at_the_models_own_hop_heard_once(
+    service: Service, browser: Browser
+) -> None:
+    tab = browser.new_page()
+    tab.goto(f"{service.address}/ui/")
+    before = service.figures()
+    drop(tab, service.song)
+    expect(tab.locator("#answer h2")).to_be_visible(timeout=SOON)
+    expect(tab.locator("#curve img")).to_be_visible(timeout=SOON)
+    after = service.figures()
+    tab.close()
+    spent = {name: after[name] - before.get(name, 0) for name in after}
+    assert (spent["decode_seconds_count"], spent["batch_windows_sum"]) == (1, service.expected.windows)
 
 
 def test_unsure_is_said_in_words_with_the_reason(opened: Page, shown: Shown) -> None:

@@ -20,6 +20,7 @@ from genreflow import registry
 from genreflow.artifacts import PackagedDocument
 from genreflow.errors import RequestError
 from genreflow.runtime import BATCH_WINDOWS
+from serving import limits
 from serving.limits import LONG_WINDOWS, WAITING_SECONDS, Places
 
 
@@ -145,6 +146,30 @@ def test_no_more_music_waits_than_memory_bears() -> None:
             waiting.cancel()
             await asyncio.sleep(0)
         async with places.long(WAITING_SECONDS), places.long(11):
+            pass
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("kind", ["short", "decoding", "long"])
+def test_who_waits_too_long_for_a_place_is_told_that_the_service_is_busy(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "WAIT_SECONDS", 0.05)
+
+    async def ask() -> None:
+        places = Places()
+        place = {"short": places.short, "decoding": places.decoding, "long": lambda: places.long(600.0)}[kind]
+
+        async def take_all(taken: AsyncExitStack) -> None:
+            while True:
+                await taken.enter_async_context(place())
+
+        async with AsyncExitStack() as taken:
+            with pytest.raises(RequestError, match="The service is busy") as busy:
+                await take_all(taken)
+            assert busy.value.status == 503
+        async with place():  # what was given back, and what waited in vain, is free again
             pass
 
     asyncio.run(ask())
