@@ -2,8 +2,8 @@
 
     python flask_demo.py MODEL PORT
 
-`POST /` classifies a clip as a whole; `POST /?windows=1` in windows of ten seconds, which is the work that
-our service does.
+`POST /` classifies a clip as a whole; `POST /?window_seconds=10` in windows, which is the work that our
+service does.
 """
 
 import sys
@@ -11,8 +11,6 @@ import sys
 import librosa
 from flask import Flask, Response, jsonify, request
 from transformers import pipeline
-
-WINDOW_SECONDS = 10
 
 application = Flask(__name__)
 classify = pipeline("audio-classification", model=sys.argv[1], device="cpu")
@@ -27,9 +25,9 @@ def ready() -> str:
 @application.post("/")
 def answer() -> Response:
     samples, _ = librosa.load(request.files["file"].stream, sr=rate, mono=True)
-    if "windows" not in request.args:
+    if "window_seconds" not in request.args:
         return jsonify(classify(samples))
-    window = WINDOW_SECONDS * rate
+    window = round(float(request.args["window_seconds"]) * rate)
     last = max(1, len(samples) - window // 2)  # the few samples past the last whole window are no window
     return jsonify(classify([samples[start : start + window] for start in range(0, last, window)]))
 
