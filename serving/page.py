@@ -36,6 +36,8 @@ TITLE = "genreflow"
 PATH = "/ui"
 FIELD = "files"
 """In which the page's script sends uploads."""
+EVENT_MARK = "<gradio-sep>"
+"""In the names of Gradio's tasks, between session and function on the one side and event on the other."""
 STYLE_FILE = Path(__file__).with_name("page.css")
 OWN_HOP = 0.0
 HOPS = [("the model's own", OWN_HOP), ("1 s", 1.0), ("2 s", 2.0), ("5 s", 5.0), ("10 s", 10.0)]
@@ -70,6 +72,20 @@ def uploads_alone(blocks: gradio.Blocks) -> None:
         return await preprocess(function, inputs, *others, **named)
 
     blocks.preprocess_data = checked  # type: ignore[assignment, method-assign]
+
+
+def waited_for(blocks: gradio.Blocks) -> None:
+    """Have a page cancel what it does for a tab that was closed: Gradio lets it run to its end."""
+    clean = blocks._queue.clean_events
+
+    async def cancelled(*, session_hash: str | None = None, event_id: str | None = None) -> None:
+        for task in asyncio.all_tasks():
+            whose, mark, _ = task.get_name().partition(EVENT_MARK)
+            if mark and whose.rpartition("_")[0] == session_hash:
+                task.cancel()
+        await clean(session_hash=session_hash, event_id=event_id)
+
+    blocks._queue.clean_events = cancelled  # type: ignore[method-assign]
 
 
 def paths(value: Any) -> Iterator[Any]:
@@ -184,7 +200,9 @@ def page(
         )
         blocks.load(about, None, [warnings, model], api_visibility="private", show_progress="hidden")
     uploads_alone(blocks)
-    return blocks.queue(max_size=SONGS_WAITING)
+    blocks.queue(max_size=SONGS_WAITING)
+    waited_for(blocks)
+    return blocks
 
 
 def mount(application: FastAPI, blocks: gradio.Blocks, max_upload_bytes: int) -> None:

@@ -52,6 +52,8 @@ def browser() -> Iterator[Browser]:
         "--disable-gpu",
         "--disable-background-networking",
         "--disable-dev-shm-usage",
+        "--use-fake-device-for-media-stream",  # a microphone that beeps once a second
+        "--use-fake-ui-for-media-stream",
     ]
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=executable, args=arguments)

@@ -4,6 +4,8 @@ import io
 import re
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -45,23 +47,44 @@ def asking(service: Service, song: bytes) -> socket.socket:
     return connection
 
 
+@contextmanager
+def stops(service: Service, before: float, least: int = 100) -> Iterator[None]:
+    """A block that ends what is asked for, entered once `least` windows were inferred; no more are, then."""
+    deadline = time.monotonic() + SECONDS
+    while inferred(service) < before + least:
+        assert time.monotonic() < deadline, "nothing was ever inferred"
+        time.sleep(0.02)
+    yield
+    time.sleep(0.5)
+    after = inferred(service)
+    time.sleep(0.5)
+    assert inferred(service) == after
+    assert after < before + WINDOWS
+
+
 def test_who_hangs_up_gives_his_place_back_and_his_windows_are_not_inferred(service: Service) -> None:
     before = inferred(service)
     connections = [asking(service, wav(LONG_SECONDS, 2_000)) for _ in range(BOTH_LONG_PLACES)]
-    deadline = time.monotonic() + SECONDS
-    while inferred(service) < before + 100:
-        assert time.monotonic() < deadline, "nothing was ever inferred"
-        time.sleep(0.02)
-    for connection in connections:
-        connection.close()
-    time.sleep(0.5)
-    after = inferred(service)
-    assert after < before + BOTH_LONG_PLACES * WINDOWS * 0.9
-    time.sleep(0.5)
-    assert inferred(service) == after
+    with stops(service, before):
+        for connection in connections:
+            connection.close()
     began = time.monotonic()
     answer = service.post("timeline", wav(10.0, 8_000))  # long enough to need one of the two places
     assert answer.status_code == 200, answer.text
     assert time.monotonic() - began < 5
     assert "(status=499" in service.log
+    assert "Traceback" not in service.log
+
+
+def test_a_tab_that_is_closed_is_not_worked_for(service: Service) -> None:
+    page = f"{service.address}/ui/gradio_api"
+    files = {"files": ("long.wav", wav(LONG_SECONDS, 2_000))}
+    (path,) = requests.post(f"{page}/upload", files=files, timeout=SECONDS).json()
+    before = inferred(service)
+    song = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    call = {"fn_index": 0, "session_hash": "closed", "data": [song, 0.0]}
+    assert requests.post(f"{page}/queue/join", json=call, timeout=SECONDS).ok
+    tab = requests.get(f"{page}/queue/data?session_hash=closed", timeout=SECONDS, stream=True)
+    with stops(service, before):
+        tab.close()
     assert "Traceback" not in service.log

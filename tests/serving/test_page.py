@@ -369,6 +369,67 @@ def test_a_file_that_says_it_is_no_audio_is_refused_at_once(opened: Page, shown:
     expect(opened.get_by_text("Invalid file type")).to_be_visible(timeout=SOON)
 
 
+FAINT = """() => {
+    const numbers = colour => {
+        const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true})
+        canvas.fillStyle = colour
+        canvas.fillRect(0, 0, 1, 1)
+        return [...canvas.getImageData(0, 0, 1, 1).data]
+    }
+    const luminance = ([red, green, blue]) => [red, green, blue]
+        .map(part => part / 255)
+        .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0)
+    const behind = element => {
+        for (; element; element = element.parentElement) {
+            const colour = numbers(getComputedStyle(element).backgroundColor)
+            if (colour[3] === 255) return colour
+        }
+        return [255, 255, 255]
+    }
+    const contrast = (one, other) => {
+        const [dark, light] = [luminance(one), luminance(other)].sort((a, b) => a - b)
+        return (light + 0.05) / (dark + 0.05)
+    }
+    const said = element => [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim())
+    const drawn = element => element.tagName === 'svg' || element.matches('.bars i')
+    const seen = [...document.querySelectorAll('.gradio-container *')]
+        .filter(element => element.checkVisibility({visibilityProperty: true, opacityProperty: true}))
+        .filter(element => said(element) || drawn(element))
+    return seen
+        .map(element => {
+            const style = getComputedStyle(element)
+            const bar = element.matches('.bars i')
+            const edge = style.outlineStyle === 'none' ? style.backgroundColor : style.outlineColor
+            const ground = behind(bar ? element.parentElement : element)
+            const ratio = contrast(numbers(bar ? edge : style.color), ground)
+            return [ratio, drawn(element) ? 3 : 4.5, element.parentElement.outerHTML.slice(0, 300)]
+        })
+        .filter(([ratio, least]) => ratio < least)
+}"""
+"""What on the page has less contrast than WCAG 2.2 AA wants: 4.5 for words, 3 for drawings."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("file", ["song.wav", "letter.wav"])
+def test_what_is_to_be_read_can_be_read_by_day_and_by_night(
+    shown: Shown, browser: Browser, scheme: Any, file: str
+) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 1200, "height": 900})
+    tab = context.new_page()
+    tab.goto(shown.address)
+    expect(tab.locator(".warning")).to_be_visible(timeout=SOON)
+    faint = tab.evaluate(FAINT)
+    drop(tab, shown.folder / file)
+    expect(tab.locator("#curve img, .problem").first).to_be_visible(timeout=SOON)
+    tab.get_by_role("button", name="The model that answers").click()
+    expect(tab.locator("#model dl")).to_be_visible()
+    assert faint + tab.evaluate(FAINT) == []
+    schemes = tab.locator("#song").evaluate("song => getComputedStyle(song).colorScheme")
+    assert ("dark" in schemes) == (scheme == "dark")  # of the browser's own player, which is there at times
+    context.close()
+
+
 def test_what_a_file_is_called_is_text_on_the_page() -> None:
     file = Path("/somewhere/<img src=x onerror=alert(1)>.wav")
     shown = page.problem_html(AudioError(f"{file} is text, not audio."), file)

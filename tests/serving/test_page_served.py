@@ -1,6 +1,7 @@
 """The page as the real service serves it: in a real Chromium, with a key, within the service's limits."""
 
 import json
+import re
 import shutil
 import socket
 import time
@@ -102,6 +103,19 @@ def test_a_song_has_its_genre_and_its_curve_and_a_letter_is_refused(
     context.close()
     assert [url for url in failed if "upload_progress" not in url] == []  # it may come after the upload
     assert "Traceback" not in service.log
+
+
+def test_what_is_recorded_is_heard(service: Service, browser: Browser) -> None:
+    tab = browser.new_page()
+    tab.set_default_timeout(SOON)
+    tab.goto(f"{service.address}/ui/")
+    tab.get_by_role("button", name="Record audio").click()
+    tab.get_by_role("button", name="Record", exact=True).click()
+    expect(tab.locator("#song")).to_contain_text("0:02", timeout=SOON)  # what has been recorded
+    tab.get_by_role("button", name="Stop").click()
+    expect(tab.locator("#answer")).to_contain_text(re.compile(r"0:0\d of music in"), timeout=SOON)
+    expect(tab.locator("#curve img")).to_be_visible(timeout=SOON)
+    tab.close()
 
 
 def test_without_the_key_there_is_no_page(locked: Service) -> None:
