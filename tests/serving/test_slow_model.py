@@ -18,6 +18,7 @@ WORK = 100
 ANSWER_SECONDS = 2
 WINDOW_SECONDS = 0.25
 """From window to window, too."""
+pytestmark = pytest.mark.xdist_group("slow")  # one service for all
 
 
 @pytest.fixture(scope="module")
