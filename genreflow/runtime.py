@@ -174,8 +174,8 @@ class Classifier:
         self.precision = precision
         self.notes = notes
         """What was not as wished when it was loaded, a sentence each."""
-        self.window_seconds = float("inf")
-        """Seconds that a window took this model at best: its pace, where nothing else is in its way."""
+        self.pace = float("inf")
+        """Seconds that a window took this model at best: what it takes where nothing else is in its way."""
         self._predict = predict
 
     def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -185,7 +185,7 @@ class Classifier:
             batch = np.ascontiguousarray(inputs[start : start + BATCH_WINDOWS])
             began = time.perf_counter()
             batches.append(np.asarray(self._predict(batch), dtype=np.float32))
-            self.window_seconds = min(self.window_seconds, (time.perf_counter() - began) / len(batch))
+            self.pace = min(self.pace, (time.perf_counter() - began) / len(batch))
         return np.concatenate(batches)
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -113,14 +113,14 @@ class Inference:
         """The model that answers now, as `Answering`."""
         described = self.models.describe()
         classifier = self.models.of(described.tag) or self.models.current.classifier
-        return described.model_dump(mode="json") | {"window_seconds": classifier.window_seconds}
+        return described.model_dump(mode="json") | {"pace": classifier.pace}
 
 
 class Answering(Described):
     """A model as the front needs it, with its pace."""
 
-    window_seconds: float
-    """Of the model's time for a window, at best."""
+    pace: float
+    """Seconds that a window takes it, at best."""
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ class GenreClassifier:
 
     def _most_windows(self, model: Answering, hop_seconds: float | None) -> float:
         """How many are answered in time were the request alone; no more than are allowed of a timeline."""
-        windows = self.limits.answer_seconds / model.window_seconds
+        windows = self.limits.answer_seconds / model.pace
         return windows if hop_seconds is None else min(windows, self.limits.windows)
 
     async def _listen(self, model: Answering, file: Path, hop_seconds: float | None, most: float) -> Heard:

@@ -203,12 +203,12 @@ def test_a_model_knows_its_pace() -> None:
         return ByLoudness()(inputs)
 
     classifier = Classifier(document(), predict, "pytorch", "f32")
-    assert classifier.window_seconds == float("inf")
+    assert classifier.pace == float("inf")
     classifier.classify_samples(song((1.0, 0.5)), RATE)
-    alone = classifier.window_seconds
+    alone = classifier.pace
     assert alone >= 0.08
     classifier.classify_samples(song((2.0 * runtime.BATCH_WINDOWS, 0.5)), RATE)
-    assert 0.01 <= classifier.window_seconds < alone
+    assert 0.01 <= classifier.pace < alone
 
 
 def test_a_hop_of_nothing_is_refused_with_a_sentence() -> None:

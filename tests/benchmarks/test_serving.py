@@ -23,6 +23,7 @@ import psutil
 import pytest
 import requests
 import soundfile
+import yaml
 from candidates import write_corpus, write_evaluation
 from servers import free_port, served
 from services import CLI, Champion, Service, crowned
@@ -33,14 +34,20 @@ from genreflow.artifacts import PackagingSettings
 from genreflow.corpus.ingest import ingest, resolve
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.extraction import extract
+from genreflow.families import family
 from genreflow.progress import MB
 from genreflow.runtime import Classification
 from genreflow.training import fine_tune
 from tests.checkpoints import tiny_checkpoint
+from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(6 * 3600)]
 
 TRAINING = {"epochs": 60, "learning_rate": 1e-3, "batch_size": 16, "patience": 60}
+INNER_LAYERS: dict[str, Any] = yaml.safe_load(
+    (ROOT / "pipelines" / "profiles" / "gtzan-mini.yaml").read_text()
+)["variants"]["pretrained_encoder"]
+"""The recipe for few clips."""
 REQUESTS = {1: 10, 8: 48, 32: 96}
 """Clients at once, and how many clips they send together in one turn."""
 TURNS = 2
@@ -68,6 +75,8 @@ class Subject:
     """A model that is measured."""
 
     window_seconds: float
+    model: dict[str, Any]
+    training: dict[str, Any]
     int8: bool
     """Whether packaging tries int8: on random weights it never earns its place."""
     faster: float
@@ -77,7 +86,10 @@ class Subject:
 
 
 DISTIL, WHISPER = "DistilHuBERT's size", "Whisper-tiny"
-SUBJECTS = {DISTIL: Subject(10.0, False, 2.5), WHISPER: Subject(30.0, True, 3.5)}
+SUBJECTS = {
+    DISTIL: Subject(10.0, {"method": "probe"}, TRAINING, False, 2.5),
+    WHISPER: Subject(30.0, INNER_LAYERS["model"] | {"views": 0}, INNER_LAYERS["training"], True, 3.5),
+}
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,7 @@ def subject() -> str:
 @dataclass(frozen=True)
 class Trained:
     model: Path
+    for_transformers: Path
     corpus: Path
 
 
@@ -136,11 +149,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, shared: Path, subject: str
         backbone = tiny_checkpoint("hubert", root / "distilhubert", **DISTILHUBERT)
     music = str(shared / "gtzan-mini")
     ingest(music, resolve(music), CorpusSettings(), root / "corpus")
-    extract(root / "corpus", "encoder", {"backbone": str(backbone), "method": "probe"}, root / "features")
-    document = fine_tune(root / "features", root / "model", TRAINING)
+    chosen = SUBJECTS[subject]
+    extract(root / "corpus", "encoder", {"backbone": str(backbone), **chosen.model}, root / "features")
+    document = fine_tune(root / "features", root / "model", chosen.training)
+    (root / "transformers").mkdir()
+    family("encoder").export_transformers(root / "model", document, root / "transformers")
     share = document.training["validation"]["eval_accuracy"]
     print(f"\n{subject}: {share:.0%} of {len(document.validation_clips)} clips for selection right")
-    return Trained(root / "model", root / "corpus")
+    return Trained(root / "model", root / "transformers", root / "corpus")
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +210,7 @@ def others(champion: Champion, trained: Trained, subject: str) -> Iterator[dict[
     """The usual ways to serve the same model, by name."""
     port, mlflow_port = free_port(), free_port()
     flask, mlflow = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{mlflow_port}"
-    demo = [sys.executable, str(Path(__file__).with_name("flask_demo.py")), str(trained.model)]
+    demo = [sys.executable, str(Path(__file__).with_name("flask_demo.py")), str(trained.for_transformers)]
     models = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1"]
     models += ["-m", f"models:/{registry.MODEL_NAME}@champion", "--port", str(mlflow_port)]
     with champion.registry():

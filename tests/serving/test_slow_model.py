@@ -18,6 +18,7 @@ WORK = 100
 ANSWER_SECONDS = 2
 WINDOW_SECONDS = 0.25
 """From window to window, too."""
+pytestmark = pytest.mark.xdist_group("slow")  # one service for all
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_what_would_never_be_answered_in_time_is_refused_at_once_and_the_rest_is
 
 def test_a_hop_that_would_never_be_answered_in_time_is_refused_and_a_longer_one_is_not(slow: Service) -> None:
     minutes = song(120)
-    refused = slow.post("timeline", minutes, hop_seconds="0.05")
+    refused = slow.post("timeline", minutes, hop_seconds="0.065")
     assert refused.status_code == 400, refused.text
     assert "Take a longer one" in refused.json()["error"]
     assert slow.post("timeline", minutes, hop_seconds="30").status_code == 200
@@ -66,7 +67,7 @@ def test_a_hop_that_would_never_be_answered_in_time_is_refused_and_a_longer_one_
 def test_of_a_batch_that_takes_too_long_the_finished_are_answered_and_the_others_told_so(
     slow: Service,
 ) -> None:
-    content = song(16 * WINDOW_SECONDS)
+    content = song(24 * WINDOW_SECONDS)
     files = [("files", (f"{one}.flac", content)) for one in range(64)]
     batch = requests.post(f"{slow.address}/classify_batch", files=files, timeout=60)
     assert batch.status_code == 200, batch.text
