@@ -7,6 +7,7 @@ The unit is the window: the model sees nothing else. A clip's answer is the mean
 import importlib
 import json
 import logging
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -47,6 +48,9 @@ REFERENCE_FILE = "reference.npz"
 SETTINGS_WITHOUT_ANSWERS = frozenset({"views", "backbone"})
 """Family settings that decide how a model is trained but, once its files are written, not what it answers."""
 
+RuntimeName = Literal["openvino", "pytorch"]
+RUNTIMES = ("auto", "openvino", "pytorch")
+"""What can be asked for."""
 Precision = Literal["f32", "bf16", "int8"]
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """(n, *input shape) float32 → (n, genres) logits."""
@@ -166,12 +170,13 @@ class Classifier:
         predict: Predict,
         runtime: str,
         precision: str,
-        notes: tuple[str, ...] = (),
+        device: str = "cpu",
     ) -> None:
         self.document = document
         self.runtime = runtime
         self.precision = precision
-        self.notes = notes
+        self.device = device
+        self.notes: tuple[str, ...] = ()
         """What was not as wished when it was loaded, a sentence each."""
         self._predict = predict
 
@@ -328,8 +333,7 @@ def load(
         ModelError: the folder is no model, was altered, or has no runtime that works as asked.
     """
     folder = Path(folder)
-    if runtime not in ("auto", "openvino", "pytorch"):
-        raise SettingsError(f"There is no runtime {runtime!r}; there are auto, openvino and pytorch.")
+    _check_runtime(runtime)
     if precision is not None and precision not in PARITY:
         raise SettingsError(f"There is no precision {precision!r}; there are {', '.join(PARITY)}.")
     if not folder.is_dir():
@@ -348,13 +352,24 @@ def load(
 def load_checked(folder: Path | str, runtime: str = "auto") -> Classifier:
     """Load a packaged model as a service does: its reference windows are answered again on this processor.
 
-    Where bf16 or int8 does not give the packaged answers here, f32 is taken, with a warning.
+    Where bf16 or int8 does not give the packaged answers here, f32 is taken, with a warning; another warning
+    says where PyTorch was asked for and has no GPU.
 
     Raises:
         ModelError: the model cannot be loaded, or f32 does not give the packaged answers either.
     """
+    classifier = _load_agreeing(Path(folder), runtime)
+    reports = PackagedDocument.read(Path(folder)).runtimes
+    note = shortfall(reports, classifier.device, classifier.precision) if runtime == "pytorch" else None
+    if note is not None:
+        log.warning("%s: %s", folder, note)
+        classifier.notes += (note,)
+    return classifier
+
+
+def _load_agreeing(folder: Path, runtime: str) -> Classifier:
     classifier = load(folder, runtime)
-    difference = classifier.check_reference(Path(folder))
+    difference = classifier.check_reference(folder)
     if difference <= PARITY[classifier.precision].probability_difference:
         return classifier
     if classifier.precision != "f32":
@@ -365,13 +380,64 @@ def load_checked(folder: Path | str, runtime: str = "auto") -> Classifier:
         log.warning("%s: %s", folder, note)
         classifier = load(folder, runtime, "f32")
         classifier.notes += (note,)
-        difference = classifier.check_reference(Path(folder))
+        difference = classifier.check_reference(folder)
     if difference > PARITY["f32"].probability_difference:
         raise ModelError(
             f"{folder} does not give its packaged answers here: with {classifier.runtime} in f32 "
             f"a probability is {difference:.4f} off. Package it anew here."
         )
     return classifier
+
+
+def choose_runtime(reports: tuple[RuntimeReport, ...], wanted: str, cuda: Callable[[], bool]) -> RuntimeName:
+    """The runtime that a packaged model is to be served by.
+
+    `auto` is OpenVINO wherever it serves the model, but PyTorch where that was measured on CUDA to be usable
+    and faster, and CUDA is here.
+
+    Args:
+        cuda: whether this machine has it; asked only where it matters, for PyTorch takes seconds to import.
+
+    Raises:
+        SettingsError: there is no such runtime.
+        ModelError: OpenVINO is wanted and does not serve this model.
+    """
+    _check_runtime(wanted)
+    openvino = [one for one in reports if one.name == "openvino"]
+    usable = [one.latency_ms_p50 for one in openvino if one.usable]
+    if wanted == "openvino" and not usable:
+        reasons = "; ".join(f"in {one.precision}, {one.reason}" for one in openvino)
+        raise ModelError(f"OpenVINO does not serve this model ({reasons}): take the runtime pytorch or auto.")
+    if wanted != "auto":
+        return "pytorch" if wanted == "pytorch" else "openvino"
+    on_cuda = _bf16_on_cuda(reports)
+    faster = on_cuda is not None and on_cuda.usable and on_cuda.latency_ms_p50 < min(usable, default=math.inf)
+    return "pytorch" if not usable or (faster and cuda()) else "openvino"
+
+
+def shortfall(reports: tuple[RuntimeReport, ...], device: str, precision: str) -> str | None:
+    """What to say where PyTorch, chosen though OpenVINO serves the model, does not answer on CUDA in bf16.
+
+    None where it does, and where nothing else serves the model.
+    """
+    if not any(one.name == "openvino" and one.usable for one in reports):
+        return None
+    if device != "cuda":
+        return "A GPU was expected, but PyTorch sees no CUDA device here: it answers on the CPU, in f32."
+    measured = _bf16_on_cuda(reports)
+    if precision == "f32" and measured is not None and not measured.usable:
+        return f"PyTorch answers on CUDA in f32, for bf16 is not served: {measured.reason}."
+    return None
+
+
+def _bf16_on_cuda(reports: tuple[RuntimeReport, ...]) -> RuntimeReport | None:
+    """PyTorch's report in bf16, which there is only where the model was packaged on a machine with CUDA."""
+    return next((one for one in reports if (one.name, one.precision) == ("pytorch", "bf16")), None)
+
+
+def _check_runtime(name: str) -> None:
+    if name not in RUNTIMES:
+        raise SettingsError(f"There is no runtime {name!r}; there are {', '.join(RUNTIMES)}.")
 
 
 def load_pytorch(
@@ -415,7 +481,7 @@ def load_pytorch(
             logits = module(torch.from_numpy(inputs).to(place)).logits
         return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
 
-    return Classifier(document, predict, "pytorch", chosen)
+    return Classifier(document, predict, "pytorch", chosen, place.type)
 
 
 def openvino() -> Any:
@@ -569,10 +635,8 @@ def _load_packaged(folder: Path, runtime: str, precision: Precision | None, devi
         note = f"OpenVINO does not serve this model here ({reason}): using PyTorch."
         log.warning("%s: %s", folder, note)
         notes = (note,)
-    refused = any(
-        one.name == "pytorch" and one.precision == "bf16" and not one.usable for one in document.runtimes
-    )
-    if precision is None and refused:
+    measured = _bf16_on_cuda(document.runtimes)
+    if precision is None and measured is not None and not measured.usable:
         precision = "f32"
     classifier = load_pytorch(folder / MODEL_FOLDER, document.model, precision, device)
     classifier.notes = notes

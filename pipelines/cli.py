@@ -59,6 +59,13 @@ Model = Annotated[
     ),
 ]
 Alias = Annotated[str, typer.Option("--model", help="A registry alias or version.")]
+Runtime = Annotated[
+    str,
+    typer.Option(
+        help="What answers: openvino (on the CPU), pytorch (on a GPU where there is one), or auto: what was "
+        "measured to be the faster."
+    ),
+]
 Page = Annotated[bool, typer.Option(help="With the web page, or without and the image smaller.")]
 Reason = Annotated[str | None, typer.Option(help="Why, kept with the version in the registry.")]
 
@@ -315,11 +322,11 @@ def publish(
 
 
 @app.command()
-def build(model: Alias = "champion", page: Page = True) -> None:
+def build(model: Alias = "champion", page: Page = True, runtime: Runtime = "auto") -> None:
     """Build the bento of a registered model."""
     from serving import build as serving_build
 
-    _tell(str(serving_build.build(model, page).tag))
+    _tell(str(serving_build.build(model, page, runtime).tag))
 
 
 @app.command()
@@ -331,6 +338,7 @@ def serve(
         float, typer.Option(min=0.1, help="Seconds between two looks for a new champion.")
     ] = 10.0,
     page: Page = True,
+    runtime: Runtime = "auto",
 ) -> None:
     """Build a registered model's bento where needed, and serve it over HTTP; follow its alias."""
     from genreflow import home
@@ -338,7 +346,7 @@ def serve(
     home.free_port(host, port)
     from serving import run as serving_run
 
-    serving_run.serve(model, host, port, poll, page, _note)
+    serving_run.serve(model, host, port, poll, page, runtime, _note)
 
 
 @app.command()
