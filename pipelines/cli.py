@@ -41,7 +41,7 @@ Source = Annotated[
 Family = Annotated[str | None, typer.Option(help="The model family: encoder or mfcc_cnn.")]
 Backbone = Annotated[str | None, typer.Option(help="Pretrained weights: a hub id or a folder.")]
 Protocol = Annotated[
-    str | None, typer.Option(help="How clips are split: auto, fault-filtered, artist, random, grouped.")
+    str | None, typer.Option(help="How clips are split: auto, fault-filtered, artist, random, grouped, all.")
 ]
 CheckpointUri = Annotated[
     str | None,
@@ -211,7 +211,7 @@ def rollback(reason: Reason = None) -> None:
     from genreflow import registry
 
     back = registry.rollback(reason or "by hand, without a reason given")
-    _tell(f"Version {getattr(back, 'version', back)} is champion again.")
+    _tell(f"Version {back.version} is champion again.")
 
 
 @app.command()
