@@ -403,11 +403,9 @@ def choose_runtime(reports: tuple[RuntimeReport, ...], wanted: str, cuda: Callab
         ModelError: OpenVINO is wanted and does not serve this model.
     """
     _check_runtime(wanted)
-    openvino = [one for one in reports if one.name == "openvino"]
-    usable = [one.latency_ms_p50 for one in openvino if one.usable]
+    usable = [one.latency_ms_p50 for one in reports if one.name == "openvino" and one.usable]
     if wanted == "openvino" and not usable:
-        reasons = "; ".join(f"in {one.precision}, {one.reason}" for one in openvino)
-        raise ModelError(f"OpenVINO does not serve this model ({reasons}): take the runtime pytorch or auto.")
+        raise ModelError(f"{_without_openvino(reports)}: take the runtime pytorch or auto.")
     if wanted != "auto":
         return "pytorch" if wanted == "pytorch" else "openvino"
     on_cuda = _bf16_on_cuda(reports)
@@ -415,13 +413,20 @@ def choose_runtime(reports: tuple[RuntimeReport, ...], wanted: str, cuda: Callab
     return "pytorch" if not usable or (faster and cuda()) else "openvino"
 
 
-def shortfall(reports: tuple[RuntimeReport, ...], device: str, precision: str) -> str | None:
-    """What to say where PyTorch, chosen though OpenVINO serves the model, does not answer on CUDA in bf16.
+def pytorch_precision(reports: tuple[RuntimeReport, ...], device: str) -> Precision:
+    """What PyTorch serves in on a device: bf16 on CUDA, unless that failed its parity, else f32."""
+    measured = _bf16_on_cuda(reports)
+    refused = measured is not None and not measured.usable
+    return "bf16" if device == "cuda" and not refused else "f32"
 
-    None where it does, and where nothing else serves the model.
+
+def shortfall(reports: tuple[RuntimeReport, ...], device: str, precision: str) -> str | None:
+    """What to say where PyTorch was chosen and does not answer on CUDA in bf16; None where it does.
+
+    Where OpenVINO does not serve the model, that is the reason for PyTorch, and no GPU is expected.
     """
     if not any(one.name == "openvino" and one.usable for one in reports):
-        return None
+        return f"{_without_openvino(reports)}: using PyTorch."
     if device != "cuda":
         return "A GPU was expected, but PyTorch sees no CUDA device here: it answers on the CPU, in f32."
     measured = _bf16_on_cuda(reports)
@@ -435,15 +440,27 @@ def _bf16_on_cuda(reports: tuple[RuntimeReport, ...]) -> RuntimeReport | None:
     return next((one for one in reports if (one.name, one.precision) == ("pytorch", "bf16")), None)
 
 
+def _without_openvino(reports: tuple[RuntimeReport, ...]) -> str:
+    reasons = [f"in {one.precision}, {one.reason}" for one in reports if one.name == "openvino"]
+    return f"OpenVINO does not serve this model ({'; '.join(reasons) or 'it was not packaged for it'})"
+
+
 def _check_runtime(name: str) -> None:
     if name not in RUNTIMES:
-        raise SettingsError(f"There is no runtime {name!r}; there are {', '.join(RUNTIMES)}.")
+        raise SettingsError(f"There is no runtime {name!r}; there are auto, openvino and pytorch.")
 
 
 def load_pytorch(
-    folder: Path, document: ModelDocument, precision: Precision | None = None, device: str = "auto"
+    folder: Path,
+    document: ModelDocument,
+    precision: Precision | None = None,
+    device: str = "auto",
+    reports: tuple[RuntimeReport, ...] = (),
 ) -> Classifier:
     """A classifier over PyTorch from the native files of `folder`; on CUDA where there is one, there in bf16.
+
+    Args:
+        reports: of a packaged model: what was measured of bf16, where it was.
 
     Raises:
         ModelError: PyTorch is not installed, or the files do not fit.
@@ -472,7 +489,7 @@ def load_pytorch(
         ) from error
     module = kind.load(folder, settings, document.genres)
     place = torch.device(devices.choose(device))
-    chosen = precision or ("bf16" if place.type == "cuda" else "f32")
+    chosen = precision or pytorch_precision(reports, place.type)
     module = module.to(place).eval()
 
     def predict(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -635,10 +652,7 @@ def _load_packaged(folder: Path, runtime: str, precision: Precision | None, devi
         note = f"OpenVINO does not serve this model here ({reason}): using PyTorch."
         log.warning("%s: %s", folder, note)
         notes = (note,)
-    measured = _bf16_on_cuda(document.runtimes)
-    if precision is None and measured is not None and not measured.usable:
-        precision = "f32"
-    classifier = load_pytorch(folder / MODEL_FOLDER, document.model, precision, device)
+    classifier = load_pytorch(folder / MODEL_FOLDER, document.model, precision, device, document.runtimes)
     classifier.notes = notes
     return classifier
 

@@ -18,8 +18,9 @@ import yaml
 from bentoml.exceptions import BentoMLException
 from bentoml.images import Image
 
-from genreflow.artifacts import Frozen
-from genreflow.runtime import RUNTIMES
+from genreflow.artifacts import Frozen, PackagedDocument
+from genreflow.errors import GenreflowError
+from genreflow.runtime import RUNTIMES, choose_runtime
 
 TAG_VARIABLE = "GENREFLOW_MODEL_TAG"
 PAGE_VARIABLE = "GENREFLOW_PAGE"
@@ -95,7 +96,8 @@ def runtime_of(stored: bentoml.Model, wanted: str) -> str:
     """The runtime that an imported model is served by: the one that is wanted, or that it was imported for.
 
     Raises:
-        BentoMLException: PyTorch is wanted, and the model was imported without the weights that it reads.
+        BentoMLException: PyTorch is wanted, and the model was imported without the weights that it reads; or
+            OpenVINO, and it does not serve the model.
     """
     imported = str(stored.info.labels.get(RUNTIME_LABEL, "openvino"))
     if wanted == "pytorch" and imported != "pytorch":
@@ -103,7 +105,12 @@ def runtime_of(stored: bentoml.Model, wanted: str) -> str:
             f"{stored.tag} was imported without the weights that PyTorch reads: genreflow build --runtime "
             "pytorch imports them."
         )
-    return imported if wanted == "auto" else wanted
+    if wanted == "auto" or wanted == imported:
+        return imported
+    try:
+        return choose_runtime(PackagedDocument.read(Path(stored.path)).runtimes, wanted, lambda: False)
+    except GenreflowError as error:
+        raise BentoMLException(str(error)) from error
 
 
 def image() -> Image | None:

@@ -441,7 +441,7 @@ def test_openvino_is_refused_where_it_does_not_serve_the_model() -> None:
     [
         (ON_CPU, "cpu", "f32", "A GPU was expected"),
         (ON_CPU, "cuda", "bf16", None),
-        (NO_OPENVINO, "cpu", "f32", None),  # nothing else serves it
+        (NO_OPENVINO, "cpu", "f32", "OpenVINO does not serve this model (in f32, it is too far off)"),
         ((*ON_CPU, measured("pytorch", "bf16", 5, usable=False)), "cuda", "f32", "it is too far off"),
     ],
 )
@@ -450,6 +450,17 @@ def test_pytorch_in_openvinos_place_says_where_it_is_not_on_cuda_in_bf16(
 ) -> None:
     note = runtime.shortfall(reports, device, precision)
     assert note is None if said is None else said in str(note)
+
+
+def test_pytorch_answers_in_bf16_on_cuda_unless_that_failed_its_parity() -> None:
+    refused = (*ON_CPU, measured("pytorch", "bf16", 5, usable=False))
+    asked = [(ON_CPU, "cuda"), ((*ON_CPU, measured("pytorch", "bf16", 5)), "cuda"), (refused, "cuda")]
+    assert [runtime.pytorch_precision(*one) for one in (*asked, (ON_CPU, "cpu"))] == [
+        "bf16",
+        "bf16",
+        "f32",
+        "f32",
+    ]
 
 
 def test_pytorch_asked_for_on_a_cpu_is_checked_and_says_so(

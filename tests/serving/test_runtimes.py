@@ -98,7 +98,7 @@ def test_a_runtime_that_there_is_not_is_a_sentence(champion: Champion) -> None:
         text=True,
         check=False,
     )
-    sentence = "There is no runtime 'tensorrt'; there are auto, openvino, pytorch."
+    sentence = "There is no runtime 'tensorrt'; there are auto, openvino and pytorch."
     assert (done.returncode, done.stderr) == (1, f"genreflow: {sentence}\n")
 
 
