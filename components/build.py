@@ -6,11 +6,12 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def build(version: str, export: bool, bento: dsl.Output[dsl.Artifact]) -> str:
+def build(version: str, runtime: str, export: bool, bento: dsl.Output[dsl.Artifact]) -> str:
     """Build the bento of a registered version; where it is built already, nothing is done twice.
 
     Args:
         version: The version in the registry, from `register`.
+        runtime: What answers: openvino, pytorch or auto.
         export: Whether the bento store ends with this step, as a pod's does: the bento is then exported.
         bento: A folder with `genreflow.tar`, for `bentoml import`; nothing where it is not exported.
 
@@ -21,7 +22,7 @@ def build(version: str, export: bool, bento: dsl.Output[dsl.Artifact]) -> str:
 
     from serving.build import build_step
 
-    return build_step(version, Path(bento.path) if export else None)
+    return build_step(version, Path(bento.path) if export else None, runtime)
 
 
 if __name__ == "__main__":

@@ -25,3 +25,12 @@ def choose(wanted: str, setting: str = "device") -> Literal["cpu", "cuda"]:
     if wanted == "cuda" and not seen:
         raise SettingsError(f"{setting}=cuda, but PyTorch sees no CUDA device here; set {setting}=auto.")
     return "cuda" if wanted != "cpu" and seen else "cpu"
+
+
+def cuda() -> bool:
+    """Whether PyTorch is installed here and sees a CUDA device."""
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()

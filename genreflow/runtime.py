@@ -7,6 +7,7 @@ The unit is the window: the model sees nothing else. A clip's answer is the mean
 import importlib
 import json
 import logging
+import math
 import sys
 import threading
 import time
@@ -48,6 +49,9 @@ REFERENCE_FILE = "reference.npz"
 SETTINGS_WITHOUT_ANSWERS = frozenset({"views", "backbone"})
 """Family settings that decide how a model is trained but, once its files are written, not what it answers."""
 
+RuntimeName = Literal["openvino", "pytorch"]
+RUNTIMES = ("auto", "openvino", "pytorch")
+"""What can be asked for."""
 Precision = Literal["f32", "bf16", "int8"]
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """(n, *input shape) float32 → (n, genres) logits."""
@@ -167,12 +171,13 @@ class Classifier:
         predict: Predict,
         runtime: str,
         precision: str,
-        notes: tuple[str, ...] = (),
+        device: str = "cpu",
     ) -> None:
         self.document = document
         self.runtime = runtime
         self.precision = precision
-        self.notes = notes
+        self.device = device
+        self.notes: tuple[str, ...] = ()
         """What was not as wished when it was loaded, a sentence each."""
         self.pace = float("inf")
         """Seconds that a window took this model at best: what it takes where nothing else is in its way."""
@@ -331,8 +336,7 @@ def load(
         ModelError: the folder is no model, was altered, or has no runtime that works as asked.
     """
     folder = Path(folder)
-    if runtime not in ("auto", "openvino", "pytorch"):
-        raise SettingsError(f"There is no runtime {runtime!r}; there are auto, openvino and pytorch.")
+    _check_runtime(runtime)
     if precision is not None and precision not in PARITY:
         raise SettingsError(f"There is no precision {precision!r}; there are {', '.join(PARITY)}.")
     if not folder.is_dir():
@@ -351,13 +355,24 @@ def load(
 def load_checked(folder: Path | str, runtime: str = "auto") -> Classifier:
     """Load a packaged model as a service does: its reference windows are answered again on this processor.
 
-    Where bf16 or int8 does not give the packaged answers here, f32 is taken, with a warning.
+    Where bf16 or int8 does not give the packaged answers here, f32 is taken, with a warning; another warning
+    says where PyTorch was asked for and has no GPU.
 
     Raises:
         ModelError: the model cannot be loaded, or f32 does not give the packaged answers either.
     """
+    classifier = _load_agreeing(Path(folder), runtime)
+    reports = PackagedDocument.read(Path(folder)).runtimes
+    note = shortfall(reports, classifier.device, classifier.precision) if runtime == "pytorch" else None
+    if note is not None:
+        log.warning("%s: %s", folder, note)
+        classifier.notes += (note,)
+    return classifier
+
+
+def _load_agreeing(folder: Path, runtime: str) -> Classifier:
     classifier = load(folder, runtime)
-    difference = classifier.check_reference(Path(folder))
+    difference = classifier.check_reference(folder)
     if difference <= PARITY[classifier.precision].probability_difference:
         return classifier
     if classifier.precision != "f32":
@@ -368,7 +383,7 @@ def load_checked(folder: Path | str, runtime: str = "auto") -> Classifier:
         log.warning("%s: %s", folder, note)
         classifier = load(folder, runtime, "f32")
         classifier.notes += (note,)
-        difference = classifier.check_reference(Path(folder))
+        difference = classifier.check_reference(folder)
     if not difference <= PARITY["f32"].probability_difference:  # NaN is not
         raise ModelError(
             f"{folder} does not give its packaged answers here: with {classifier.runtime} in f32 "
@@ -377,10 +392,78 @@ def load_checked(folder: Path | str, runtime: str = "auto") -> Classifier:
     return classifier
 
 
+def choose_runtime(reports: tuple[RuntimeReport, ...], wanted: str, cuda: Callable[[], bool]) -> RuntimeName:
+    """The runtime that a packaged model is to be served by.
+
+    `auto` is OpenVINO wherever it serves the model, but PyTorch where that was measured on CUDA to be usable
+    and faster, and CUDA is here.
+
+    Args:
+        cuda: whether this machine has it; asked only where it matters, for PyTorch takes seconds to import.
+
+    Raises:
+        SettingsError: there is no such runtime.
+        ModelError: OpenVINO is wanted and does not serve this model.
+    """
+    _check_runtime(wanted)
+    usable = [one.latency_ms_p50 for one in reports if one.name == "openvino" and one.usable]
+    if wanted == "openvino" and not usable:
+        raise ModelError(f"{_without_openvino(reports)}: take the runtime pytorch or auto.")
+    if wanted != "auto":
+        return "pytorch" if wanted == "pytorch" else "openvino"
+    on_cuda = _bf16_on_cuda(reports)
+    faster = on_cuda is not None and on_cuda.usable and on_cuda.latency_ms_p50 < min(usable, default=math.inf)
+    return "pytorch" if not usable or (faster and cuda()) else "openvino"
+
+
+def pytorch_precision(reports: tuple[RuntimeReport, ...], device: str) -> Precision:
+    """What PyTorch serves in on a device: bf16 on CUDA, unless that failed its parity, else f32."""
+    measured = _bf16_on_cuda(reports)
+    refused = measured is not None and not measured.usable
+    return "bf16" if device == "cuda" and not refused else "f32"
+
+
+def shortfall(reports: tuple[RuntimeReport, ...], device: str, precision: str) -> str | None:
+    """What to say where PyTorch was chosen and does not answer on CUDA in bf16; None where it does.
+
+    Where OpenVINO does not serve the model, that is the reason for PyTorch, and no GPU is expected.
+    """
+    if not any(one.name == "openvino" and one.usable for one in reports):
+        return f"{_without_openvino(reports)}: using PyTorch."
+    if device != "cuda":
+        return "A GPU was expected, but PyTorch sees no CUDA device here: it answers on the CPU, in f32."
+    measured = _bf16_on_cuda(reports)
+    if precision == "f32" and measured is not None and not measured.usable:
+        return f"PyTorch answers on CUDA in f32, for bf16 is not served: {measured.reason}."
+    return None
+
+
+def _bf16_on_cuda(reports: tuple[RuntimeReport, ...]) -> RuntimeReport | None:
+    """PyTorch's report in bf16, which there is only where the model was packaged on a machine with CUDA."""
+    return next((one for one in reports if (one.name, one.precision) == ("pytorch", "bf16")), None)
+
+
+def _without_openvino(reports: tuple[RuntimeReport, ...]) -> str:
+    reasons = [f"in {one.precision}, {one.reason}" for one in reports if one.name == "openvino"]
+    return f"OpenVINO does not serve this model ({'; '.join(reasons) or 'it was not packaged for it'})"
+
+
+def _check_runtime(name: str) -> None:
+    if name not in RUNTIMES:
+        raise SettingsError(f"There is no runtime {name!r}; there are auto, openvino and pytorch.")
+
+
 def load_pytorch(
-    folder: Path, document: ModelDocument, precision: Precision | None = None, device: str = "auto"
+    folder: Path,
+    document: ModelDocument,
+    precision: Precision | None = None,
+    device: str = "auto",
+    reports: tuple[RuntimeReport, ...] = (),
 ) -> Classifier:
     """A classifier over PyTorch from the native files of `folder`; on CUDA where there is one, there in bf16.
+
+    Args:
+        reports: of a packaged model: what was measured of bf16, where it was.
 
     Raises:
         ModelError: PyTorch is not installed, or the files do not fit.
@@ -409,7 +492,7 @@ def load_pytorch(
         ) from error
     module = kind.load(folder, settings, document.genres)
     place = torch.device(devices.choose(device))
-    chosen = precision or ("bf16" if place.type == "cuda" else "f32")
+    chosen = precision or pytorch_precision(reports, place.type)
     module = module.to(place).eval()
 
     def predict(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -418,7 +501,7 @@ def load_pytorch(
             logits = module(torch.from_numpy(inputs).to(place)).logits
         return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
 
-    return Classifier(document, predict, "pytorch", chosen)
+    return Classifier(document, predict, "pytorch", chosen, place.type)
 
 
 def openvino() -> Any:
@@ -572,12 +655,7 @@ def _load_packaged(folder: Path, runtime: str, precision: Precision | None, devi
         note = f"OpenVINO does not serve this model here ({reason}): using PyTorch."
         log.warning("%s: %s", folder, note)
         notes = (note,)
-    refused = any(
-        one.name == "pytorch" and one.precision == "bf16" and not one.usable for one in document.runtimes
-    )
-    if precision is None and refused:
-        precision = "f32"
-    classifier = load_pytorch(folder / MODEL_FOLDER, document.model, precision, device)
+    classifier = load_pytorch(folder / MODEL_FOLDER, document.model, precision, device, document.runtimes)
     classifier.notes = notes
     return classifier
 

@@ -41,7 +41,7 @@ Source = Annotated[
 Family = Annotated[str | None, typer.Option(help="The model family: encoder or mfcc_cnn.")]
 Backbone = Annotated[str | None, typer.Option(help="Pretrained weights: a hub id or a folder.")]
 Protocol = Annotated[
-    str | None, typer.Option(help="How clips are split: auto, fault-filtered, artist, random, grouped.")
+    str | None, typer.Option(help="How clips are split: auto, fault-filtered, artist, random, grouped, all.")
 ]
 CheckpointUri = Annotated[
     str | None,
@@ -59,6 +59,13 @@ Model = Annotated[
     ),
 ]
 Alias = Annotated[str, typer.Option("--model", help="A registry alias or version.")]
+Runtime = Annotated[
+    str,
+    typer.Option(
+        help="What answers: openvino (on the CPU), pytorch (on a GPU where there is one), or auto: what was "
+        "measured to be the faster."
+    ),
+]
 Page = Annotated[bool, typer.Option(help="With the web page, or without and the image smaller.")]
 Reason = Annotated[str | None, typer.Option(help="Why, kept with the version in the registry.")]
 
@@ -204,7 +211,7 @@ def rollback(reason: Reason = None) -> None:
     from genreflow import registry
 
     back = registry.rollback(reason or "by hand, without a reason given")
-    _tell(f"Version {getattr(back, 'version', back)} is champion again.")
+    _tell(f"Version {back.version} is champion again.")
 
 
 @app.command()
@@ -319,11 +326,11 @@ def publish(
 
 
 @app.command()
-def build(model: Alias = "champion", page: Page = True) -> None:
+def build(model: Alias = "champion", page: Page = True, runtime: Runtime = "auto") -> None:
     """Build the bento of a registered model."""
     from serving import build as serving_build
 
-    _tell(str(serving_build.build(model, page).tag))
+    _tell(str(serving_build.build(model, page, runtime).tag))
 
 
 @app.command()
@@ -335,6 +342,7 @@ def serve(
         float, typer.Option(min=0.1, help="Seconds between two looks for a new champion.")
     ] = 10.0,
     page: Page = True,
+    runtime: Runtime = "auto",
 ) -> None:
     """Build a registered model's bento where needed, and serve it over HTTP; follow its alias."""
     from genreflow import home
@@ -342,7 +350,7 @@ def serve(
     home.free_port(host, port)
     from serving import run as serving_run
 
-    serving_run.serve(model, host, port, poll, page, _note)
+    serving_run.serve(model, host, port, poll, page, runtime, _note)
 
 
 @app.command()

@@ -21,7 +21,7 @@ PRETRAINED = "pretrained_"
 """Before a family's name: the variant of a profile that is taken where a backbone is given."""
 SCALARS = ("source", "family", "backbone", "experiment")
 """The settings that stand outside a section."""
-SECTIONS = ("corpus", "packaging", "gate", "resources")
+SECTIONS = ("corpus", "packaging", "gate", "serving", "resources")
 """The sections of a profile that are the same for every family."""
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """Of a claim or secret in Kubernetes."""
@@ -72,6 +72,13 @@ class Resources(Frozen):
     """Persistent volume claims, each with the path where the steps that read source or backbone see it."""
 
 
+class ServingSettings(Frozen):
+    """What a person may set about the bento of what is promoted."""
+
+    runtime: Literal["auto", "openvino", "pytorch"] = "auto"
+    """What answers: see `genreflow.runtime.choose_runtime`."""
+
+
 class RunSettings(Frozen):
     """One run of the training pipeline, complete: every default is filled in."""
 
@@ -90,6 +97,7 @@ class RunSettings(Frozen):
     """The training settings, complete and checked."""
     packaging: PackagingSettings
     gate: GatePolicy
+    serving: ServingSettings
     resources: Resources
 
 
@@ -245,6 +253,7 @@ def settings(
         training=training.model_dump(mode="json"),
         packaging=checked("packaging", PackagingSettings, sections["packaging"]),
         gate=checked("gate", GatePolicy, sections["gate"]),
+        serving=checked("serving", ServingSettings, sections["serving"]),
         resources=checked("resources", Resources, sections["resources"]),
     )
 
@@ -308,6 +317,7 @@ def section_types(model_type: type[Frozen]) -> dict[str, type[Frozen]]:
         "training": TrainingSettings,
         "packaging": PackagingSettings,
         "gate": GatePolicy,
+        "serving": ServingSettings,
         "resources": Resources,
     }
 

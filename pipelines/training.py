@@ -65,6 +65,7 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
         training_settings: str = defaults["training"],
         packaging_settings: str = defaults["packaging"],
         gate_policy: str = defaults["gate"],
+        runtime: str = settings.serving.runtime,
         device: str = resources.device,
         batch: int = resources.batch,
     ) -> Outcome:
@@ -113,7 +114,9 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
             corpus=ingested.outputs["corpus"],
             settings=packaging_settings,
         )
-        _prepare(packaged, "Package model", resources, image, local)
+        # what is to be served on a GPU is measured on one
+        on_gpu = settings.serving.runtime == "pytorch"
+        _prepare(packaged, "Package model", resources, image, local, accelerated=on_gpu)
 
         registered = register(
             packaged=packaged.outputs["packaged"],
@@ -133,7 +136,7 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
         _prepare(promoted, "Promote or keep", resources, image, local, cached=False)
 
         with dsl.If(promoted.outputs["Output"] == True, name="promoted"):  # noqa: E712
-            built = build(version=registered.outputs["version"], export=not local)
+            built = build(version=registered.outputs["version"], runtime=runtime, export=not local)
             _prepare(built, "Build bento", resources, image, local, cached=False)
 
         return Outcome(

@@ -16,11 +16,10 @@ from typing import Any
 import bentoml
 
 import genreflow
-from genreflow import home, progress, registry, steps
+from genreflow import devices, home, progress, registry, steps
 from genreflow.artifacts import PackagedDocument, code_digest, file_digest, text_digest
 from genreflow.errors import ModelError
-from genreflow.registry.registration import pytorch_requirements
-from genreflow.runtime import MODEL_FOLDER
+from genreflow.runtime import MODEL_FOLDER, RuntimeName, choose_runtime
 from serving import recipe
 
 NAME = "genreflow"
@@ -29,6 +28,8 @@ CODE_CHARACTERS = 8
 SERVICE = "serving.service:GenreClassifier"
 PAGELESS = "-no-page"
 """The end of the tags of bentos without the web page."""
+PYTORCH = "-pytorch"
+"""The end of the tags of what PyTorch serves; a bento without the page has that end after it."""
 EXPORTED = "genreflow.tar"
 """Not `.bento`: that is compressed by xz, which takes minutes for weights and makes them no smaller."""
 LOCK_FILE = "genreflow.lock"
@@ -36,21 +37,30 @@ LOCK_FILE = "genreflow.lock"
 log = logging.getLogger("genreflow")
 
 
-def import_model(model: str = "champion") -> bentoml.Model:
+def import_model(model: str = "champion", runtime: str = "auto") -> bentoml.Model:
     """The registered model of that alias or version in BentoML's model store, imported where it is missing.
+
+    Args:
+        runtime: as `genreflow.runtime.choose_runtime` takes it.
 
     Raises:
         RegistryError: there is no such model, or genreflow did not register it.
+        ModelError: that runtime does not serve it.
     """
     registered = registry.version(model)  # once: the alias may move meanwhile
     digest = registry.content_digest(registered.version, registered.tags)
-    tag = f"{NAME}:v{registered.version}-{digest[:DIGEST_CHARACTERS]}"
+    plain = f"{NAME}:v{registered.version}-{digest[:DIGEST_CHARACTERS]}"
+    tags: dict[RuntimeName, str] = {"openvino": plain, "pytorch": plain + PYTORCH}
     with _alone():
-        stored: bentoml.Model | None = _stored(bentoml.models, tag)  # nothing is fetched or digested
-        return stored or _imported(registered, tag)
+        # what is there is neither fetched nor digested again
+        there = {name: stored for name, tag in tags.items() if (stored := _stored(bentoml.models, tag))}
+        folder = next((Path(stored.path) for stored in there.values()), None)
+        reports = PackagedDocument.read(folder or registry.fetch(registered.version)).runtimes
+        chosen = choose_runtime(reports, runtime, devices.cuda)
+        return there.get(chosen) or _imported(registered, tags[chosen], chosen)
 
 
-def _imported(registered: registry.Version, tag: str) -> bentoml.Model:
+def _imported(registered: registry.Version, tag: str, runtime: RuntimeName) -> bentoml.Model:
     folder = registry.fetch(registered.version)
     document = PackagedDocument.read(folder)
     labels = {
@@ -60,41 +70,45 @@ def _imported(registered: registry.Version, tag: str) -> bentoml.Model:
         "protocol": document.model.protocol,
         "corpus_fingerprint": document.model.corpus_fingerprint,
         "synthetic": str(document.model.synthetic).lower(),
+        recipe.RUNTIME_LABEL: runtime,
     }
     facts: dict[str, Any] = {"reason": registered.tags.get("decision_reason")}
     if "accuracy_ci95" in registered.tags:
         facts["accuracy"] = float(registered.tags["accuracy"])
         facts["accuracy_ci95"] = json.loads(registered.tags["accuracy_ci95"])
     # What OpenVINO serves goes without the weights that PyTorch would read: they are half of it.
-    unread = shutil.ignore_patterns(*(() if pytorch_requirements(document) else (MODEL_FOLDER,)))
+    unread = shutil.ignore_patterns(*((MODEL_FOLDER,) if runtime == "openvino" else ()))
     with bentoml.models.create(tag, labels=labels, metadata=facts) as stored:
         shutil.copytree(folder, stored.path, dirs_exist_ok=True, ignore=unread)
     return stored
 
 
-def build(model: str = "champion", page: bool = True) -> bentoml.Bento:
+def build(model: str = "champion", page: bool = True, runtime: str = "auto") -> bentoml.Bento:
     """Build the bento of a registered model, or return it where it is built already.
 
     Args:
         page: whether it has the web page; without, its image is smaller by Gradio and Matplotlib.
+        runtime: as `genreflow.runtime.choose_runtime` takes it; PyTorch's bento has torch and the weights.
 
     Raises:
         RegistryError: there is no such model.
-        ModelError: BentoML refuses to build it.
+        ModelError: that runtime does not serve it, or BentoML refuses to build it.
     """
-    stored = import_model(model)
+    stored = import_model(model, runtime)
     here = Path(__file__).parent
     # The service's code is part of the bento: the same model under changed code is another bento.
     code_files = sorted(path for path in here.rglob("*") if path.suffix in (".py", ".css"))
-    packages = recipe.packages(PackagedDocument.read(Path(stored.path)), page)
+    chosen = recipe.runtime_of(stored, "auto")
+    packages = recipe.packages(chosen, page)
     code = text_digest([code_digest(), *(file_digest(path) for path in code_files), *packages])
-    tag = f"{NAME}:{stored.tag.version}-{code[:CODE_CHARACTERS]}{'' if page else PAGELESS}"
+    version = f"{str(stored.tag.version).removesuffix(PYTORCH)}-{code[:CODE_CHARACTERS]}"
+    tag = f"{NAME}:{version}{PYTORCH if chosen == 'pytorch' else ''}{'' if page else PAGELESS}"
     with _alone():
         bento: bentoml.Bento | None = _stored(bentoml.bentos, tag)
-        return bento or _built(tag, str(stored.tag), page)
+        return bento or _built(tag, str(stored.tag), page, chosen)
 
 
-def _built(tag: str, model: str, page: bool) -> bentoml.Bento:
+def _built(tag: str, model: str, page: bool, runtime: str) -> bentoml.Bento:
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
         library = Path(str(genreflow.__file__)).parent
@@ -105,6 +119,7 @@ def _built(tag: str, model: str, page: bool) -> bentoml.Bento:
         environment = os.environ | {
             recipe.TAG_VARIABLE: model,
             recipe.PAGE_VARIABLE: recipe.WORDS[page],
+            recipe.RUNTIME_VARIABLE: runtime,
         }
         done = subprocess.run(argv, cwd=context, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -142,18 +157,19 @@ def _stored(store: Any, tag: str) -> Any:
         return None
 
 
-def build_step(version: str, export_to: Path | None) -> str:
+def build_step(version: str, export_to: Path | None, runtime: str = "auto") -> str:
     """The pipeline's step: the bento of a registered version, noted with the version last.
 
     Args:
         export_to: a folder for the bento as one file with its model, for `bentoml import`.
+        runtime: as `genreflow.runtime.choose_runtime` takes it.
 
     Returns:
         The bento's tag.
     """
 
     def make() -> str:
-        bento = build(version)
+        bento = build(version, runtime=runtime)
         if export_to is not None:
             export_to.mkdir(parents=True, exist_ok=True)
             bento.export(str(export_to / EXPORTED), output_format="tar")

@@ -23,6 +23,7 @@ from genreflow.artifacts import Frozen, Hearing
 from genreflow.errors import ModelError, RegistryAwayError
 from serving.answers import Lineage, ModelCard
 from serving.limits import REQUEST_SECONDS
+from serving.recipe import RUNTIME_LABEL
 
 FILE_VARIABLE = "GENREFLOW_CHAMPION_FILE"
 CONNECTED = "connected"
@@ -84,13 +85,16 @@ def may_pass(error: Exception) -> bool:
     return not isinstance(error, ModelError) or isinstance(error.__cause__, OSError | RuntimeError)
 
 
-def follow(path: Path, alias: str, wanted: Wanted, interval: float, stop: threading.Event) -> None:
+def follow(
+    path: Path, alias: str, runtime: str, wanted: Wanted, interval: float, stop: threading.Event
+) -> None:
     """Ask the registry every `interval` seconds until `stop`, and note in `path` what is to be served.
 
     Args:
+        runtime: what the models are imported for, as `genreflow.runtime.choose_runtime` takes it.
         wanted: what is noted at first.
     """
-    follower = Follower(alias)
+    follower = Follower(alias, runtime)
     write(path, wanted)
     while not stop.wait(interval):
         found = follower.look(wanted)
@@ -107,8 +111,8 @@ def follow(path: Path, alias: str, wanted: Wanted, interval: float, stop: thread
 class Follower:
     """Looks for the champion and brings it here."""
 
-    def __init__(self, alias: str) -> None:
-        self._alias = alias
+    def __init__(self, alias: str, runtime: str) -> None:
+        self._alias, self._runtime = alias, runtime
         self._imported: dict[Content, str] = {}
         """Tags: to import a model again reads all of it."""
         self._failure: Failure | None = None
@@ -139,7 +143,7 @@ class Follower:
         if self._failure is not None and self._failure.of == content and not self._failure.over():
             return
         try:
-            self._imported[content] = str(import_model(content[0]).tag)
+            self._imported[content] = str(import_model(content[0], self._runtime).tag)
         except Exception as error:  # the same
             sentence = self._sentence(
                 f"Version {content[0]} is {self._alias} but could not be brought here", error
@@ -177,13 +181,17 @@ class Loaded:
     described: Described
 
 
-def load(stored: bentoml.Model) -> Loaded:
+def load(stored: bentoml.Model, wanted: str = "auto") -> Loaded:
     """Load a model of BentoML's store; its reference windows are answered again on this processor.
+
+    Args:
+        wanted: the runtime; `auto` is the one that the model was imported for.
 
     Raises:
         ModelError: it cannot be loaded, or does not give its packaged answers here.
     """
-    classifier = runtime.load_checked(Path(stored.path))
+    imported = stored.info.labels.get(RUNTIME_LABEL, "auto")
+    classifier = runtime.load_checked(Path(stored.path), imported if wanted == "auto" else wanted)
     document, labels, facts = classifier.document, stored.info.labels, stored.info.metadata
     lineage = Lineage(
         model=str(stored.tag),
@@ -225,7 +233,7 @@ def load(stored: bentoml.Model) -> Loaded:
 class Models:
     """The model that answers and, for as long as a request may last, those before it."""
 
-    def __init__(self, pinned: bentoml.Model) -> None:
+    def __init__(self, pinned: bentoml.Model, wanted: str) -> None:
         name = os.environ.get(FILE_VARIABLE)
         self._file = Path(name) if name else None
         self._failure: Failure | None = None
@@ -234,7 +242,7 @@ class Models:
         self._until: dict[str, float] = {}
         """Tags of those that answer no longer, and when they are forgotten."""
         self._seen = self._wanted()
-        self.current = self._first(pinned)
+        self.current = self._first(pinned, wanted)
         self._there[self.current.described.tag] = self.current
         if self._seen is not None:
             threading.Thread(target=self._watch, name="champion", daemon=True).start()
@@ -257,13 +265,13 @@ class Models:
             card["reason"] = wanted.reason
         return described.model_copy(update={"card": described.card.model_copy(update=card)})
 
-    def _first(self, pinned: bentoml.Model) -> Loaded:
+    def _first(self, pinned: bentoml.Model, wanted: str) -> Loaded:
         """After a restart the champion of the moment, not the one that the service was started with."""
         if self._seen is not None and self._seen.tag != str(pinned.tag):
             loaded = self._load(self._seen.tag)
             if loaded is not None:
                 return loaded
-        return load(pinned)
+        return load(pinned, wanted)
 
     def _watch(self) -> None:
         while True:

@@ -1,8 +1,9 @@
-"""What a bento of this service is made of: its model, its page or none, its packages, its labels.
+"""What a bento of this service is made of: its model and runtime, its page or none, its packages, its labels.
 
 In a bento all of that is settled, and read from `bento.yaml`. In a checkout it follows the environment, so
-`bentoml build` typed there makes what `genreflow build` makes: `GENREFLOW_MODEL_TAG` names the model, and
-`GENREFLOW_PAGE=no` leaves the page out.
+`bentoml build` typed there makes what `genreflow build` makes: `GENREFLOW_MODEL_TAG` names the model,
+`GENREFLOW_PAGE=no` leaves the page out, and `GENREFLOW_RUNTIME` names the runtime, by default (`auto`) that
+which the model was imported for.
 """
 
 import os
@@ -18,10 +19,15 @@ from bentoml.exceptions import BentoMLException
 from bentoml.images import Image
 
 from genreflow.artifacts import Frozen, PackagedDocument
+from genreflow.errors import GenreflowError
+from genreflow.runtime import RUNTIMES, choose_runtime
 
 TAG_VARIABLE = "GENREFLOW_MODEL_TAG"
 PAGE_VARIABLE = "GENREFLOW_PAGE"
+RUNTIME_VARIABLE = "GENREFLOW_RUNTIME"
 PAGE_LABEL = "page"
+RUNTIME_LABEL = "runtime"
+"""Of a bento, and of an imported model: only what is imported for PyTorch has the weights that it reads."""
 PYTHON = "3.11"
 NEEDED = ("bentoml", "fastapi", "packaging", "python-multipart", "pyyaml")
 """What the service needs beside the library's core."""
@@ -38,6 +44,8 @@ class Recipe(Frozen):
     """BentoML tag of the model: `:latest` would be whatever was imported last on a machine."""
     page: bool
     """Whether it has the web page."""
+    runtime: str
+    """What answers: `openvino` or `pytorch`; in a checkout also `auto`, what the model was imported for."""
     built: bool
     """Whether this code lies in a bento."""
 
@@ -47,7 +55,7 @@ def recipe() -> Recipe:
     """The recipe of the bento that this code lies in; in a checkout, the one that the environment names.
 
     Raises:
-        BentoMLException: no model is named, or `GENREFLOW_PAGE` is neither yes nor no.
+        BentoMLException: no model is named, or `GENREFLOW_PAGE` or `GENREFLOW_RUNTIME` is none that there is.
     """
     source = Path(__file__).parent.parent
     file = source.parent / "bento.yaml"
@@ -55,7 +63,10 @@ def recipe() -> Recipe:
         # LibYAML, where it is: the file describes the whole API, and every process of the service reads it
         bento = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         (model,) = {entry["tag"] for service in bento["services"] for entry in service["models"]}
-        return Recipe(model=model, page=bento["labels"][PAGE_LABEL] == WORDS[True], built=True)
+        labels = bento["labels"]
+        return Recipe(
+            model=model, page=labels[PAGE_LABEL] == WORDS[True], runtime=labels[RUNTIME_LABEL], built=True
+        )
     model = os.environ.get(TAG_VARIABLE, "")
     if not model:
         raise BentoMLException(
@@ -65,13 +76,41 @@ def recipe() -> Recipe:
     page = os.environ.get(PAGE_VARIABLE, WORDS[True])
     if page not in WORDS.values():
         raise BentoMLException(f"{PAGE_VARIABLE} is yes or no, not {page!r}.")
-    return Recipe(model=model, page=page == WORDS[True], built=False)
+    runtime = os.environ.get(RUNTIME_VARIABLE, "auto")
+    if runtime not in RUNTIMES:
+        raise BentoMLException(f"{RUNTIME_VARIABLE} is {', '.join(RUNTIMES)}, not {runtime!r}.")
+    return Recipe(model=model, page=page == WORDS[True], runtime=runtime, built=False)
 
 
 def labels() -> dict[str, str]:
-    """The labels of the bento to be: the model's lineage, and whether there is a page."""
+    """The labels of the bento to be: the model's lineage, its runtime, and whether there is a page."""
     settled = recipe()
-    return {} if settled.built else _stored(settled).info.labels | {PAGE_LABEL: WORDS[settled.page]}
+    if settled.built:
+        return {}
+    stored = _stored(settled)
+    own = {PAGE_LABEL: WORDS[settled.page], RUNTIME_LABEL: runtime_of(stored, settled.runtime)}
+    return dict(stored.info.labels | own)
+
+
+def runtime_of(stored: bentoml.Model, wanted: str) -> str:
+    """The runtime that an imported model is served by: the one that is wanted, or that it was imported for.
+
+    Raises:
+        BentoMLException: PyTorch is wanted, and the model was imported without the weights that it reads; or
+            OpenVINO, and it does not serve the model.
+    """
+    imported = str(stored.info.labels.get(RUNTIME_LABEL, "openvino"))
+    if wanted == "pytorch" and imported != "pytorch":
+        raise BentoMLException(
+            f"{stored.tag} was imported without the weights that PyTorch reads: genreflow build --runtime "
+            "pytorch imports them."
+        )
+    if wanted == "auto" or wanted == imported:
+        return imported
+    try:
+        return choose_runtime(PackagedDocument.read(Path(stored.path)).runtimes, wanted, lambda: False)
+    except GenreflowError as error:
+        raise BentoMLException(str(error)) from error
 
 
 def image() -> Image | None:
@@ -83,26 +122,23 @@ def image() -> Image | None:
     settled = recipe()
     if settled.built:
         return None
-    document = PackagedDocument.read(Path(_stored(settled).path))
+    runtime = runtime_of(_stored(settled), settled.runtime)
     plain = Image(
         base_image=f"python:{PYTHON}-slim", distro="", python_version=PYTHON, lock_python_packages=False
     )
-    return plain.python_packages(*packages(document, settled.page))
+    return plain.python_packages(*packages(runtime, settled.page))
 
 
-def packages(document: PackagedDocument, page: bool) -> list[str]:
-    """`name==version` of all that the service of a model needs, as installed here.
-
-    Neither torch nor transformers where OpenVINO serves the model, and both where only PyTorch does.
-    """
+def packages(runtime: str, page: bool) -> list[str]:
+    """`name==version` of all that the service needs, as installed here; with torch only for PyTorch."""
     from packaging.requirements import Requirement
 
-    from genreflow.registry.registration import pytorch_requirements
+    from genreflow.registry.registration import PYTORCH_PACKAGES
 
     core = [Requirement(line) for line in metadata.requires("genreflow") or []]
     named = [need.name for need in core if need.marker is None]
     named += [*NEEDED, *(PAGE_NEEDED if page else ())]
-    named += [Requirement(line).name for line in pytorch_requirements(document)]
+    named += PYTORCH_PACKAGES if runtime == "pytorch" else ()
     return pinned(named)
 
 

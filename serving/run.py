@@ -22,7 +22,9 @@ MARK = "GENREFLOW_SERVE"
 """In the environment of a server and of its workers, which are sessions of their own."""
 
 
-def serve(model: str, host: str, port: int, poll: float, page: bool, tell: Callable[[str], None]) -> None:
+def serve(
+    model: str, host: str, port: int, poll: float, page: bool, runtime: str, tell: Callable[[str], None]
+) -> None:
     """Serve a registered model until it is asked to end (SIGTERM, Ctrl-C).
 
     An alias is followed: whatever it points to later is served then, without a restart. A version is pinned.
@@ -30,12 +32,13 @@ def serve(model: str, host: str, port: int, poll: float, page: bool, tell: Calla
     Args:
         poll: seconds between two looks at the registry.
         page: whether there is the web page.
+        runtime: as `genreflow.runtime.choose_runtime` takes it, of this model and of those that follow.
         tell: takes lines for the user.
 
     Raises:
         GenreflowError: there is no such model, or the server ended by itself.
     """
-    bento = build.build(model, page)
+    bento = build.build(model, page, runtime)
     tell(f"{bento.tag} on http://{host}:{port} (Ctrl-C ends it)")
     argv = [sys.executable, "-m", "bentoml", "serve", str(bento.tag), "--host", host, "--port", str(port)]
     environment = {MONITORING_VARIABLE: str(home.home() / "monitoring")} | os.environ
@@ -50,7 +53,7 @@ def serve(model: str, host: str, port: int, poll: float, page: bool, tell: Calla
             first = champion.Wanted(tag=str(stored.tag), reason=reason, registry=champion.CONNECTED)
             champion.write(file, first)
             follower = threading.Thread(
-                target=champion.follow, args=(file, model, first, poll, stop), daemon=True
+                target=champion.follow, args=(file, model, runtime, first, poll, stop), daemon=True
             )
             follower.start()
         environment[MARK] = folder

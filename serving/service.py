@@ -82,7 +82,7 @@ class Inference:
 
     def __init__(self) -> None:
         stored: Any = self.packaged
-        self.models = Models(stored)
+        self.models = Models(stored, recipe.recipe().runtime)
         self.figures = Inferring(BATCH_WINDOWS)
         self.batching: Batching[Row, Result] = Batching(self._infer, BATCH_WINDOWS)
 

@@ -142,11 +142,11 @@ class Service:
 
 
 @contextmanager
-def running(champion: Champion, **environment: str) -> Iterator[Service]:
+def running(champion: Champion, *options: str, **environment: str) -> Iterator[Service]:
     """`genreflow serve` as a real process."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    argv = [*CLI, "serve", "--port", str(port), "--poll", str(POLL_SECONDS)]
+    argv = [*CLI, "serve", "--port", str(port), "--poll", str(POLL_SECONDS), *options]
     log = champion.root / "serve.log"
     with served(argv, log, champion.environment | environment, f"{address}/readyz"):
         yield Service(champion, address)

@@ -407,6 +407,87 @@ def test_a_model_that_answers_nan_on_this_processor_is_not_served(
         runtime.load_checked(packaged)
 
 
+def measured(name: str, precision: str, latency: float, usable: bool = True) -> RuntimeReport:
+    return RuntimeReport(
+        name=name,  # type: ignore[arg-type]
+        precision=precision,
+        usable=usable,
+        reason=None if usable else "it is too far off",
+        max_probability_difference=0.0,
+        decision_agreement=1.0,
+        latency_ms_p50=latency,
+        latency_ms_p95=latency,
+    )
+
+
+ON_CPU = (measured("pytorch", "f32", 90), measured("openvino", "f32", 40), measured("openvino", "bf16", 20))
+NO_OPENVINO = (measured("pytorch", "f32", 90), measured("openvino", "f32", 40, usable=False))
+
+
+@pytest.mark.parametrize(
+    ("reports", "wanted", "cuda", "chosen"),
+    [
+        (ON_CPU, "auto", False, "openvino"),
+        (ON_CPU, "auto", True, "openvino"),  # nobody measured what CUDA would bring
+        (ON_CPU, "openvino", True, "openvino"),
+        (ON_CPU, "pytorch", False, "pytorch"),
+        (NO_OPENVINO, "auto", False, "pytorch"),
+        ((*ON_CPU, measured("pytorch", "bf16", 5)), "auto", True, "pytorch"),
+        ((*ON_CPU, measured("pytorch", "bf16", 5)), "auto", False, "openvino"),
+        ((*ON_CPU, measured("pytorch", "bf16", 5)), "openvino", True, "openvino"),
+        ((*ON_CPU, measured("pytorch", "bf16", 30)), "auto", True, "openvino"),
+        ((*ON_CPU, measured("pytorch", "bf16", 5, usable=False)), "auto", True, "openvino"),
+    ],
+)
+def test_pytorch_serves_where_it_is_wanted_or_measured_to_be_faster_on_cuda(
+    reports: tuple[RuntimeReport, ...], wanted: str, cuda: bool, chosen: str
+) -> None:
+    assert runtime.choose_runtime(reports, wanted, lambda: cuda) == chosen
+
+
+def test_openvino_is_refused_where_it_does_not_serve_the_model() -> None:
+    with pytest.raises(ModelError, match=r"OpenVINO does not serve this model \(in f32, it is too far off\)"):
+        runtime.choose_runtime(NO_OPENVINO, "openvino", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("reports", "device", "precision", "said"),
+    [
+        (ON_CPU, "cpu", "f32", "A GPU was expected"),
+        (ON_CPU, "cuda", "bf16", None),
+        (NO_OPENVINO, "cpu", "f32", "OpenVINO does not serve this model (in f32, it is too far off)"),
+        ((*ON_CPU, measured("pytorch", "bf16", 5, usable=False)), "cuda", "f32", "it is too far off"),
+    ],
+)
+def test_pytorch_in_openvinos_place_says_where_it_is_not_on_cuda_in_bf16(
+    reports: tuple[RuntimeReport, ...], device: str, precision: str, said: str | None
+) -> None:
+    note = runtime.shortfall(reports, device, precision)
+    assert note is None if said is None else said in str(note)
+
+
+def test_pytorch_answers_in_bf16_on_cuda_unless_that_failed_its_parity() -> None:
+    refused = (*ON_CPU, measured("pytorch", "bf16", 5, usable=False))
+    asked = [(ON_CPU, "cuda"), ((*ON_CPU, measured("pytorch", "bf16", 5)), "cuda"), (refused, "cuda")]
+    assert [runtime.pytorch_precision(*one) for one in (*asked, (ON_CPU, "cpu"))] == [
+        "bf16",
+        "bf16",
+        "f32",
+        "f32",
+    ]
+
+
+def test_pytorch_asked_for_on_a_cpu_is_checked_and_says_so(
+    packaged: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    classifier = runtime.load_checked(packaged, "pytorch")
+    assert (classifier.runtime, classifier.precision, classifier.device) == ("pytorch", "f32", "cpu")
+    assert ["A GPU was expected" in note for note in classifier.notes] == [True]
+    assert "A GPU was expected" in caplog.text
+    assert runtime.load_checked(packaged).notes == ()
+
+
 def test_a_precision_that_this_processor_lacks_is_not_chosen(
     packaged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

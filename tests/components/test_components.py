@@ -167,7 +167,7 @@ BUILD = """
 import sys
 from kfp import dsl
 from components.build import build
-print(build.python_func("1", True, dsl.Artifact(name="bento", uri=sys.argv[1])))
+print(build.python_func("1", "auto", True, dsl.Artifact(name="bento", uri=sys.argv[1])))
 """
 
 

@@ -102,6 +102,15 @@ def test_a_step_is_given_only_what_it_needs(spec: dict[str, Any]) -> None:
     assert parameters("promote") == {"gate_policy"}
 
 
+def test_what_is_to_be_served_on_a_gpu_is_built_so_and_measured_on_one(tmp_path: Path) -> None:
+    path = tmp_path / "training.yaml"
+    spec, _ = compiled(path, "resources.gpus=1", "serving.runtime=pytorch")
+    assert spec["root"]["inputDefinitions"]["parameters"]["runtime"]["defaultValue"] == "pytorch"
+    given = tasks(spec)["build"]["inputs"]["parameters"]["runtime"]
+    assert given == {"componentInputParameter": "pipelinechannel--runtime"}
+    assert "accelerator" in containers(spec)["package"]["resources"]
+
+
 def test_every_parameter_in_kubeflows_form_reaches_what_it_names(spec: dict[str, Any]) -> None:
     used: dict[str, set[str]] = {}
     for name, task in spec["root"]["dag"]["tasks"].items():

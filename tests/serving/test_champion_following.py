@@ -48,7 +48,7 @@ def test_looking_for_a_new_champion_does_not_fetch_the_model_again(service: Serv
 def following(file: Path, interval: float = 0.1) -> Iterator[None]:
     """The registry of this process is followed, as `genreflow serve` does beside the service."""
     stop = threading.Event()
-    thread = threading.Thread(target=follow, args=(file, "champion", SERVED, interval, stop))
+    thread = threading.Thread(target=follow, args=(file, "champion", "auto", SERVED, interval, stop))
     thread.start()
     try:
         yield

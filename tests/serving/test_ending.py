@@ -23,7 +23,7 @@ class Popen(subprocess.Popen):  # asked to end when the server has just been sta
             os.kill(os.getpid(), signal.SIGTERM)
 
 subprocess.Popen = Popen
-run.serve("champion", "127.0.0.1", {port}, 60.0, True, print)
+run.serve("champion", "127.0.0.1", {port}, 60.0, True, "auto", print)
 """
 
 
