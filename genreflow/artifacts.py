@@ -181,9 +181,9 @@ class RuntimeReport(Frozen):
     """False where it has not earned its place, by parity or, of int8, by speed: it is not served."""
     reason: str | None = None
     max_probability_difference: float
-    """Largest absolute difference to PyTorch fp32 over the reference windows."""
+    """Largest absolute difference to fp32 (PyTorch; of int8, OpenVINO) over the windows compared."""
     decision_agreement: float
-    """Share of reference windows with PyTorch fp32's decision, 0 to 1."""
+    """Share of these windows with the same decision, 0 to 1."""
     latency_ms_p50: float
     latency_ms_p95: float
     """Milliseconds for one window, model only, on the machine that packaged it."""

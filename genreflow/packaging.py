@@ -254,7 +254,7 @@ def measure(
 
     Args:
         inputs: (n, *input shape) real windows.
-        expected: (n, genres) probabilities of PyTorch in fp32.
+        expected: (n, genres) probabilities in fp32, PyTorch's or (of int8) OpenVINO's.
     """
     try:
         classifier = load()
@@ -281,12 +281,12 @@ def parity_problem(precision: Precision, difference: float, agreement: float) ->
     allowed = PARITY[precision]
     if difference > allowed.probability_difference:
         return (
-            f"its probabilities differ from PyTorch's in fp32 by up to {difference:.4f}; at most "
+            f"its probabilities differ from those in fp32 by up to {difference:.4f}; at most "
             f"{allowed.probability_difference:g} is served"
         )
     if agreement < allowed.decision_agreement:
         return (
-            f"it decides as PyTorch in fp32 on {agreement:.1%} of the windows; at least "
+            f"it decides as fp32 does on {agreement:.1%} of the windows; at least "
             f"{allowed.decision_agreement:.0%} is served"
         )
     return None
@@ -428,7 +428,7 @@ def _tell(report: RuntimeReport) -> None:
     if report.usable:
         text = (
             f"{where}: {report.latency_ms_p50:.1f} ms a window, probabilities within "
-            f"{report.max_probability_difference:.1g} of PyTorch in fp32"
+            f"{report.max_probability_difference:.1g} of fp32"
         )
     else:
         text = f"{where} is not served: {report.reason}"
