@@ -413,7 +413,11 @@ class _Reply:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.allowed = [pair for pair in message.get("headers", ()) if pair[0].lower() == b"allow"]
+            headers = list(message.get("headers", ()))
+            self.allowed = [pair for pair in headers if pair[0].lower() == b"allow"]
+            if not self.rewrite:  # of the page Gradio lets scripts of every site read, with the browser's key
+                kept = [pair for pair in headers if not pair[0].lower().startswith(b"access-control-")]
+                message["headers"] = kept
         if self.status < 400 or not (self.rewrite or self.noted):
             await self.send(message)
             return

@@ -155,6 +155,13 @@ def test_an_upload_that_a_browser_would_run_is_served_as_a_download(service: Ser
         assert answer.headers["Content-Disposition"].startswith("attachment")
 
 
+def test_scripts_of_other_sites_cannot_read_the_page(service: Service) -> None:
+    headers = {"Host": "music.example.org", "Origin": "https://elsewhere.example.net"}
+    answer = requests.get(f"{service.address}/ui/config", headers=headers, timeout=SECONDS)
+    assert answer.status_code == 200
+    assert [name for name in answer.headers if name.lower().startswith("access-control-")] == []
+
+
 def test_nothing_that_gradio_mounts_is_there_but_what_the_page_needs(service: Service) -> None:
     """Its proxy, its own API, its screen recorder, what writes links and reads code."""
     with gradio.Blocks() as blocks:
