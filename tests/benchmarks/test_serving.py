@@ -62,6 +62,8 @@ MEMORY_WARM_UP = 100
 GROWTH_MIB = 25
 """What the resident memory of the service may differ by between the first and the last tenth: its noise."""
 READY_REPEATS = 3
+READY_SECONDS = 10
+"""On two quiet cores."""
 BASE_MB = 130
 """python:3.11-slim, unpacked: estimated. A stand-in of Debian's own packages and a Python has 157 MB."""
 LIMIT_MB = {"--page": 1000, "--no-page": 800}
@@ -271,10 +273,11 @@ def test_more_clips_a_second_than_a_pipeline_behind_flask(
         assert ours.rate / seen["Flask, windows"].rate >= SUBJECTS[subject].faster
 
 
-@pytest.mark.parametrize(("hop", "aim"), [(None, 60.0), (2.0, 10.0)])
+@pytest.mark.parametrize(("hop", "aim", "seen"), [(None, 60.0, 40.0), (2.0, 10.0, 8.5)])
 def test_a_song_of_four_minutes_is_followed_faster_than_it_sounds(
-    service: Service, tmp_path: Path, hop: float | None, aim: float
+    service: Service, tmp_path: Path, hop: float | None, aim: float, seen: float
 ) -> None:
+    """`seen` is what a quiet machine gave, less some noise."""
     samples, rate = soundfile.read(service.song, dtype="float32")
     song = tmp_path / "song.wav"
     soundfile.write(song, np.resize(samples, SONG_SECONDS * rate), rate)
@@ -296,6 +299,7 @@ def test_a_song_of_four_minutes_is_followed_faster_than_it_sounds(
         f"ran for {', '.join(f'{each:.0%}' for each in shares)}"
     )
     assert max(shares) > MODEL_SHARE  # seconds say how busy the machine is; this says what the service adds
+    assert faster > seen
 
 
 @pytest.mark.parametrize(("size", "count"), [("DistilHuBERT's", 300), ("a small model's", 10_000)])
@@ -345,7 +349,8 @@ def test_the_service_is_ready_soon(champion: Champion) -> None:
         began = time.perf_counter()
         with running(champion):
             times.append(time.perf_counter() - began)
-    print(f"\nready after {', '.join(f'{each:.1f}' for each in times)} s (aim 10 on two quiet cores)")
+    print(f"\nready after {', '.join(f'{each:.1f}' for each in times)} s")
+    assert min(times) < READY_SECONDS
 
 
 @pytest.mark.parametrize("page", LIMIT_MB)
