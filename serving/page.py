@@ -7,13 +7,8 @@ import asyncio
 import base64
 import io
 import logging
-import os
-import shutil
-import tempfile
 import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,31 +16,22 @@ from typing import TYPE_CHECKING, Any
 import gradio
 import numpy as np
 from fastapi import FastAPI
-from gradio import route_utils
-from gradio.utils import get_upload_folder
-from starlette.formparsers import MultiPartException
 
 from genreflow import drawing
 from genreflow.errors import GenreflowError
 from genreflow.runtime import Timeline
+from serving import gradio_guard
 
 if TYPE_CHECKING:
     from serving.answers import Answer, Curve, ModelCard
 
 TITLE = "genreflow"
 PATH = "/ui"
-FIELD = "files"
-"""In which the page's script sends uploads."""
-EVENT_MARK = "<gradio-sep>"
-"""In the names of Gradio's tasks, between session and function on the one side and event on the other."""
 STYLE_FILE = Path(__file__).with_name("page.css")
 OWN_HOP = 0.0
 HOPS = [("the model's own", OWN_HOP), ("1 s", 1.0), ("2 s", 2.0), ("5 s", 5.0), ("10 s", 10.0)]
 SONGS_AT_ONCE = 2
 SONGS_WAITING = 16
-DELETE_EVERY_SECONDS = 300
-DELETE_AFTER_SECONDS = 1800
-"""An upload is deleted after half an hour: until then the player may play it."""
 DIGEST_CHARACTERS = 12
 SCREEN_DOTS_PER_INCH = 110
 EMPTY_HTML = '<p class="empty">Here comes the curve of genre over the song.</p>'
@@ -54,58 +40,6 @@ WAITING_HTML = '<p class="empty">Following the song …</p>'
 log = logging.getLogger("genreflow")
 _drawing = threading.Lock()
 """Matplotlib's fonts are not for two threads at once."""
-
-
-def uploads_alone(blocks: gradio.Blocks) -> None:
-    """Have a page take its own uploads alone, whichever input a request names a file in, and however.
-
-    Gradio takes any path of the host as long as `launch()` was not called, which mounting never does, and
-    fetches addresses. On the page itself: for a subclass Gradio writes a stub file into its own package.
-    """
-    preprocess = blocks.preprocess_data
-
-    async def checked(function: Any, inputs: list[Any], *others: Any, **named: Any) -> list[Any]:
-        if not all(uploaded(path, Path(blocks.GRADIO_CACHE)) for path in paths(inputs)):
-            raise gradio.Error(
-                "Upload the song itself: neither paths nor addresses are taken.", print_exception=False
-            )
-        return await preprocess(function, inputs, *others, **named)
-
-    blocks.preprocess_data = checked  # type: ignore[assignment, method-assign]
-
-
-def waited_for(blocks: gradio.Blocks) -> None:
-    """Have a page cancel what it does for a tab that was closed: Gradio lets it run to its end."""
-    clean = blocks._queue.clean_events
-
-    async def cancelled(*, session_hash: str | None = None, event_id: str | None = None) -> None:
-        for task in asyncio.all_tasks():
-            whose, mark, _ = task.get_name().partition(EVENT_MARK)
-            if mark and whose.rpartition("_")[0] == session_hash:
-                task.cancel()
-        await clean(session_hash=session_hash, event_id=event_id)
-
-    blocks._queue.clean_events = cancelled  # type: ignore[method-assign]
-
-
-def paths(value: Any) -> Iterator[Any]:
-    """Every path that a request's inputs name."""
-    if isinstance(value, dict):
-        if "path" in value:
-            yield value["path"]
-        value = list(value.values())
-    if isinstance(value, list):
-        for one in value:
-            yield from paths(one)
-
-
-def uploaded(path: Any, folder: Path) -> bool:
-    """Whether that is a file in the folder of uploads."""
-    try:
-        file = Path(path).resolve()
-        return file.is_relative_to(folder.resolve()) and file.is_file()
-    except (OSError, TypeError, ValueError):
-        return False
 
 
 def page(
@@ -155,7 +89,7 @@ def page(
         model = await card()
         return warnings_html(model), card_html(model)
 
-    own_folder()
+    gradio_guard.own_folder()
     with gradio.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         gradio.HTML(
             "<header><h1>What genre is this song?</h1>"
@@ -199,9 +133,9 @@ def page(
             api_visibility="private",
         )
         blocks.load(about, None, [warnings, model], api_visibility="private", show_progress="hidden")
-    uploads_alone(blocks)
     blocks.queue(max_size=SONGS_WAITING)
-    waited_for(blocks)
+    gradio_guard.take_uploads_alone(blocks)
+    gradio_guard.cancel_for_closed_tabs(blocks)
     return blocks
 
 
@@ -225,53 +159,7 @@ def mount(application: FastAPI, blocks: gradio.Blocks, max_upload_bytes: int) ->
         enable_monitoring=False,
         max_file_size=max_upload_bytes,
     )
-    route_utils.GradioMultiPartParser = SongsAlone  # type: ignore[misc]
-    mounted = application.router.lifespan_context
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
-        folder = Path(blocks.GRADIO_CACHE)
-        async with mounted(app) as state:
-            deleting = asyncio.create_task(delete_by_and_by(folder))
-            try:
-                yield state
-            finally:
-                deleting.cancel()
-                shutil.rmtree(folder, ignore_errors=True)
-
-    application.router.lifespan_context = lifespan
-
-
-class SongsAlone(route_utils.GradioMultiPartParser):
-    """Gradio's reader of uploads: it would hold text in memory, and never delete files of other fields."""
-
-    def on_headers_finished(self) -> None:
-        super().on_headers_finished()
-        part = self._current_part
-        if part.file is None or part.field_name != FIELD:
-            raise MultiPartException(f"Only files are taken here, in the field {FIELD!r}.")
-
-
-def own_folder() -> None:
-    """Have Gradio keep uploads in a folder of this page's own: all in it is deleted in time."""
-    parent = Path(get_upload_folder())
-    parent.mkdir(parents=True, exist_ok=True)
-    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="genreflow-page-", dir=parent)
-
-
-async def delete_by_and_by(folder: Path) -> None:
-    """Delete what is old, whether it was ever heard or broke off as it came: Gradio knows only the former."""
-    while True:
-        await asyncio.sleep(DELETE_EVERY_SECONDS)
-        await asyncio.to_thread(delete_old, folder, time.time() - DELETE_AFTER_SECONDS)
-
-
-def delete_old(folder: Path, before: float) -> None:
-    """Delete what nobody has written since then (seconds since 1970)."""
-    for path in sorted(folder.rglob("*"), reverse=True):  # what lies in a folder before the folder
-        with suppress(OSError):  # deleted meanwhile, or not empty
-            if path.lstat().st_mtime < before:
-                path.rmdir() if path.is_dir() else path.unlink()
+    gradio_guard.keep_no_uploads(application, blocks)
 
 
 def _theme() -> gradio.themes.Base:

@@ -24,7 +24,7 @@ from services import Service
 from genreflow import runtime
 from genreflow.errors import AudioError
 from genreflow.genres import GENRES
-from serving import page
+from serving import gradio_guard, page
 from serving.answers import Answer, Curve, Lineage, ModelCard
 
 SAMPLE_RATE = 8_000
@@ -336,8 +336,8 @@ def test_an_upload_is_deleted_after_its_time_and_when_the_service_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    monkeypatch.setattr(page, "DELETE_EVERY_SECONDS", 1)
-    monkeypatch.setattr(page, "DELETE_AFTER_SECONDS", 2)
+    monkeypatch.setattr(gradio_guard, "DELETE_EVERY_SECONDS", 1)
+    monkeypatch.setattr(gradio_guard, "DELETE_AFTER_SECONDS", 2)
     application, port = FastAPI(), free_port()
     page.mount(application, page.page(refuse, refuse, card), MAX_UPLOAD_BYTES)
 
