@@ -89,7 +89,7 @@ class Subject:
 
 DISTIL, WHISPER = "DistilHuBERT's size", "Whisper-tiny"
 SUBJECTS = {
-    DISTIL: Subject(10.0, {"method": "probe"}, TRAINING, False, 2.5),
+    DISTIL: Subject(10.0, {"method": "probe"}, TRAINING, False, 2.2),
     WHISPER: Subject(30.0, INNER_LAYERS["model"], INNER_LAYERS["training"], True, 2.4),
 }
 
