@@ -3,7 +3,8 @@
 from typing import Any
 
 from serving.answers import Answer, BatchAnswer, Curve, Lineage, ModelCard, Problem, Stretch
-from serving.limits import keyless, limits
+from serving.door import keyless
+from serving.limits import limits
 from serving.uploads import FORM
 
 ANSWERS = (Answer, BatchAnswer, Curve, Lineage, ModelCard, Problem, Stretch)

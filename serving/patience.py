@@ -11,7 +11,7 @@ from bentoml._internal.server.http import traffic
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from serving.limits import RETRY_SECONDS
+from serving.door import RETRY_SECONDS
 
 HUNG_UP = 499
 """The status that logs and metrics have for such a request; nobody is there to read it."""

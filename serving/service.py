@@ -30,6 +30,7 @@ from serving import patience, recipe
 from serving.answers import Answer, BatchAnswer, Curve, ModelCard, Problem
 from serving.batching import Batching
 from serving.champion import Described, Models
+from serving.door import Door, quiet_refusals, refuse
 from serving.limits import (
     DECODE_SECONDS,
     LONG_LISTENING,
@@ -38,11 +39,8 @@ from serving.limits import (
     REQUEST_SECONDS,
     SHORT_DECODE_SECONDS,
     SHORT_SECONDS,
-    Door,
     Places,
     limits,
-    quiet_refusals,
-    refuse,
 )
 from serving.monitoring import MONITORING_VARIABLE, Inferring, Listening, record
 from serving.openapi import specification

@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from genreflow.errors import RequestError
-from serving.limits import limits, refuse
+from serving.door import refuse
+from serving.limits import limits
 
 FORM = "multipart/form-data"
 MAX_FIELDS = 16
