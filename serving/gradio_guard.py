@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Container, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,17 @@ from typing import Any
 import gradio
 from fastapi import FastAPI
 from gradio import route_utils
+from gradio.server_messages import UnexpectedErrorMessage
 from gradio.utils import get_upload_folder
 from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 FIELD = "files"
 """In which the page's script sends uploads."""
+ANSWERS = "/gradio_api/queue/data"
+"""Where it asks for the answers of its session."""
 EVENT_MARK = "<gradio-sep>"
 """In the names of Gradio's tasks, between session and function on the one side and event on the other."""
 DELETE_EVERY_SECONDS = 300
@@ -58,6 +64,31 @@ def cancel_for_closed_tabs(blocks: gradio.Blocks) -> None:
         await clean(session_hash=session_hash, event_id=event_id)
 
     blocks._queue.clean_events = cancelled  # type: ignore[method-assign]
+
+
+def end_streams_of_unknown_sessions(application: FastAPI, blocks: gradio.Blocks) -> None:
+    """Have who asks for the answers of a session that is not there told so, as the page's script reads it.
+
+    Gradio says it, too, but then breaks off the stream, and the log gets a traceback.
+    """
+    application.add_middleware(_KnownSessions, sessions=blocks._queue.pending_messages_per_session)
+
+
+class _KnownSessions:
+    def __init__(self, app: ASGIApp, sessions: Container[str]) -> None:
+        self.app, self.sessions = app, sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].endswith(ANSWERS):
+            await self.app(scope, receive, send)
+            return
+        session = Request(scope).query_params.get("session_hash")
+        if session is None or session in self.sessions:
+            await self.app(scope, receive, send)
+            return
+        gone = UnexpectedErrorMessage(message="This session has ended.", session_not_found=True)
+        told = f"data: {gone.model_dump_json()}\n\n"
+        await Response(told, media_type="text/event-stream")(scope, receive, send)
 
 
 def paths(value: Any) -> Iterator[Any]:

@@ -160,6 +160,7 @@ def mount(application: FastAPI, blocks: gradio.Blocks, max_upload_bytes: int) ->
         max_file_size=max_upload_bytes,
     )
     gradio_guard.keep_no_uploads(application, blocks)
+    gradio_guard.end_streams_of_unknown_sessions(application, blocks)
 
 
 def _theme() -> gradio.themes.Base:

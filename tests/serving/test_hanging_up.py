@@ -1,6 +1,7 @@
 """Who hangs up is not worked for any longer: neither in the front nor in the inner service."""
 
 import io
+import json
 import re
 import socket
 import time
@@ -87,4 +88,29 @@ def test_a_tab_that_is_closed_is_not_worked_for(service: Service) -> None:
     tab = requests.get(f"{page}/queue/data?session_hash=closed", timeout=SECONDS, stream=True)
     with stops(service, before):
         tab.close()
+    assert "Traceback" not in service.log
+
+
+def test_who_hangs_up_before_his_stream_begins_leaves_no_traceback(service: Service) -> None:
+    """The page's script asks how an upload goes on, and hangs up as soon as it is there."""
+    page = f"{service.address}/ui/gradio_api"
+    place = urlsplit(service.address)
+    with socket.create_connection((place.hostname, place.port), timeout=SECONDS) as connection:
+        connection.sendall(b"GET /ui/gradio_api/upload_progress?upload_id=soon HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.2)
+    assert requests.post(f"{page}/upload?upload_id=soon", files={"files": b"RIFF"}, timeout=SECONDS).ok
+    deadline = time.monotonic() + SECONDS
+    while "path=/ui/gradio_api/upload_progress" not in service.log:
+        assert "Traceback" not in service.log
+        assert time.monotonic() < deadline, "the stream never ended"
+        time.sleep(0.05)
+    assert "Traceback" not in service.log
+
+
+def test_a_session_that_is_not_there_is_said(service: Service) -> None:
+    """Anybody could fill the log with tracebacks."""
+    stream = f"{service.address}/ui/gradio_api/queue/data?session_hash=nobody"
+    answer = requests.get(stream, timeout=SECONDS)
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    assert json.loads(answer.text.removeprefix("data: "))["session_not_found"] is True
     assert "Traceback" not in service.log
