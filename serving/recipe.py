@@ -32,8 +32,13 @@ PYTHON = "3.11"
 NEEDED = ("bentoml", "fastapi", "packaging", "python-multipart", "pyyaml")
 """What the service needs beside the library's core."""
 PAGE_NEEDED = ("gradio", "matplotlib")
-ENVIRONMENT = [{"name": "UV_NO_CACHE", "value": "1"}, {"name": "PIP_NO_CACHE_DIR", "value": "1"}]
-"""Of the container: what was downloaded to install is not kept in its layers."""
+ENVIRONMENT = [
+    {"name": "UV_NO_CACHE", "value": "1"},
+    {"name": "PIP_NO_CACHE_DIR", "value": "1"},
+    {"name": "OPENBLAS_NUM_THREADS", "value": "1"},
+]
+"""What was downloaded to install stays out of the container's layers, and NumPy's threads, which wait for work
+in a loop, out of the model's way."""
 WORDS = {True: "yes", False: "no"}
 
 

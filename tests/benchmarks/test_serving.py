@@ -94,7 +94,7 @@ DISTIL, DISTIL_INT8, WHISPER = "DistilHuBERT's size", "DistilHuBERT's size, int8
 SUBJECTS = {
     DISTIL: Subject(10.0, {"method": "probe"}, TRAINING, False, 2.2),
     DISTIL_INT8: Subject(10.0, {"method": "probe"}, TRAINING, True, 3.0, decisions=0.95),
-    WHISPER: Subject(30.0, INNER_LAYERS["model"], INNER_LAYERS["training"], True, 2.4),
+    WHISPER: Subject(30.0, INNER_LAYERS["model"], INNER_LAYERS["training"], True, 3.0),
 }
 LOADS = [*itertools.product((DISTIL, WHISPER), REQUESTS), (DISTIL_INT8, 8)]
 
