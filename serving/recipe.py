@@ -37,8 +37,8 @@ ENVIRONMENT = [
     {"name": "PIP_NO_CACHE_DIR", "value": "1"},
     {"name": "OPENBLAS_NUM_THREADS", "value": "1"},
 ]
-"""What was downloaded to install stays out of the container's layers, and NumPy's threads, which wait for work
-in a loop, out of the model's way."""
+"""What was downloaded to install stays out of the container's layers. NumPy's threads, which wait for work in
+a loop, stay out of the model's way."""
 WORDS = {True: "yes", False: "no"}
 
 
