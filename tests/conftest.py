@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from pipelines.doctor import chromium
 
 # a machine under load is slow: an example that takes long is no failure
 settings.register_profile("genreflow", deadline=None)
 settings.load_profile("genreflow")
+expect.set_options(timeout=30_000)  # milliseconds that a page has to show something
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a hub; it is read when huggingface_hub is imported
 

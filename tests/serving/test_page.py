@@ -161,7 +161,7 @@ def test_a_dropped_song_is_named_with_bars_a_curve_and_a_player_and_nothing_leav
     shown.reached.clear()
     tab.goto(shown.address)
     drop(tab, shown.song)
-    expect(tab.locator("#answer h2")).to_contain_text("jazz", timeout=SOON)
+    expect(tab.locator("#answer h2")).to_contain_text("jazz")
     rows = tab.locator("#answer tbody tr")
     expect(rows).to_have_count(len(GENRES))
     assert re.match(r"jazz\s*\d\d%", rows.first.inner_text())
@@ -170,10 +170,10 @@ def test_a_dropped_song_is_named_with_bars_a_curve_and_a_player_and_nothing_leav
     assert widths == sorted(widths, reverse=True)
     curve = tab.locator("#curve img")
     expect(curve).to_have_attribute(
-        "alt", re.compile(r"0:00 to 0:01 jazz \d+%; 0:01 to 0:02 metal \d+%; .*jazz"), timeout=SOON
+        "alt", re.compile(r"0:00 to 0:01 jazz \d+%; 0:01 to 0:02 metal \d+%; .*jazz")
     )
     assert curve.evaluate("image => image.naturalWidth") > 300
-    expect(tab.get_by_role("button", name="Play", exact=True)).to_be_visible(timeout=SOON)
+    expect(tab.get_by_role("button", name="Play", exact=True)).to_be_visible()
     tab.get_by_text("The same as a table").click()
     expect(tab.locator("#curve tbody tr")).to_have_count(3)
     tab.close()
@@ -190,17 +190,17 @@ def test_another_hop_draws_the_curve_anew(opened: Page, shown: Shown) -> None:
     before = curve.get_attribute("src")
     assert before
     opened.get_by_label("1 s", exact=True).check()
-    expect(curve).not_to_have_attribute("src", before, timeout=SOON)
+    expect(curve).not_to_have_attribute("src", before)
 
 
 def test_the_curve_of_another_model_brings_its_answer_along(opened: Page, shown: Shown) -> None:
     drop(opened, shown.song)
-    expect(opened.locator("#answer")).to_contain_text("heard by version 3", timeout=SOON)
+    expect(opened.locator("#answer")).to_contain_text("heard by version 3")
     expect(opened.locator("#curve img")).to_be_visible()
     shown.version = "4"
     try:
         opened.get_by_label("2 s", exact=True).check()
-        expect(opened.locator("#answer")).to_contain_text("heard by version 4", timeout=SOON)
+        expect(opened.locator("#answer")).to_contain_text("heard by version 4")
     finally:
         shown.version = LINEAGE.version
 
@@ -212,8 +212,8 @@ def test_a_song_is_decoded_once_and_at_the_models_own_hop_heard_once(
     tab.goto(f"{service.address}/ui/")
     before = service.figures()
     drop(tab, service.song)
-    expect(tab.locator("#answer h2")).to_be_visible(timeout=SOON)
-    expect(tab.locator("#curve img")).to_be_visible(timeout=SOON)
+    expect(tab.locator("#answer h2")).to_be_visible()
+    expect(tab.locator("#curve img")).to_be_visible()
     after = service.figures()
     tab.close()
     spent = {name: after[name] - before.get(name, 0) for name in after}
@@ -222,7 +222,7 @@ def test_a_song_is_decoded_once_and_at_the_models_own_hop_heard_once(
 
 def test_unsure_is_said_in_words_with_the_reason(opened: Page, shown: Shown) -> None:
     drop(opened, shown.folder / "silence.wav")
-    expect(opened.locator("#answer h2")).to_have_text("Unsure", timeout=SOON)
+    expect(opened.locator("#answer h2")).to_have_text("Unsure")
     expect(opened.locator("#answer")).to_contain_text("The model does not know: silence.")
     expect(opened.locator("#answer")).to_contain_text("Nearest is blues, at 10%")
 
@@ -230,7 +230,7 @@ def test_unsure_is_said_in_words_with_the_reason(opened: Page, shown: Shown) -> 
 def test_a_file_that_is_no_audio_is_refused_in_a_sentence(opened: Page, shown: Shown) -> None:
     drop(opened, shown.folder / "letter.wav")
     alert = opened.get_by_role("alert")
-    expect(alert).to_contain_text("letter.wav is text, not audio", timeout=SOON)
+    expect(alert).to_contain_text("letter.wav is text, not audio")
     assert str(shown.uploads) not in alert.inner_text()
     opened.get_by_role("button", name="Clear").click()
     expect(alert).to_have_count(0)
@@ -238,21 +238,19 @@ def test_a_file_that_is_no_audio_is_refused_in_a_sentence(opened: Page, shown: S
 
 def test_a_fault_of_the_service_shows_nothing_of_its_inside(opened: Page, shown: Shown) -> None:
     drop(opened, shown.folder / "breaks.wav")
-    expect(opened.get_by_role("alert")).to_contain_text(
-        "wrong with the service, not with your file", timeout=SOON
-    )
+    expect(opened.get_by_role("alert")).to_contain_text("wrong with the service, not with your file")
     assert "secret" not in opened.content()
 
 
 def test_a_file_over_the_limit_is_refused_in_words(opened: Page, shown: Shown) -> None:
     drop(opened, shown.folder / "long.wav")
-    expect(opened.get_by_text("exceed the maximum allowed size of 1.9 Mb")).to_be_visible(timeout=SOON)
+    expect(opened.get_by_text("exceed the maximum allowed size of 1.9 Mb")).to_be_visible()
     expect(opened.locator("#answer h2")).to_have_count(0)
 
 
 def test_the_card_and_its_warnings_are_there(opened: Page) -> None:
     warning = opened.locator(".warning")
-    expect(warning).to_contain_text("trained on synthetic music", timeout=SOON)
+    expect(warning).to_contain_text("trained on synthetic music")
     expect(warning).to_contain_text("test clips resemble training clips")
     opened.get_by_role("button", name="The model that answers").click()
     card = opened.locator("#model")
@@ -274,7 +272,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(shown: Shown, browser: Brow
     tab.goto(shown.address)
     drop(tab, shown.song)
     curve = tab.locator("#curve img")
-    expect(curve).to_be_visible(timeout=SOON)
+    expect(curve).to_be_visible()
     tab.get_by_role("button", name="The model that answers").tap()
     expect(tab.locator("#model dl")).to_be_visible()
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
@@ -284,18 +282,18 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(shown: Shown, browser: Brow
 
 
 def test_the_keyboard_is_enough(opened: Page, shown: Shown) -> None:
-    expect(opened.locator("#song")).to_be_visible(timeout=SOON)
+    expect(opened.locator("#song")).to_be_visible()
     with opened.expect_file_chooser() as chosen:
         tab_to(opened, "Drop Audio Here")
         opened.keyboard.press("Enter")
     chosen.value.set_files(shown.song)
     curve = opened.locator("#curve img")
-    expect(curve).to_be_visible(timeout=SOON)
+    expect(curve).to_be_visible()
     before = curve.get_attribute("src")
     assert before
     tab_to(opened, "1 s")
     opened.keyboard.press("Space")
-    expect(curve).not_to_have_attribute("src", before, timeout=SOON)
+    expect(curve).not_to_have_attribute("src", before)
     tab_to(opened, "The same as a table")
     opened.keyboard.press("Enter")
     expect(opened.locator("#curve tbody")).to_be_visible()
@@ -321,7 +319,7 @@ def tab_to(tab: Page, words: str) -> None:
 
 def test_every_control_has_a_name(opened: Page, shown: Shown) -> None:
     drop(opened, shown.song)
-    expect(opened.locator("#curve img")).to_be_visible(timeout=SOON)
+    expect(opened.locator("#curve img")).to_be_visible()
     nameless = opened.evaluate(
         """() => [...document.querySelectorAll('button, input, select, img, [role=button]')]
         .filter(e => e.checkVisibility({visibilityProperty: true}))
@@ -368,7 +366,7 @@ async def refuse(*_: object) -> Any:
 def test_a_file_that_says_it_is_no_audio_is_refused_at_once(opened: Page, shown: Shown) -> None:
     (shown.folder / "letter.txt").write_text("a letter")
     drop(opened, shown.folder / "letter.txt")
-    expect(opened.get_by_text("Invalid file type")).to_be_visible(timeout=SOON)
+    expect(opened.get_by_text("Invalid file type")).to_be_visible()
 
 
 FAINT = """() => {
@@ -420,10 +418,10 @@ def test_what_is_to_be_read_can_be_read_by_day_and_by_night(
     context = browser.new_context(color_scheme=scheme, viewport={"width": 1200, "height": 900})
     tab = context.new_page()
     tab.goto(shown.address)
-    expect(tab.locator(".warning")).to_be_visible(timeout=SOON)
+    expect(tab.locator(".warning")).to_be_visible()
     faint = tab.evaluate(FAINT)
     drop(tab, shown.folder / file)
-    expect(tab.locator("#curve img, .problem").first).to_be_visible(timeout=SOON)
+    expect(tab.locator("#curve img, .problem").first).to_be_visible()
     tab.get_by_role("button", name="The model that answers").click()
     expect(tab.locator("#model dl")).to_be_visible()
     assert faint + tab.evaluate(FAINT) == []

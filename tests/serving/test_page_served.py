@@ -89,15 +89,15 @@ def test_a_song_has_its_genre_and_its_curve_and_a_letter_is_refused(
     tab.on("response", lambda answer: failed.append(answer.url) if answer.status == 404 else None)
     tab.goto(f"{service.address}/ui/")
     drop(tab, service.song)
-    expect(tab.locator("#answer")).to_contain_text(f"Nearest is {service.expected.genre}", timeout=SOON)
-    expect(tab.locator("#curve img")).to_be_visible(timeout=SOON)
-    expect(tab.get_by_role("button", name="Play", exact=True)).to_be_visible(timeout=SOON)
+    expect(tab.locator("#answer")).to_contain_text(f"Nearest is {service.expected.genre}")
+    expect(tab.locator("#curve img")).to_be_visible()
+    expect(tab.get_by_role("button", name="Play", exact=True)).to_be_visible()
     tab.get_by_label("1 s", exact=True).check()
     tab.get_by_role("button", name="Clear").click()
     letter = tmp_path / "letter.wav"
     letter.write_text("a letter")
     drop(tab, letter)
-    expect(tab.get_by_role("alert")).to_contain_text("letter.wav is text, not audio", timeout=SOON)
+    expect(tab.get_by_role("alert")).to_contain_text("letter.wav is text, not audio")
     tab.get_by_role("button", name="The model that answers").click()
     expect(tab.locator("#model")).to_contain_text(service.champion.digest[:12])
     context.close()
@@ -111,10 +111,10 @@ def test_what_is_recorded_is_heard(service: Service, browser: Browser) -> None:
     tab.goto(f"{service.address}/ui/")
     tab.get_by_role("button", name="Record audio").click()
     tab.get_by_role("button", name="Record", exact=True).click()
-    expect(tab.locator("#song")).to_contain_text("0:02", timeout=SOON)  # what has been recorded
+    expect(tab.locator("#song")).to_contain_text("0:02")  # what has been recorded
     tab.get_by_role("button", name="Stop").click()
-    expect(tab.locator("#answer")).to_contain_text(re.compile(r"0:0\d of music in"), timeout=SOON)
-    expect(tab.locator("#curve img")).to_be_visible(timeout=SOON)
+    expect(tab.locator("#answer")).to_contain_text(re.compile(r"0:0\d of music in"))
+    expect(tab.locator("#curve img")).to_be_visible()
     tab.close()
 
 
