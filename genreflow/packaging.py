@@ -225,11 +225,11 @@ def quantize(ir: Path, inputs: NDArray[np.float32], path: Path, heavy_alone: boo
         raise ModelError(f"int8 needs NNCF ({error}): {HOW_TO_INSTALL_TRAINING}.") from error
     nncf.set_log_level(logging.ERROR)
     model = openvino.Core().read_model(ir)
-    left = light_operations(ir, inputs.shape[1:]) if heavy_alone else []
     attends = any(operation.get_type_name() == "ScaledDotProductAttention" for operation in model.get_ops())
     # few operations can afford better ranges, which take twice the time: half the deviation on HuBERT
     ranges = RangeEstimatorParametersSet.MEAN_QUANTILE if heavy_alone else RangeEstimatorParameters()
     try:
+        left = light_operations(ir, inputs.shape[1:]) if heavy_alone else []
         with contextlib.redirect_stdout(io.StringIO()):  # it draws progress bars
             quantized = nncf.quantize(
                 model,
@@ -242,7 +242,9 @@ def quantize(ir: Path, inputs: NDArray[np.float32], path: Path, heavy_alone: boo
                     activations_range_estimator_params=ranges
                 ),
             )
-    except Exception as error:  # whatever NNCF raises: the model is served in another precision then
+    except (
+        Exception
+    ) as error:  # whatever NNCF and OpenVINO raise: the model is served in another precision then
         raise ModelError(f"it cannot be quantised ({_first_line(error)})") from error
     openvino.save_model(quantized, path, compress_to_fp16=False)
 

@@ -567,6 +567,15 @@ def test_where_int8_deviates_it_is_kept_to_the_heaviest_operations(
     assert {name.partition("conv_layers.")[2].partition(".")[0] for name in quantised} == {"1", "2"}
 
 
+def test_a_model_whose_work_cannot_be_counted_is_not_quantised_in_part(
+    packaged: Path, tmp_path: Path
+) -> None:
+    """As `package` expects it: what NNCF or OpenVINO raise in that ended the packaging of the whole model."""
+    too_short = np.zeros((2, 10), dtype=np.float32)
+    with pytest.raises(ModelError, match="cannot be quantised"):
+        packaging.quantize(packaged / runtime.OPENVINO_MODEL, too_short, tmp_path / "int8.xml", True)
+
+
 def test_packaging_tells_nobody(packaged: Path, corpus: Path, tmp_path: Path) -> None:
     """OpenVINO's converter and NNCF leave an identifier in the home of whom they report."""
     code = (
