@@ -8,7 +8,7 @@ help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 .venv/.installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "genreflow needs Python 3.11; this is " + sys.version.split()[0] + ". Name one: make PYTHON=python3.11 …")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11, 4) <= sys.version_info < (3, 12) else "genreflow needs Python 3.11, from 3.11.4 on; this is " + sys.version.split()[0] + ". Name one: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.8
 	# compiled once, here: a run starts ten processes, and not every machine lets Python keep bytecode
@@ -22,11 +22,18 @@ run: setup ## the whole pipeline on the built-in synthetic corpus
 	$(BIN)/genreflow run
 
 test: setup ## every test
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not bench"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not bench and not containers"
 
 bench: setup ## the measurements, and fuzzing for an hour (long)
 	$(BIN)/pytest -s -m bench tests/benchmarks
 	GENREFLOW_FUZZ_SECONDS=600 $(BIN)/pytest -s tests/test_fuzzing.py
+
+images: setup ## build the three images: ENGINE=docker|podman|buildah BASE=image@sha256:… TORCH_BACKEND=cpu|cu130
+	PYTHON=$(CURDIR)/$(BIN)/python infra/images/build.sh
+
+test-containers: setup ## build the images with buildah and run them: root, buildah, debootstrap, podman, runc (long)
+	PYTHON=$(CURDIR)/$(BIN)/python ENGINE=buildah TORCH_BACKEND="$${TORCH_BACKEND-cpu}" infra/images/build.sh
+	$(BIN)/pytest -s -n 0 -m containers tests/containers
 
 lint: setup ## ruff, mypy, and the direction of imports
 	$(BIN)/ruff check .
@@ -49,4 +56,4 @@ lock: setup ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --no-header --no-annotate --quiet -o requirements.lock
 	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' requirements.lock
 
-.PHONY: help setup run test bench lint format settings lock
+.PHONY: help setup run test test-containers images bench lint format settings lock

@@ -2,10 +2,10 @@
 
 from kfp import compiler, dsl
 
-from components.image import IMAGE
+from components.image import BUILD_IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@dsl.component(base_image=BUILD_IMAGE, install_kfp_package=False)
 def build(version: str, runtime: str, export: bool, bento: dsl.Output[dsl.Artifact]) -> str:
     """Build the bento of a registered version; where it is built already, nothing is done twice.
 

@@ -1,4 +1,4 @@
-"""Evaluate: the whole model on the audio of the test split."""
+"""Evaluate: the packaged model, as it is served, on the audio of the test split."""
 
 from kfp import compiler, dsl
 
@@ -7,18 +7,20 @@ from components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def evaluate(
+    packaged: dsl.Input[dsl.Model],
     corpus: dsl.Input[dsl.Dataset],
-    model: dsl.Input[dsl.Model],
+    split: dsl.Input[dsl.Dataset],
     evaluation: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
 ) -> None:
-    """Listen to the test clips and say how good the model is, with intervals.
+    """Predict the test clips with the model as it is served: figures with intervals, report.
 
     Args:
+        packaged: From `package`.
         corpus: From `ingest`.
-        model: From `fine_tune`.
+        split: From `split`.
         evaluation: Predictions per window and clip, figures, plots, report.
         metrics: The headline figures.
         confusion: The confusion matrix over clips.
@@ -29,13 +31,14 @@ def evaluate(
 
     from genreflow import steps
 
-    document = steps.evaluate(Path(corpus.path), Path(model.path), Path(evaluation.path))
+    document = steps.evaluate(Path(packaged.path), Path(corpus.path), Path(split.path), Path(evaluation.path))
     figures = document.scalars()
     for name, value in figures.items():
         metrics.log_metric(name, value)
     matrix = [list(row) for row in document.confusion.matrix]
     confusion.log_confusion_matrix(list(document.confusion.genres), matrix)
     report.metadata["result"] = document.headline
+    report.metadata["scored with"] = document.scored_with
     # An artifact without a file counts as lost, and its step would never be taken from the cache.
     Path(metrics.path).write_text(json.dumps(figures))
     Path(confusion.path).write_text(json.dumps({"genres": document.confusion.genres, "matrix": matrix}))

@@ -1,4 +1,4 @@
-"""Extract features: what one family trains on, its expensive frozen part once."""
+"""Extract features: a representation of clips, its frozen stage once."""
 
 from kfp import compiler, dsl
 
@@ -8,36 +8,37 @@ from components.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def extract_features(
     corpus: dsl.Input[dsl.Dataset],
-    family: str,
-    settings: str,
-    backbone_fingerprint: str,
+    representation: str,
     device: str,
     batch: int,
     features: dsl.Output[dsl.Dataset],
+    split: dsl.Input[dsl.Dataset] = None,
 ) -> None:
-    """Cut windows, compute their representation and the model's frozen part.
+    """Cut windows, compute their representation and the backbone's frozen stage.
 
     Args:
         corpus: From `ingest`.
-        family: The model family's name.
-        settings: The family's own settings, as JSON.
-        backbone_fingerprint: From `resolve`; other weights behind the same name are extracted again.
+        representation: From `resolve`; other weights behind the same name are extracted again.
         device: `auto`, `cpu` or `cuda`.
         batch: Windows computed at once.
         features: Memory-mapped windows with their index.
+        split: From `split`, where its training and validation clips alone are wanted; else every clip is.
     """
-    import json
     from pathlib import Path
 
     from genreflow import steps
 
     document = steps.extract_features(
-        Path(corpus.path), family, json.loads(settings), Path(features.path), device=device, batch=batch
+        Path(corpus.path),
+        representation,
+        Path(features.path),
+        device=device,
+        batch=batch,
+        split=None if split is None else Path(split.path),
     )
-    features.metadata["fingerprint"] = document.fingerprint
-    features.metadata["family"] = document.family
-    features.metadata["stage"] = document.stage
-    features.metadata["windows"] = document.windows
+    features.metadata.update(
+        fingerprint=document.fingerprint, stage=document.representation.stage, windows=document.windows
+    )
 
 
 if __name__ == "__main__":

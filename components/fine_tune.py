@@ -7,12 +7,25 @@ from components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def fine_tune(
-    features: dsl.Input[dsl.Dataset], training: str, experiment: str, model: dsl.Output[dsl.Model]
+    corpus: dsl.Input[dsl.Dataset],
+    features: dsl.Input[dsl.Dataset],
+    split: dsl.Input[dsl.Dataset],
+    family: str,
+    settings: str,
+    backbone: str,
+    training: str,
+    experiment: str,
+    model: dsl.Output[dsl.Model],
 ) -> str:
     """Train one model.
 
     Args:
+        corpus: From `ingest`; read where augmented copies of training clips are wanted.
         features: From `extract_features`.
+        split: From `split`.
+        family: The model family's name.
+        settings: The family's own settings, as JSON.
+        backbone: From `resolve`; other weights behind the same name are trained again.
         training: Training settings, as JSON.
         experiment: The MLflow experiment of the run that is opened here, unless the platform has opened one.
         model: The family's native files and what the model is.
@@ -25,7 +38,17 @@ def fine_tune(
 
     from genreflow import steps
 
-    document = steps.fine_tune(Path(features.path), Path(model.path), json.loads(training), experiment)
+    document = steps.fine_tune(
+        Path(features.path),
+        Path(split.path),
+        Path(model.path),
+        family,
+        json.loads(settings),
+        json.loads(training),
+        experiment,
+        corpus=Path(corpus.path),
+        backbone=backbone,
+    )
     model.metadata["family"] = document.family
     model.metadata["pretrained"] = document.pretrained or "from scratch"
     model.metadata["synthetic"] = document.synthetic

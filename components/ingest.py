@@ -1,4 +1,4 @@
-"""Ingest: decode, check, quarantine, find duplicates, split."""
+"""Ingest: decode, check, quarantine, find duplicates."""
 
 from kfp import compiler, dsl
 
@@ -12,8 +12,8 @@ def ingest(source: str, source_fingerprint: str, settings: str, corpus: dsl.Outp
     Args:
         source: A source's name, such as `synthetic` or a folder.
         source_fingerprint: From `resolve`; a changed source is ingested again.
-        settings: Of the corpus, as JSON: protocol, fold, seed, genres and what is refused.
-        corpus: Decoded clips, manifest with splits, quarantine.
+        settings: Of ingest, as JSON: genres and what is refused.
+        corpus: Decoded clips, manifest, quarantine.
     """
     import json
     from pathlib import Path
@@ -22,12 +22,9 @@ def ingest(source: str, source_fingerprint: str, settings: str, corpus: dsl.Outp
 
     document = steps.ingest(source, source_fingerprint, json.loads(settings), Path(corpus.path))
     corpus.metadata["fingerprint"] = document.fingerprint
-    corpus.metadata["protocol"] = document.protocol
-    corpus.metadata["leaky"] = document.leaky
+    corpus.metadata["clips"] = document.clips
     corpus.metadata["synthetic"] = document.synthetic
     corpus.metadata["quarantined"] = document.quarantined
-    for split, clips in document.counts.items():
-        corpus.metadata[f"clips_{split}"] = clips
 
 
 if __name__ == "__main__":

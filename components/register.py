@@ -12,6 +12,7 @@ def register(
     packaged: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
     corpus: dsl.Input[dsl.Dataset],
+    split: dsl.Input[dsl.Dataset],
     run_id: str,
 ) -> NamedTuple("Registered", [("version", str), ("created", bool)]):  # type: ignore[valid-type]
     """Register a packaged model with its evaluation and lineage; the same content is registered once.
@@ -20,6 +21,7 @@ def register(
         packaged: From `package`.
         evaluation: From `evaluate`.
         corpus: From `ingest`.
+        split: From `split`.
         run_id: The MLflow run that trained the model, from `fine_tune`.
 
     Returns:
@@ -29,7 +31,9 @@ def register(
 
     from genreflow import steps
 
-    registered = steps.register(Path(packaged.path), Path(evaluation.path), Path(corpus.path), run_id)
+    registered = steps.register(
+        Path(packaged.path), Path(evaluation.path), Path(corpus.path), Path(split.path), run_id
+    )
     return registered.version, registered.created
 
 

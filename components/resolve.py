@@ -1,4 +1,4 @@
-"""Resolve: the fingerprint of what lies behind the source's name."""
+"""Resolve: fingerprints of what lies behind the names of source and backbone."""
 
 from typing import NamedTuple
 
@@ -8,24 +8,26 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def resolve(source: str, corpus: str, model: str) -> NamedTuple(  # type: ignore[valid-type]
-    "Fingerprints", [("source_fingerprint", str), ("backbone_fingerprint", str)]
+def resolve(source: str, corpus: str, family: str, model: str) -> NamedTuple(  # type: ignore[valid-type]
+    "Fingerprints", [("source_fingerprint", str), ("representation", str), ("backbone", str)]
 ):
     """List the source, so that a change in it reaches the cache keys of the steps behind.
 
     Args:
         source: A source's name, such as `synthetic` or a folder.
         corpus: Of the corpus, as JSON; its genres say what is listed.
+        family: The model family's name.
         model: The family's own settings, as JSON; they name the backbone, where there is one.
 
     Returns:
-        The fingerprints of the source's listing and of the backbone.
+        The fingerprint of the source's listing; what `extract_features` computes, as JSON; the digest of the
+        backbone's weights, empty where there are none.
     """
     import json
 
     from genreflow import steps
 
-    return steps.resolve(source, json.loads(corpus), json.loads(model))
+    return steps.resolve(source, json.loads(corpus), family, json.loads(model))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from genreflow.version import VERSION as __version__
+from genreflow.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from genreflow.runtime import Classifier
+    from genreflow.inference.classifier import Classifier
 
 
 __all__ = ["__version__", "load"]
@@ -20,7 +20,7 @@ def load(model: str = "champion", runtime: str = "auto") -> "Classifier":
     """
     from pathlib import Path
 
-    from genreflow import runtime as runtimes
+    from genreflow.inference.loading import load_classifier
 
     folder = Path(model)
     if model.startswith(("hf://", "s3://")):
@@ -31,4 +31,4 @@ def load(model: str = "champion", runtime: str = "auto") -> "Classifier":
         from genreflow import registry
 
         folder = registry.fetch(model)
-    return runtimes.load(folder, runtime=runtime)
+    return load_classifier(folder, runtime=runtime)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -13,8 +14,39 @@ from typing import Annotated
 
 import typer
 
-from genreflow.errors import GenreflowError
-from genreflow.version import VERSION
+from genreflow.core.errors import GenreflowError, one_line
+from genreflow.core.version import VERSION
+from pipelines import cluster_commands, evaluate_command
+from pipelines.compare_command import compare
+from pipelines.comparison_options import (
+    AlsoTest,
+    Families,
+    Folds,
+    Pipeline,
+    Robustness,
+    Runner,
+    check_runner,
+    check_summary,
+    chosen_settings,
+)
+from pipelines.options import (
+    Alias,
+    AsJson,
+    Assignments,
+    Backbone,
+    CheckpointUri,
+    Components,
+    Family,
+    Model,
+    Page,
+    Profile,
+    Protocol,
+    Reason,
+    Runtime,
+    Source,
+)
+from pipelines.study import describe, study
+from pipelines.terminal import complain, interruptible, note, tell, write_summary
 
 app = typer.Typer(
     name="genreflow",
@@ -27,47 +59,11 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Corpora on this machine.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
-
-INTERRUPTED = 130
-
-Profile = Annotated[str, typer.Option(help="quickstart, gtzan-mini, gtzan, or a YAML file.")]
-Source = Annotated[
-    str | None,
-    typer.Option(
-        help="A folder with one folder of clips per genre, an archive of one, a table, s3://, hf://, gtzan, "
-        "gtzan-mini or synthetic."
-    ),
-]
-Family = Annotated[str | None, typer.Option(help="The model family: encoder or mfcc_cnn.")]
-Backbone = Annotated[str | None, typer.Option(help="Pretrained weights: a hub id or a folder.")]
-Protocol = Annotated[
-    str | None, typer.Option(help="How clips are split: auto, fault-filtered, artist, random, grouped, all.")
-]
-CheckpointUri = Annotated[
-    str | None,
-    typer.Option(help="Where checkpoints go besides this machine: s3://BUCKET/PREFIX; or a folder instead."),
-]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting, as training.epochs=3."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
-Model = Annotated[
-    str,
-    typer.Option(
-        help="A registry alias or version, a packaged model's folder, or a published one: hf://, s3://."
-    ),
-]
-Alias = Annotated[str, typer.Option("--model", help="A registry alias or version.")]
-Runtime = Annotated[
-    str,
-    typer.Option(
-        help="What answers: openvino (on the CPU), pytorch (on a GPU where there is one), or auto: what was "
-        "measured to be the faster."
-    ),
-]
-Page = Annotated[bool, typer.Option(help="With the web page, or without and the image smaller.")]
-Reason = Annotated[str | None, typer.Option(help="Why, kept with the version in the registry.")]
+weights = typer.Typer(help="Pretrained weights on this machine.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(weights, name="weights")
+app.command()(compare)
+app.command()(study)
+data.command()(describe)
 
 
 def main() -> None:
@@ -75,7 +71,7 @@ def main() -> None:
     try:
         app()
     except GenreflowError as error:
-        _complain(str(error))
+        complain(str(error))
         log_file = getattr(error, "log_file", None)
         if log_file is not None:
             sys.stderr.write(f"The log of this run: {log_file}\n")
@@ -84,8 +80,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        words = " ".join(str(error).split())[:300]
-        _complain(f"something unexpected went wrong: {type(error).__name__}: {words}")
+        complain(f"something unexpected went wrong: {type(error).__name__}: {one_line(error)}")
         sys.stderr.write(f"The traceback: {_write_traceback()}\n")
         sys.exit(1)
 
@@ -93,13 +88,13 @@ def main() -> None:
 @app.callback(invoke_without_command=True)
 def options(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
     if version:
-        _tell(f"genreflow {VERSION}")
+        tell(f"genreflow {VERSION}")
         raise typer.Exit
 
 
 @app.command()
 def run(
-    profile: Profile = "quickstart",
+    profile: Profile = None,
     source: Source = None,
     family: Family = None,
     backbone: Backbone = None,
@@ -107,76 +102,74 @@ def run(
     checkpoint_uri: CheckpointUri = None,
     assignments: Assignments = None,
     summary: Annotated[Path | None, typer.Option(help="Write the run's figures there as JSON.")] = None,
-    runner: Annotated[str, typer.Option(help="subprocess or docker.")] = "subprocess",
+    runner: Runner = "subprocess",
 ) -> None:
     """Run the training pipeline on this machine."""
     from pipelines import checks, settings
 
-    if runner not in ("subprocess", "docker"):
-        raise typer.BadParameter(f"there is no runner {runner!r}; there are subprocess and docker")
+    check_runner(runner)
     chosen = settings.settings(profile, source, family, backbone, protocol, assignments or (), checkpoint_uri)
-    if summary is not None and not summary.resolve().parent.is_dir():
-        raise GenreflowError(f"There is no folder {summary.resolve().parent} to write the summary into.")
+    check_summary(summary)
     checks.before_run(chosen)
     from pipelines import display, local
 
-    try:
-        with display.following() as show:
-            finished = local.run(chosen, show, runner)
-    except KeyboardInterrupt:
-        _complain("interrupted; the same command again goes on from the steps that were done.")
-        raise typer.Exit(INTERRUPTED) from None
-    if summary is not None:
-        summary.write_text(json.dumps(finished.summary(), indent=2) + "\n")
-    _tell(display.finished(finished))
+    with interruptible(), display.following() as show:
+        finished = local.run(chosen, show, runner)
+    write_summary(summary, finished.summary())
+    tell(display.finished(finished))
 
 
 @app.command("compile")
 def compile_pipeline(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file to write.")],
-    profile: Profile = "quickstart",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The YAML file to write.")] = None,
+    components: Components = None,
+    profile: Profile = None,
     source: Source = None,
     family: Family = None,
     backbone: Backbone = None,
     protocol: Protocol = None,
     checkpoint_uri: CheckpointUri = None,
     assignments: Assignments = None,
+    pipeline: Pipeline = "training",
+    families: Families = None,
+    folds: Folds = 0,
+    also_test: AlsoTest = None,
+    robustness: Robustness = False,
 ) -> None:
-    """Write the training pipeline as YAML for Kubeflow."""
-    from pipelines import settings
+    """Write a pipeline as YAML for Kubeflow, or its components for pipelines of your own."""
+    if components is not None:
+        from pipelines.components_command import write_components
 
-    chosen = settings.settings(profile, source, family, backbone, protocol, assignments or (), checkpoint_uri)
+        written = write_components(components)
+        tell(f"Wrote {len(written)} components into {components}")
+    if output is None:
+        if components is None:
+            raise typer.BadParameter("name the file to write with --output, or a folder with --components")
+        return
+    chosen = chosen_settings(
+        pipeline,
+        profile,
+        source,
+        family,
+        backbone,
+        protocol,
+        assignments,
+        checkpoint_uri,
+        families,
+        folds,
+        also_test,
+        robustness,
+    )
     if output.suffix not in (".yaml", ".yml"):
         raise GenreflowError(f"A compiled pipeline is a .yaml file, not {output.name}.")
-    from pipelines.training import compile_to
+    from pipelines import compiling
 
-    compile_to(output, chosen)
-    _tell(f"Wrote {output}")
+    compiling.compile_pipeline(output, chosen)
+    tell(f"Wrote {output}")
 
 
-@app.command()
-def submit(
-    host: Annotated[str, typer.Option(help="The URL of the Kubeflow Pipelines API.")],
-    profile: Profile = "quickstart",
-    source: Source = None,
-    family: Family = None,
-    backbone: Backbone = None,
-    protocol: Protocol = None,
-    checkpoint_uri: CheckpointUri = None,
-    assignments: Assignments = None,
-    namespace: Annotated[str | None, typer.Option(help="Your namespace, where there are several.")] = None,
-    experiment: Annotated[str | None, typer.Option(help="The KFP experiment.")] = None,
-    cron: Annotated[str | None, typer.Option(help="Run again and again, such as '0 0 3 * * *'.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Until the run has ended.")] = False,
-) -> None:
-    """Start the same pipeline on Kubeflow."""
-    from pipelines import settings
-
-    chosen = settings.settings(profile, source, family, backbone, protocol, assignments or (), checkpoint_uri)
-    from pipelines import cluster
-
-    result = cluster.submit(chosen, host, namespace, experiment, cron, wait)
-    _tell(json.dumps(result, indent=2))
+for command in cluster_commands.COMMANDS:
+    app.command()(command)
 
 
 @app.command()
@@ -186,14 +179,14 @@ def models(as_json: AsJson = False) -> None:
 
     versions = registry.versions()
     if as_json:
-        _tell(json.dumps([version.to_dict() for version in versions], indent=2))
+        tell(json.dumps([version.to_dict() for version in versions], indent=2))
         return
     if not versions:
-        _tell("There are no versions yet; genreflow run makes the first.")
+        tell("There are no versions yet; genreflow run makes the first.")
         return
     from pipelines import display
 
-    _tell(display.versions(versions))
+    tell(display.versions(versions))
 
 
 @app.command()
@@ -202,7 +195,7 @@ def promote(version: str, reason: Reason = None) -> None:
     from genreflow import registry
 
     registry.set_champion(version, reason or "by hand, without a reason given")
-    _tell(f"Version {version} is champion.")
+    tell(f"Version {version} is champion.")
 
 
 @app.command()
@@ -211,7 +204,7 @@ def rollback(reason: Reason = None) -> None:
     from genreflow import registry
 
     back = registry.rollback(reason or "by hand, without a reason given")
-    _tell(f"Version {back.version} is champion again.")
+    tell(f"Version {back.version} is champion again.")
 
 
 @app.command()
@@ -221,10 +214,12 @@ def ui(port: Annotated[int, typer.Option(help="Where the UI listens.")] = 5000) 
 
     address = registry.ui_address()
     if address is not None:
-        _tell(f"The store is a server of its own, by MLFLOW_TRACKING_URI: open {address}")
+        page = registry.training_page(address)
+        tell(f"The store is a server of its own, by MLFLOW_TRACKING_URI: open {page}")
         return
     command, environment = registry.ui_command(port)
-    sys.stderr.write(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)\n")
+    page = registry.training_page(f"http://127.0.0.1:{port}")
+    sys.stderr.write(f"MLflow on {page} (Ctrl-C ends it)\n")
     try:
         code = subprocess.run(command, env=environment, check=False).returncode
     except KeyboardInterrupt:
@@ -235,39 +230,43 @@ def ui(port: Annotated[int, typer.Option(help="Where the UI listens.")] = 5000) 
 
 @app.command()
 def classify(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Audio files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Audio files; - is standard input.")],
     model: Model = "champion",
     as_json: AsJson = False,
 ) -> None:
     """Name the genre of audio files."""
     from pipelines import checks
 
-    checks.existing_files(files)
+    files, folders = checks.audio_files(files)
     import genreflow
 
     classifier = genreflow.load(model)
-    answers, failed = [], 0
+    answers, failed = [], len(folders)
+    for sentence in folders:
+        complain(sentence)
     for file in files:
         try:
-            answer = classifier.classify(file)
+            with checks.readable(file) as audio:
+                answer = classifier.classify(audio)
         except GenreflowError as error:
             failed += 1
-            _complain(str(error))
+            complain(str(error))
             continue
         answers.append({"file": str(file), **answer.to_dict()})
         if not as_json:
             others = sorted(answer.probabilities.items(), key=lambda item: -item[1])[1:3]
             rest = ", ".join(f"{genre} {share:.0%}" for genre, share in others)
-            _tell(f"{file}: {answer.genre} {answer.confidence:.0%} (then {rest})")
+            unsure = f"; unsure: {answer.reason}" if answer.unsure else ""
+            tell(f"{file}: {answer.genre} {answer.confidence:.0%} (then {rest}){unsure}")
     if as_json:
-        _tell(json.dumps(answers, indent=2))
+        tell(json.dumps(answers, indent=2))
     if failed:
         raise typer.Exit(1)
 
 
 @app.command()
 def timeline(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An audio file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An audio file; - is standard input.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Draw it as a PNG.")] = None,
     hop: Annotated[float | None, typer.Option(help="Seconds from one window to the next.")] = None,
     model: Model = "champion",
@@ -276,25 +275,32 @@ def timeline(
     """Name the genres over the course of a song."""
     from pipelines import checks
 
-    checks.existing_files([file])
+    checks.audio_files([file])
     if output is not None and output.suffix.lower() != ".png":
         raise GenreflowError(f"A timeline is drawn as a .png file, not {output.name}.")
     if hop is not None and hop <= 0:
         raise GenreflowError(f"--hop is a number of seconds above 0, not {hop:g}.")
     import genreflow
 
-    song = genreflow.load(model).timeline(file, hop_seconds=hop)
+    classifier = genreflow.load(model)
+    with checks.readable(file) as audio:
+        song = classifier.timeline(audio, hop_seconds=hop)
     if output is not None:
-        from genreflow.drawing import DOTS_PER_INCH, draw
+        from genreflow.inference.timeline_plot import DOTS_PER_INCH, draw_timeline
 
         output.parent.mkdir(parents=True, exist_ok=True)
-        draw(song, file.name).savefig(output, dpi=DOTS_PER_INCH)
+        draw_timeline(song, None if file == checks.STANDARD_INPUT else file.name).savefig(
+            output, dpi=DOTS_PER_INCH
+        )
         sys.stderr.write(f"Wrote {output}\n")
     if as_json:
-        _tell(json.dumps({"file": str(file), **song.to_dict()}, indent=2))
+        tell(json.dumps({"file": str(file), **song.to_dict()}, indent=2))
         return
     for segment in song.segments():
-        _tell(f"{_clock(segment.start)} to {_clock(segment.end)}  {segment.genre} {segment.probability:.0%}")
+        tell(f"{_clock(segment.start)} to {_clock(segment.end)}  {segment.genre} {segment.probability:.0%}")
+
+
+app.command()(evaluate_command.evaluate)
 
 
 @app.command()
@@ -314,15 +320,16 @@ def publish(
     from genreflow import publishing
 
     published = publishing.publish(model, to, public, licence)
-    for note in published.notes:
-        _note(note)
+    for sentence in published.notes:
+        note(sentence)
     if as_json:
-        _tell(json.dumps(asdict(published), indent=2))
+        tell(json.dumps(asdict(published), indent=2))
         return
     done = f"{len(published.uploaded)} files uploaded, {len(published.removed)} removed"
     if not published.uploaded and not published.removed:
         done = "nothing new to upload"
-    _tell(f"Published version {published.version} at {published.url} ({published.visibility}): {done}.")
+    tell(f"Published version {published.version} at {published.url} ({published.visibility}): {done}.")
+    tell(f"Digest: {published.digest}")
 
 
 @app.command()
@@ -330,7 +337,7 @@ def build(model: Alias = "champion", page: Page = True, runtime: Runtime = "auto
     """Build the bento of a registered model."""
     from serving import build as serving_build
 
-    _tell(str(serving_build.build(model, page, runtime).tag))
+    tell(str(serving_build.build(model, page, runtime).tag))
 
 
 @app.command()
@@ -345,12 +352,12 @@ def serve(
     runtime: Runtime = "auto",
 ) -> None:
     """Build a registered model's bento where needed, and serve it over HTTP; follow its alias."""
-    from genreflow import home
+    from genreflow.core import home
 
     home.free_port(host, port)
     from serving import run as serving_run
 
-    serving_run.serve(model, host, port, poll, page, runtime, _note)
+    serving_run.serve(model, host, port, poll, page, runtime, note)
 
 
 @app.command()
@@ -359,7 +366,7 @@ def doctor(as_json: AsJson = False) -> None:
     from pipelines import doctor as examination
 
     findings = examination.examine()
-    _tell(
+    tell(
         json.dumps([finding._asdict() for finding in findings], indent=2)
         if as_json
         else examination.as_text(findings)
@@ -385,7 +392,7 @@ def synthesize(
     folder.mkdir(parents=True, exist_ok=True)
     synthesise(folder, clips, seconds, seed)
     written = sum(1 for _ in folder.rglob("*.wav"))
-    _tell(f"Wrote {written} clips into {folder}; train on them with: genreflow run --source {folder}")
+    tell(f"Wrote {written} clips into {folder}; train on them with: {_training_on(folder)}")
 
 
 @data.command()
@@ -402,28 +409,28 @@ def fetch(
     md5: Annotated[str | None, typer.Option(help="What the archive of a URL has to have.")] = None,
 ) -> None:
     """Fetch a corpus, check it, and unpack it into a folder."""
-    from genreflow import home
+    from genreflow.core import home
     from genreflow.corpus.known import KNOWN, fetch_address, fetch_known
     from pipelines import checks
 
     if to is None:
         checks.state_folder()
-    tell = _Counter()
+    on_progress = _Counter()
     if corpus in KNOWN:
         if md5 is not None:
             raise GenreflowError(f"The md5 of {corpus} is known; --md5 is for URLs.")
         folder = to or home.corpora_folder() / corpus
-        fetch_known(KNOWN[corpus], folder, mirror or (), tell)
+        fetch_known(KNOWN[corpus], folder, mirror or (), on_progress)
     elif corpus.startswith(("http://", "https://")):
         if mirror:
             raise GenreflowError(f"--mirror is for {' and '.join(KNOWN)}; name another URL instead.")
-        folder = fetch_address(corpus, to, md5, tell)
+        folder = fetch_address(corpus, to, md5, on_progress)
     else:
         raise GenreflowError(
             f"There is no corpus {corpus!r} to fetch; there are {', '.join(KNOWN)} and the URLs of archives. "
             "s3:// and hf:// are fetched by --source themselves."
         )
-    _tell(f"{folder} is there; train on it with: genreflow run --source {folder}")
+    tell(f"{folder} is there; train on it with: {_training_on(folder)}")
 
 
 @data.command()
@@ -443,7 +450,7 @@ def verify(
     indexes = {name: corpus.clips() for name, corpus in KNOWN.items()}
     chosen = index or verifying.matching_index(folder, indexes)
     findings = verifying.verify(folder, chosen, indexes[chosen])
-    _tell(json.dumps(findings.to_dict(), indent=2) if as_json else "\n".join(findings.lines()))
+    tell(json.dumps(findings.to_dict(), indent=2) if as_json else "\n".join(findings.lines()))
     if not findings.ok:
         raise typer.Exit(1)
 
@@ -451,16 +458,34 @@ def verify(
 @data.command("list")
 def list_corpora() -> None:
     """List the corpora in the state folder."""
-    from genreflow import home
+    from genreflow.core import home
 
     folder = home.corpora_folder()
     corpora = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if not corpora:
-        _tell(f"There are no corpora in {folder} yet; genreflow run makes the synthetic one.")
+        tell(f"There are no corpora in {folder} yet; genreflow run makes the synthetic one.")
     for corpus in corpora:
         files = [path for path in corpus.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files) / 1e6
-        _tell(f"{corpus}: {len(files)} files, {size:.0f} MB")
+        tell(f"{corpus}: {len(files)} files, {size:.0f} MB")
+
+
+@weights.command("fetch")
+def fetch_weights(
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder to copy elsewhere; by default the state folder's."),
+    ] = None,
+) -> None:
+    """Fetch musicnn's pretrained weights, for machines without a package index too."""
+    from genreflow.backbones.musicnn import weights as musicnn
+    from pipelines import checks
+
+    if to is None:
+        checks.state_folder()
+    tell(f"musicnn's weights are in {musicnn.fetch(to)}")
+    if to is not None:
+        note(f"Elsewhere, set {musicnn.VARIABLE} to a copy of {to}, as a folder or in a bucket.")
 
 
 class _Counter:
@@ -485,23 +510,13 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
 
 
-def _tell(text: str) -> None:
-    """Results go to stdout; nothing else does."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def _note(text: str) -> None:
-    sys.stderr.write(text + "\n")
-
-
-def _complain(sentence: str) -> None:
-    sys.stderr.write(f"genreflow: {sentence}\n")
+def _training_on(folder: Path) -> str:
+    return f"genreflow run --source {shlex.quote(str(folder))}"
 
 
 def _write_traceback() -> Path:
     """Into the state folder, or where that cannot be written, among the machine's temporary files."""
-    from genreflow import home
+    from genreflow.core import home
 
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.traceback.txt"
     text = f"{' '.join(sys.argv)}\n{traceback.format_exc()}"

@@ -1,148 +1,479 @@
-"""The pipeline on Kubeflow: log in, submit, schedule, wait."""
+"""Runs on Kubeflow once they are started: waited for, listed, retried, cancelled."""
 
 import contextlib
-import os
+import logging
 import sys
-import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genreflow.errors import GenreflowError, SettingsError
+from genreflow.core.errors import GenreflowError, SettingsError
+from pipelines import cluster_steps
+from pipelines.kubeflow import (
+    SECONDS_A_RUN_MAY_TAKE,
+    Connection,
+    KubeflowAwayError,
+    KubeflowRefusedError,
+    answering,
+    api_client,
+    connected,
+    no_api,
+    repeating,
+)
 
 if TYPE_CHECKING:
     import kfp
 
-    from pipelines.settings import RunSettings
+    from pipelines.step_states import StepState
 
-SECONDS_TO_WAIT = 7 * 24 * 3600
+SECONDS_TO_WAIT = SECONDS_A_RUN_MAY_TAKE
 SECONDS_BETWEEN_LOOKS = 5
+SECONDS_AWAY = 3600
+"""How long the API may be away while a run is waited for: an upgrade of KFP, a lost VPN."""
+SECONDS_BETWEEN_SENTENCES = 60
 GOOD_STATE = "succeeded"
 FINAL_STATES = (GOOD_STATE, "failed", "skipped", "canceled")
 """Of `V2beta1RuntimeState`. kfp's own `wait_for_run_completion` waits on where a run is cancelled."""
-TOKEN, COOKIE = "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIE"
-TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"
-"""kfp's own variable; a token there is read again for every request, and so may be renewed meanwhile."""
-LOG_IN = f"Log in with {TOKEN}, {TOKEN_FILE} or {COOKIE} (docs/kubeflow.md)"
+SINGLE_USER_NAMESPACE = "kubeflow"
+"""Where a single-user installation runs its pods, unless installed elsewhere; the API does not report it."""
+PAGE = 50
+NOT_FOUND, INTERNAL = 404, 500
+RETRIES_NEED_WAIT = "--retries acts while a run is waited for: add --wait, or use genreflow wait RUN."
+Show = Callable[[Sequence["StepState"]], None]
+
+log = logging.getLogger("genreflow")
 
 
-def submit(
-    settings: "RunSettings",
-    host: str,
-    namespace: str | None = None,
-    experiment: str | None = None,
-    cron: str | None = None,
-    wait: bool = False,
+def wait(
+    run_id: str, host: str, ca_cert: Path | None = None, show: Show | None = None, retries: int = 0
 ) -> dict[str, Any]:
-    """Compile the training pipeline and start it on Kubeflow, once or on a schedule.
+    """Wait for the end of a run that was started before.
 
     Args:
-        settings: what to train on what; the source has to be one that the cluster's pods can reach.
-        host: the KFP API's URL.
-        namespace: the user's namespace, in a multi-user installation.
-        experiment: the KFP experiment; MLflow's name for it where not given.
-        cron: six fields (seconds first), as KFP's scheduler takes them.
-        wait: until the run has ended; not with `cron`.
+        show: called with all steps at every look.
+        retries: how often the run goes on after a step whose pod was ended.
 
     Returns:
-        `run_id` and `url` of the run, with `state` after waiting; `recurring_run_id` with `cron`.
+        `run_id`, `url` and `state`.
 
     Raises:
-        SettingsError: the pods are not told of an MLflow server that they share, or the file of the token
-            cannot be read.
-        GenreflowError: the API does not answer or refuses, or the awaited run did not succeed.
+        GenreflowError: there is no such run, it did not succeed, or the API does not answer.
     """
-    if cron and wait:
-        raise SettingsError("--wait waits for one run, and --cron starts many; leave one of the two away.")
-    import kfp_server_api
-    import urllib3
+    return awaited(connected(host, ca_cert=ca_cert), run_id, show, retries)
 
-    from pipelines.training import NAME, compile_to, environment
 
-    tracking = environment(settings.resources).get("MLFLOW_TRACKING_URI", "")
-    if not tracking.startswith(("http://", "https://")):
-        raise SettingsError(
-            "The pods need one MLflow server that all of them reach, and MLFLOW_TRACKING_URI "
-            f"{f'is {tracking} for them' if tracking else 'names none'}: each would keep a store of its own. "
-            "Set it in this shell, or with --set resources.environment.MLFLOW_TRACKING_URI=http://…"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "training.yaml"
-        compile_to(package, settings)
-        try:
-            # kfp prints where experiment and run are shown; stdout is for the result
-            with contextlib.redirect_stdout(sys.stderr):
-                client = _logged_in(host, namespace)
-                group = client.create_experiment(experiment or settings.experiment, namespace=namespace)
-                if group.experiment_id is None:  # kfp takes a page that is no JSON for an empty answer
-                    raise GenreflowError(
-                        f"What answers at {host} is not the KFP API, perhaps a login page. {LOG_IN}."
-                    )
-                if cron:
-                    recurring = client.create_recurring_run(
-                        experiment_id=group.experiment_id,
-                        job_name=f"{NAME} {settings.profile}",
-                        cron_expression=cron,
-                        pipeline_package_path=str(package),
-                        no_catchup=True,
-                        max_concurrency=1,
-                    )
-                    return {"recurring_run_id": recurring.recurring_run_id}
-                run = client.run_pipeline(
-                    experiment_id=group.experiment_id,
-                    job_name=f"{NAME} {settings.profile}",
-                    pipeline_package_path=str(package),
-                )
-            result = {"run_id": run.run_id, "url": f"{host.rstrip('/')}/#/runs/details/{run.run_id}"}
-            if not wait:
-                return result
-            state = _final_state(client, run.run_id)
-        except kfp_server_api.ApiException as error:
-            advice = f" {LOG_IN}." if error.status in (401, 403) else ""
+def retry(
+    run_id: str,
+    host: str,
+    wait: bool = False,
+    ca_cert: Path | None = None,
+    show: Show | None = None,
+    retries: int = 0,
+) -> dict[str, Any]:
+    """Let a failed run go on from the steps that failed; those that succeeded are not run again.
+
+    Returns:
+        `run_id` and `url`, with `state` after waiting.
+
+    Raises:
+        SettingsError: `retries` without `wait`.
+        GenreflowError: there is no such run, it did not fail, or the API does not answer; or the awaited run
+            did not succeed.
+    """
+    if retries and not wait:
+        raise SettingsError(RETRIES_NEED_WAIT)
+    connection = connected(host, ca_cert=ca_cert)
+    if not wait:
+        _retry(connection, run_id)
+        return result(connection, run_id)
+    before = _run(connection, run_id)
+    _retry(connection, run_id)
+    return awaited(connection, run_id, show, retries, before=_history(before))
+
+
+def cancel(run_id: str, host: str, ca_cert: Path | None = None) -> str:
+    """End a run, or disable a recurring run: a sentence that says which.
+
+    Raises:
+        GenreflowError: there is neither, the run has ended, or the API does not answer.
+    """
+    client = connected(host, ca_cert=ca_cert).client
+    try:
+        with answering(host):
+            run = client.get_run(run_id)
+    except KubeflowRefusedError as error:
+        if error.status != NOT_FOUND:
+            raise
+        return _disable(client, host, run_id)
+    state = str(run.state).lower()
+    if state in FINAL_STATES:
+        raise GenreflowError(f"Run {run_id} {_ended(state)} already.")
+    with answering(host):
+        client.terminate_run(run_id)
+    return f"Run {run_id} is being cancelled."
+
+
+def _disable(client: "kfp.Client", host: str, recurring_run_id: str) -> str:
+    try:
+        with answering(host):
+            client.disable_recurring_run(recurring_run_id)
+    except KubeflowRefusedError as error:
+        if error.status != NOT_FOUND:
+            raise
+        raise GenreflowError(
+            f"Kubeflow at {host} has no run and no recurring run {recurring_run_id}: genreflow runs lists "
+            "them."
+        ) from error
+    return f"Recurring run {recurring_run_id} is disabled: it starts no more runs."
+
+
+def runs(
+    host: str,
+    namespace: str | None = None,
+    recurring: bool = False,
+    limit: int = 20,
+    ca_cert: Path | None = None,
+) -> list[dict[str, Any]]:
+    """The latest runs, or the recurring runs, as plain JSON values, the newest first.
+
+    Args:
+        limit: at most so many.
+
+    Raises:
+        GenreflowError: the API does not answer or refuses.
+    """
+    connection = connected(host, namespace, ca_cert)
+    namespace, client = connection.own_namespace(), connection.client
+    found: list[dict[str, Any]] = []
+    token = ""
+    with answering(host):
+        while True:
+            size = min(PAGE, limit - len(found))
+            listed = client.list_recurring_runs if recurring else client.list_runs
+            page = listed(page_token=token, page_size=size, sort_by="created_at desc", namespace=namespace)
+            rows = (page.recurring_runs if recurring else page.runs) or []
+            found += [_recurring_row(row) if recurring else _row(row) for row in rows]
+            token = page.next_page_token
+            if not token or len(found) >= limit:
+                return found[:limit]
+
+
+def _row(run: Any) -> dict[str, Any]:
+    seconds = (run.finished_at - run.created_at).total_seconds() if _has_ended(run) else None
+    return {
+        "run_id": run.run_id,
+        "name": run.display_name,
+        "state": str(run.state).lower(),
+        "created": run.created_at.isoformat(timespec="seconds"),
+        "seconds": seconds,
+        "recurring_run_id": run.recurring_run_id,
+    }
+
+
+def _has_ended(run: Any) -> bool:
+    # a run that goes on has 1970 there
+    return run.finished_at is not None and run.finished_at >= run.created_at
+
+
+def _recurring_row(run: Any) -> dict[str, Any]:
+    schedule = run.trigger.cron_schedule if run.trigger else None
+    return {
+        "recurring_run_id": run.recurring_run_id,
+        "name": run.display_name,
+        "state": str(run.status).lower(),
+        "created": run.created_at.isoformat(timespec="seconds"),
+        "cron": schedule.cron if schedule else None,
+    }
+
+
+def result(connection: Connection, run_id: str) -> dict[str, Any]:
+    """A run as the command line prints it."""
+    return {"run_id": run_id, "url": connection.page(run_id)}
+
+
+def awaited(
+    connection: Connection,
+    run_id: str,
+    show: Show | None,
+    retries: int,
+    pods: cluster_steps.Pods | None = None,
+    before: Sequence[Any] = (),
+) -> dict[str, Any]:
+    """The result of a run once it has succeeded.
+
+    Args:
+        pods: of the run; looked up where None.
+        before: the states that the run had before it was retried; until another follows, it has not ended.
+
+    Raises:
+        GenreflowError: it ended otherwise, or it cannot be waited for any more; the run is named.
+    """
+    host, found = connection.host, result(connection, run_id)
+    left = retries
+    while True:
+        with _naming(connection, run_id):
+            run, pods = _final(connection, run_id, show, pods, before)
+            state = str(run.state).lower()
+            if state == GOOD_STATE:
+                return found | {"state": state}
+            failed = _failure(connection, run, pods) if state == "failed" else None
+        if state not in FINAL_STATES:
+            days = SECONDS_TO_WAIT // (24 * 3600)
             raise GenreflowError(
-                f"Kubeflow at {host} refused: {error.status} {error.reason}.{advice}"
-            ) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise GenreflowError(f"Kubeflow at {host} does not answer ({type(error).__name__}).") from error
-    if state not in FINAL_STATES:
-        days = SECONDS_TO_WAIT // (24 * 3600)
-        raise GenreflowError(f"Run {run.run_id} is still {state} after {days} days; see {result['url']}.")
-    if state != GOOD_STATE:
-        raise GenreflowError(f"Run {run.run_id} ended as {state}; see {result['url']}.")
-    return result | {"state": state}
-
-
-def _logged_in(host: str, namespace: str | None) -> "kfp.Client":
-    """A client that shows the token and the cookie of this shell's environment, where there are any.
-
-    Raises:
-        SettingsError: the file of the token cannot be read.
-    """
-    import kfp
-    from kfp.client import ServiceAccountTokenVolumeCredentials
-
-    class Client(kfp.Client):
-        def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-            """Asked once, with its own error: kfp asks for 25 s and tells of a refusal as of silence."""
-            return self._healthz_api.healthz_service_get_healthz()
-
-    path = os.environ.get(TOKEN_FILE)
-    if path and not os.access(path, os.R_OK):
-        raise SettingsError(f"{TOKEN_FILE} names {path}, which cannot be read.")
-    return Client(
-        host=host,
-        namespace=namespace or "kubeflow",
-        existing_token=os.environ.get(TOKEN) or None,
-        credentials=ServiceAccountTokenVolumeCredentials(path) if path else None,
-        cookies=os.environ.get(COOKIE) or None,
+                f"Run {run_id} is still {state} after {days} days; see {found['url']}. {_back(host, run_id)}"
+            )
+        if failed is None or not failed.may_retry or not left:
+            break
+        left -= 1
+        log.warning(
+            "Step %s failed: %s. Retry %d of %d goes on from it.",
+            failed.step, failed.reason.rstrip("."), retries - left, retries,
+        )  # fmt: skip
+        before = _history(run)
+        with _naming(connection, run_id):
+            _retry_again(connection, run_id)
+    where = f" in step {failed.step}: {failed.reason.rstrip('.')}" if failed else ""
+    raise GenreflowError(
+        f"Run {run_id} ended as {state}{where}; see {found['url']}.{_advice(host, run_id, state, failed)}"
     )
 
 
-def _final_state(client: "kfp.Client", run_id: str) -> str:
-    """The state in which the run ended, or is when `SECONDS_TO_WAIT` are over."""
-    over = time.monotonic() + SECONDS_TO_WAIT
+def _advice(host: str, run_id: str, state: str, failed: "cluster_steps.Failure | None") -> str:
+    if state != "failed":
+        return ""
+    if failed is not None and failed.cause == "memory":
+        return (
+            " A retry has the same limit: submit again with more, as --set resources.memory=8G; what "
+            "succeeded comes from KFP's cache."
+        )
+    return f" genreflow retry {run_id} --host {host} goes on from there."
+
+
+def _back(host: str, run_id: str) -> str:
+    """How to come back to a run that is not waited for any more."""
+    return f"To wait on: genreflow wait {run_id} --host {host}."
+
+
+def _pods(connection: Connection, run: Any) -> cluster_steps.Pods:
+    """Where the pods of a run are, by its experiment; what they are called and do, by its pipeline version.
+
+    What cannot be looked up is taken as usual: names for kubectl depend on it, and of a log the first try.
+    """
+    namespace, spec = connection.namespace, run.pipeline_spec
+    version = run.pipeline_version_reference
+    with contextlib.suppress(GenreflowError), answering(connection.host):
+        if connection.multi_user:
+            namespace = connection.client.get_experiment(run.experiment_id).namespace
+        if spec is None and version is not None:
+            known = (version.pipeline_id, version.pipeline_version_id)
+            spec = connection.client.get_pipeline_version(*known).pipeline_spec
+    return cluster_steps.Pods(
+        namespace or SINGLE_USER_NAMESPACE,
+        cluster_steps.template_prefix(spec),
+        cluster_steps.compiled_steps(spec),
+    )
+
+
+def _run(connection: Connection, run_id: str) -> Any:
+    def look() -> Any:
+        with answering(connection.host):
+            return connection.client.get_run(run_id)
+
+    return repeating(look)
+
+
+def _ended(state: str) -> str:
+    return {"skipped": "was skipped", "canceled": "was cancelled"}.get(state, state)
+
+
+def _retry(connection: Connection, run_id: str) -> None:
+    import kfp_server_api
+
+    with answering(connection.host):
+        kfp_server_api.RunServiceApi(api_client(connection.client)).run_service_retry_run(run_id)
+
+
+def _retry_again(connection: Connection, run_id: str) -> None:
+    """Retry a run whose step failed perhaps because the API itself was restarted.
+
+    Raises:
+        GenreflowError: the API refuses, or was away for `SECONDS_AWAY`.
+    """
+    over = time.monotonic() + SECONDS_AWAY
     while True:
-        state = str(client.get_run(run_id).state).lower()
-        if state in FINAL_STATES or time.monotonic() > over:
-            return state
+        try:
+            return _retry(connection, run_id)
+        except KubeflowAwayError as error:
+            if time.monotonic() > over:
+                raise
+            log.warning("%s The retry is repeated.", error)
+        except KubeflowRefusedError as error:
+            # the response to the request before was lost, and the run goes on already
+            with answering(connection.host):
+                if str(connection.client.get_run(run_id).state).lower() == "failed":
+                    raise error from None
+            return None
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+@contextlib.contextmanager
+def _naming(connection: Connection, run_id: str) -> Iterator[None]:
+    """Name the run, and how to come back to it, in whatever ends the waiting for it."""
+    host = connection.host
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"Run {run_id} goes on: {connection.page(run_id)}\n{_back(host, run_id)}\n"
+            f"genreflow cancel {run_id} --host {host} ends it.\n"
+        )
+        raise
+    except Exception as error:
+        if isinstance(error, KubeflowRefusedError) and error.status == NOT_FOUND:
+            raise
+        words = str(error) if isinstance(error, GenreflowError) else f"{type(error).__name__}: {error}."
+        raise GenreflowError(
+            f"{words} Run {run_id} may go on without being waited for; see {connection.page(run_id)}. "
+            f"{_back(host, run_id)}"
+        ) from error
+
+
+def _final(
+    connection: Connection,
+    run_id: str,
+    show: Show | None,
+    pods: cluster_steps.Pods | None,
+    before: Sequence[Any],
+) -> tuple[Any, cluster_steps.Pods]:
+    """The run as it ended, or as it is when `SECONDS_TO_WAIT` are over; and its pods.
+
+    Args:
+        pods: looked up where None.
+        before: the states that the run had before it was retried; until another follows, it has not ended.
+
+    Raises:
+        KubeflowAwayError: the API was away for `SECONDS_AWAY`.
+        GenreflowError: the API refuses, or what answers is not the API.
+    """
+    host = connection.host
+    over = time.monotonic() + SECONDS_TO_WAIT
+    away_since: float | None = None
+    said: float | None = None
+    while True:
+        now = time.monotonic()
+        try:
+            with answering(host):
+                run = connection.client.get_run(run_id)
+            if run.run_id is None:  # a login page, where the session of a cookie has ended
+                raise no_api(host)
+        except KubeflowAwayError as error:
+            away_since = now if away_since is None else away_since
+            if now - away_since > SECONDS_AWAY or now > over:
+                raise
+            if said is None or now - said >= SECONDS_BETWEEN_SENTENCES:
+                said = now
+                log.warning("%s Run %s is waited for all the same.", error, run_id)
+        else:
+            if away_since is not None:
+                log.warning("Kubeflow at %s answers again.", host)
+            away_since = said = None
+            pods = pods or _pods(connection, run)
+            if show is not None:
+                show(cluster_steps.states(run, pods))
+            ended = str(run.state).lower() in FINAL_STATES and not (before and _history(run) == before)
+            if ended or now > over:
+                return run, pods
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _history(run: Any) -> list[Any]:
+    return [(entry.update_time, entry.state) for entry in run.state_history or []]
+
+
+def _failure(connection: Connection, run: Any, pods: cluster_steps.Pods) -> "cluster_steps.Failure | None":
+    """Why a run failed; None where no step of it did."""
+    pod = cluster_steps.failed_pod(run, pods)
+    if pod is None:
+        return None
+    try:
+        logs = (_log(connection, run.run_id, name) for name in pod.names)
+        return cluster_steps.failure(pod.step, next((text for text in logs if text is not None), None))
+    except NoLogsError:
+        shown = _log_of_page(connection, run, pod, pods.namespace)
+    return cluster_steps.failure(pod.step, shown) if shown else cluster_steps.unreadable(pod, pods.namespace)
+
+
+class NoLogsError(Exception):
+    """Logs cannot be read through this host, or not at this address."""
+
+
+def _log(connection: Connection, run_id: str, pod: str) -> str | None:
+    """The log of a pod from the API; None where there is none.
+
+    Raises:
+        NoLogsError: this host has no logs: KFP's page hands on to the API only what begins with its versions
+            1 beta and 2 beta, and the logs' address does not.
+        GenreflowError: the API was away for `SECONDS_AWAY`, or refuses.
+    """
+    return _text(connection, f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
+
+
+def _log_of_page(
+    connection: Connection, run: Any, pod: cluster_steps.FailedPod, namespace: str
+) -> str | None:
+    """The log of a pod from the server of KFP's page, which has an address of its own for logs.
+
+    It reads the pod's log, or what Argo has archived of it. None where it shows neither: whether the pod is
+    gone cannot be told, as it responds to that, and to what it may not read, with the same status.
+
+    Raises:
+        KubeflowAwayError: it was away for `SECONDS_AWAY`.
+    """
+    asked = [("runid", run.run_id)]
+    if run.created_at is not None:
+        asked.append(("createdat", run.created_at.date().isoformat()))
+    if connection.multi_user:  # else it looks into its own, which it alone knows
+        asked.append(("podnamespace", namespace))
+    for name in pod.names_for_page:
+        with contextlib.suppress(NoLogsError, KubeflowRefusedError):
+            text = _text(connection, "/k8s/pod/logs", [("podname", name), *asked])
+            if text:
+                return text
+    return None
+
+
+def _text(connection: Connection, path: str, query: Sequence[tuple[str, str]] = ()) -> str | None:
+    """What an address of the host responds with, as text; None where it has nothing.
+
+    Raises:
+        NoLogsError: the host has no such address.
+        GenreflowError: the host was away for `SECONDS_AWAY`, or refuses.
+    """
+    over = time.monotonic() + SECONDS_AWAY
+    while True:
+        try:
+            with answering(connection.host):
+                text: str = api_client(connection.client).call_api(
+                    path,
+                    "GET",
+                    query_params=list(query),
+                    response_type="str",
+                    auth_settings=["Bearer"],
+                    _return_http_data_only=True,
+                )
+            if text.lstrip()[:1] == "<":  # a page, not a log
+                raise NoLogsError
+            return text
+        except KubeflowAwayError as error:
+            if error.status == INTERNAL:  # also KFP's response where the pod is gone
+                return None
+            if time.monotonic() > over:
+                raise
+        except KubeflowRefusedError as error:
+            if error.status in (401, 403):
+                raise
+            if error.status == NOT_FOUND:  # where the pod is gone KFP's response is 500
+                raise NoLogsError from error
+            return None
         time.sleep(SECONDS_BETWEEN_LOOKS)

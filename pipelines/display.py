@@ -15,9 +15,12 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.steps import step as table_step
+
 if TYPE_CHECKING:
     from genreflow.evaluation.document import EvaluationDocument
-    from pipelines.local import FinishedRun, StepState
+    from pipelines.local import Finished, FinishedRun
+    from pipelines.step_states import StepState
 
 MARKS = {"waiting": "·", "done": "✓", "cached": "✓", "skipped": "–", "failed": "✗"}
 STYLES = {
@@ -28,24 +31,17 @@ STYLES = {
     "skipped": "dim",
     "failed": "bold red",
 }
-TITLES = {
-    "resolve": "Resolve source",
-    "ingest": "Ingest corpus",
-    "extract_features": "Extract features",
-    "fine_tune": "Fine-tune model",
-    "evaluate": "Evaluate model",
-    "package": "Package model",
-    "register": "Register version",
-    "promote": "Promote or keep",
-    "build": "Build bento",
-}
 PLAIN_SECONDS_BETWEEN_LINES = 10.0
 Show = Callable[[Sequence["StepState"]], None]
 
 
 @contextlib.contextmanager
-def following() -> Iterator[Show]:
-    """A function that shows the steps: a live list in a terminal, a line for each change elsewhere."""
+def following(redirect: bool = False) -> Iterator[Show]:
+    """A function that shows the steps: a live list in a terminal, a line for each change elsewhere.
+
+    Args:
+        redirect: show above the list what is written to stderr meanwhile.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield PlainLines()
@@ -55,7 +51,8 @@ def following() -> Iterator[Show]:
     spinners: dict[str, Spinner] = {}
 
     def picture() -> Group:
-        return Group(*(_line(step, began, spinners) for step in steps_now[0]))
+        widest = max((len(title(step)) for step in steps_now[0]), default=0)
+        return Group(*(_line(step, began, spinners, widest) for step in steps_now[0]))
 
     def show(steps: Sequence["StepState"]) -> None:
         steps_now[0] = steps
@@ -65,7 +62,7 @@ def following() -> Iterator[Show]:
         console=console,
         refresh_per_second=8,
         redirect_stdout=False,
-        redirect_stderr=False,
+        redirect_stderr=redirect,
     ):
         yield show
 
@@ -76,6 +73,7 @@ class PlainLines:
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
         self._counted: dict[str, float] = {}
+        self._said: dict[str, str] = {}
 
     def __call__(self, steps: Sequence["StepState"]) -> None:
         for step in steps:
@@ -85,10 +83,13 @@ class PlainLines:
             if self._shown.get(step.name) != step.status:
                 self._shown[step.name] = step.status
                 self._counted[step.name] = now
-                self._write(f"{TITLES[step.name]}: {_status(step)}")
+                self._write(f"{title(step)}: {_status(step)}")
             elif step.status == "running" and step.message and self._is_time(step.name, now):
                 self._counted[step.name] = now
-                self._write(f"{TITLES[step.name]}: {_progress(step)}")
+                words = _progress(step)
+                if words != self._said.get(step.name):
+                    self._said[step.name] = words
+                    self._write(f"{title(step)}: {words}")
 
     def _is_time(self, name: str, now: float) -> bool:
         return now - self._counted[name] >= PLAIN_SECONDS_BETWEEN_LINES
@@ -99,20 +100,25 @@ class PlainLines:
         sys.stderr.flush()
 
 
-def _line(step: "StepState", began: dict[str, float], spinners: dict[str, Spinner]) -> Any:
-    title = f"{TITLES[step.name]:<18}"
+def title(step: "StepState") -> str:
+    """A step as it is shown."""
+    return step.title or table_step(step.name).title
+
+
+def _line(step: "StepState", began: dict[str, float], spinners: dict[str, Spinner], widest: int) -> Any:
+    name = f"{title(step):<{widest + 1}}"
     if step.status == "running":
-        began.setdefault(step.name, time.monotonic())
+        began.setdefault(step.name, time.monotonic() - step.seconds)
         elapsed = time.monotonic() - began[step.name]
         text = Text(
-            f"{title} {elapsed:5.0f} s  {_progress(step)}", style=STYLES["running"], overflow="ellipsis"
+            f"{name} {elapsed:5.0f} s  {_progress(step)}", style=STYLES["running"], overflow="ellipsis"
         )
-        text.no_wrap = True
+        text.no_wrap = step.done is not None  # what is not counted may be a sentence
         spinner = spinners.setdefault(step.name, Spinner("dots"))
         spinner.update(text=text)
         return spinner
     text = Text(
-        f"{MARKS[step.status]} {title} {_status(step)}", style=STYLES[step.status], overflow="ellipsis"
+        f"{MARKS[step.status]} {name} {_status(step)}", style=STYLES[step.status], overflow="ellipsis"
     )
     text.no_wrap = True
     return text
@@ -140,14 +146,14 @@ def _progress(step: "StepState") -> str:
 def finished(run: "FinishedRun") -> str:
     """The report of a run, as text: how good, what the gate said, where things lie, what to type next."""
     evaluation, corpus = run.evaluation, run.corpus
-    cached = [step.name for step in run.steps if step.status == "cached"]
     lines = [
         "",
         _accuracy(evaluation),
-        f"Corpus {_shown_source(run)}: {_counts(corpus.counts)}, {corpus.quarantined} quarantined; "
-        f"split {corpus.protocol}",
+        f"Corpus {_shown_source(run)}: {_counts(run.split.counts)}, {corpus.quarantined} quarantined; "
+        f"split {run.split.protocol}",
         f"Model {run.settings.family}, "
-        + (f"from {evaluation.pretrained}" if evaluation.pretrained else "trained from scratch"),
+        + (f"from {evaluation.pretrained}" if evaluation.pretrained else "without pretrained weights")
+        + (f" ({evaluation.pretraining})" if evaluation.pretraining else ""),
     ]
     if corpus.synthetic:
         lines.append("Trained on synthetic music: these figures say nothing about real music.")
@@ -156,18 +162,30 @@ def finished(run: "FinishedRun") -> str:
     if evaluation.measured:
         lines += ["", _genre_table(run)]
     lines += ["", f"Gate: {run.decision['reason']}"]
-    aliases = f" ({', '.join(run.aliases)})" if run.aliases else ""
-    lines.append(f"Model version {run.version}{aliases} of genre-classifier, MLflow run {run.run_id}")
-    if run.bento:
-        lines.append(f"Bento {run.bento}")
-    lines.append(f"Report: {run.report}")
-    if cached:
-        lines.append(f"Cached: {', '.join(TITLES[name] for name in cached)}")
-    lines.append(f"Took {run.seconds:.0f} s")
-    lines += ["", "Next:", *(f"  {command:<{_widest(run)}}  {why}" for command, why in next_commands(run))]
+    lines += ending(run, [f"MLflow run {run.run_id}"], next_commands(run))
     if nothing_new(run.created, run.decision["verdict"], run.bento):
         lines += ["", f"nothing new: identical to version {run.version}"]
     return "\n".join(lines)
+
+
+def ending(run: "Finished", trained: Sequence[str], commands: Sequence[tuple[str, str]]) -> list[str]:
+    """How the report of any pipeline's run ends: the version, where things lie, what to type next.
+
+    Args:
+        trained: in which MLflow run, for the line of the version; then further lines.
+        commands: with a word on what each does.
+    """
+    aliases = f" ({', '.join(run.aliases)})" if run.aliases else ""
+    lines = [f"Model version {run.version}{aliases} of genre-classifier, {trained[0]}", *trained[1:]]
+    if run.bento:
+        lines.append(f"Bento {run.bento}")
+    lines.append(f"Report: {run.report}")
+    cached = [title(step) for step in run.steps if step.status == "cached"]
+    if cached:
+        lines.append(f"Cached: {'; '.join(cached)}")
+    lines.append(f"Took {run.seconds:.0f} s")
+    widest = max(len(command) for command, _ in commands)
+    return [*lines, "", "Next:", *(f"  {command:<{widest}}  {why}" for command, why in commands)]
 
 
 def _accuracy(evaluation: "EvaluationDocument") -> str:
@@ -176,7 +194,8 @@ def _accuracy(evaluation: "EvaluationDocument") -> str:
     low, high = evaluation.accuracy_ci95
     return (
         f"Accuracy {evaluation.accuracy:.1%} on {evaluation.clips} test clips, "
-        f"95 % interval {low:.1%} to {high:.1%}; macro F1 {evaluation.macro_f1:.2f}"
+        f"95 % interval {low:.1%} to {high:.1%}; macro F1 {evaluation.macro_f1:.2f}; "
+        f"scored with {evaluation.scored_with}"
     )
 
 
@@ -214,11 +233,13 @@ def example_clip(run: "FinishedRun") -> Path | None:
     """A file of the test split, where the source still has it."""
     import pyarrow.parquet as parquet
 
+    from genreflow.core.errors import CorpusError
     from genreflow.corpus.sources import open_source
-    from genreflow.errors import CorpusError
 
-    rows = parquet.read_table(run.corpus_folder / "manifest.parquet", columns=["source", "split"]).to_pylist()
-    tested = {row["source"] for row in rows if row["split"] == "test"}
+    rows = parquet.read_table(run.split_folder / "split.parquet", columns=["clip_id", "split"]).to_pylist()
+    test_clips = {row["clip_id"] for row in rows if row["split"] == "test"}
+    manifest = parquet.read_table(run.corpus_folder / "manifest.parquet", columns=["clip_id", "source"])
+    tested = {row["source"] for row in manifest.to_pylist() if row["clip_id"] in test_clips}
     with contextlib.suppress(CorpusError):  # the run has ended well, whatever became of its source since
         for item in open_source(run.settings.source, run.corpus.genres).items():
             if item.name in tested:
@@ -238,10 +259,6 @@ def _shown_source(run: "FinishedRun") -> str:
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {split}" for split, count in counts.items() if count)
-
-
-def _widest(run: "FinishedRun") -> int:
-    return max(len(command) for command, _ in next_commands(run))
 
 
 def _genre_table(run: "FinishedRun") -> str:
@@ -267,11 +284,36 @@ def _share(value: float | None) -> str:
 
 
 def as_text(renderable: Any, width: int = 160) -> str:
-    """A rich table as plain text without trailing blanks."""
-    console = Console(width=width, no_color=True, highlight=False, force_terminal=False)
+    """A rich table as plain text without trailing blanks; brackets and colons in names are no markup."""
+    console = Console(
+        width=width, no_color=True, highlight=False, force_terminal=False, markup=False, emoji=False
+    )
     with console.capture() as capture:
         console.print(renderable)
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
+
+
+def cluster_runs(rows: Sequence[dict[str, Any]]) -> str:
+    """Runs or recurring runs on Kubeflow as a table, in their order."""
+    titles = {
+        "run_id": "run",
+        "recurring_run_id": "recurring run",
+        "name": "name",
+        "state": "state",
+        "cron": "schedule",
+        "created": "created",
+        "seconds": "seconds",
+    }
+    names = [name for name in titles if any(row.get(name) is not None for row in rows)]
+    table = Table(box=None, pad_edge=False, header_style="")
+    for name in names:
+        table.add_column(titles[name], justify="right" if name == "seconds" else "left", no_wrap=True)
+    for row in rows:
+        cells = [row.get(name) for name in names]
+        table.add_row(
+            *("–" if cell is None else f"{cell:.0f}" if isinstance(cell, float) else cell for cell in cells)
+        )
+    return as_text(table)
 
 
 def versions(entries: Sequence[Any]) -> str:

@@ -1,7 +1,6 @@
 """What is installed, reachable and usable on this machine."""
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -9,9 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from genreflow import home
-from genreflow.errors import GenreflowError
-from genreflow.version import VERSION
+from genreflow.core import home
+from genreflow.core.errors import GenreflowError, NoRegistryError, one_line
+from genreflow.core.processors import available_processors
+from genreflow.core.version import VERSION
 
 PACKAGES = ("torch", "transformers", "datasets", "openvino", "kfp", "mlflow", "soundfile", "av")
 LEAST_MEMORY_BYTES = 3.5e9
@@ -32,8 +32,7 @@ class Finding(NamedTuple):
 def examine() -> list[Finding]:
     """Look at everything.
 
-    Where missing, the state folder and an embedded MLflow store come into being, and the champion is fetched
-    into the state folder.
+    Where missing, the state folder comes into being, and the champion is fetched into it.
     """
     looks: list[tuple[str, Callable[[], Finding]]] = [
         ("python", _python),
@@ -55,9 +54,7 @@ def examine() -> list[Finding]:
         except GenreflowError as error:
             findings.append(Finding(what, "bad", str(error)))
         except Exception as error:  # a doctor must not die of what it finds
-            findings.append(
-                Finding(what, "bad", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-            )
+            findings.append(Finding(what, "bad", f"{type(error).__name__}: {one_line(error)}"))
     return findings
 
 
@@ -90,9 +87,9 @@ def _packages() -> Finding:
 
 
 def _processor() -> Finding:
-    from genreflow.packaging import processor
+    from genreflow.inference.processor import processor
 
-    return Finding("processor", "good", f"{processor()}, {len(os.sched_getaffinity(0))} cores")
+    return Finding("processor", "good", f"{processor()}, {available_processors()} cores")
 
 
 def _torch_device() -> Finding:
@@ -105,7 +102,7 @@ def _torch_device() -> Finding:
 
 
 def _openvino() -> Finding:
-    from genreflow.runtime import openvino_precisions
+    from genreflow.inference.backends.openvino import openvino_precisions
 
     precisions = openvino_precisions()
     return Finding("openvino", "good", f"usable, precisions {', '.join(precisions)}")
@@ -132,17 +129,23 @@ def _state_folder() -> Finding:
 def _store() -> Finding:
     from genreflow import registry
 
+    address = registry.shown(home.tracking_uri())
+    try:
+        registry.check(create=False)
+    except NoRegistryError as error:
+        return Finding("MLflow store", "absent", str(error))
     count = len(registry.versions())
-    return Finding("MLflow store", "good", f"{home.tracking_uri()}, {count} version{'s' * (count != 1)}")
+    return Finding("MLflow store", "good", f"{address}, {count} version{'s' * (count != 1)}")
 
 
 def _champion() -> Finding:
-    from genreflow import registry, runtime
+    from genreflow import registry
+    from genreflow.inference.loading import load_classifier
 
     champion = registry.champion()
     if champion is None:
         return Finding("champion", "absent", "none yet; genreflow run makes the first")
-    classifier = runtime.load(registry.fetch(champion.version))
+    classifier = load_classifier(registry.fetch(champion.version))
     detail = f"version {champion.version}, {classifier.document.family}, "
     detail += f"{classifier.runtime} {classifier.precision}"
     return Finding("champion", "good", detail)
@@ -165,13 +168,13 @@ def chromium() -> str | None:
 def _docker() -> Finding:
     if shutil.which("docker") is None:
         return Finding("docker", "absent", "only --runner docker needs it")
-    asked = subprocess.run(
+    listed = subprocess.run(
         ["docker", "info", "--format", "{{.ServerVersion}}"],
         capture_output=True,
         text=True,
         timeout=SECONDS_TO_ANSWER,
         check=False,
     )
-    if asked.returncode:
+    if listed.returncode:
         return Finding("docker", "absent", "the engine does not answer; only --runner docker needs it")
-    return Finding("docker", "good", f"engine {asked.stdout.strip()}")
+    return Finding("docker", "good", f"engine {listed.stdout.strip()}")

@@ -1,4 +1,4 @@
-"""Running the training pipeline on this machine: kfp.local, followed through the progress file."""
+"""Running pipelines on this machine: kfp.local, followed through the progress file."""
 
 import contextlib
 import io
@@ -11,15 +11,19 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from genreflow import home
-from genreflow.artifacts import CorpusDocument, broken_seal
-from genreflow.errors import GenreflowError, SettingsError
-from genreflow.progress import PROGRESS_VARIABLE, left_in_hand
+from genreflow.core import home
+from genreflow.core.documents import CorpusDocument, SplitDocument
+from genreflow.core.progress import PROGRESS_VARIABLE
+from genreflow.core.seals import verify_seal
+from pipelines.docker_runner import all_training, docker_runner
+from pipelines.settings import run_settings_variable
+from pipelines.step_states import ProgressReader, StepState, steps_summary
+from pipelines.steps import STEPS, Step
 
 if TYPE_CHECKING:
     import psutil
@@ -27,70 +31,22 @@ if TYPE_CHECKING:
     from genreflow.evaluation.document import EvaluationDocument
     from pipelines.settings import RunSettings
 
-STEPS = (
-    "resolve",
-    "ingest",
-    "extract_features",
-    "fine_tune",
-    "evaluate",
-    "package",
-    "register",
-    "promote",
-    "build",
-)
-INDEPENDENT = {"package": ("evaluate",)}
-"""Steps that may begin before an earlier one in the list: nothing is known of that one then."""
-CONDITIONAL = ("build",)
-"""Steps that are never cached and run only where they are needed."""
-HANDED_ON = ("AWS_", "HF_", "MLFLOW_", "GENREFLOW_", "OMP_")
-"""Beginnings of the variables that containers of `--runner docker` get from this shell."""
-PROXY_VARIABLES = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}
-SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_TO_STOP = 15.0
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 log = logging.getLogger("genreflow")
-Status = Literal["waiting", "running", "done", "cached", "skipped", "failed"]
-
-
-class StepFailed(GenreflowError):
-    """A step of a local run failed; the sentence is the step's own."""
-
-    def __init__(self, step: str, sentence: str, log_file: Path) -> None:
-        super().__init__(sentence)
-        self.step = step
-        self.log_file = log_file
-
-
-@dataclass
-class StepState:
-    """What is known of one step of a run."""
-
-    name: str
-    status: Status = "waiting"
-    message: str = ""
-    done: int | None = None
-    total: int | None = None
-    seconds: float = 0.0
-    """From the end of the step before; 0 where cached."""
-    expected: bool = False
-    """Whether a failure was told as a sentence by genreflow itself."""
-    result: str | None = None
-    """What the step told of its outcome: KFP hands nothing out of a step that may be skipped."""
 
 
 @dataclass(frozen=True)
-class FinishedRun:
-    """A pipeline run that went well."""
+class Finished:
+    """A run of any pipeline that went well: what it trained, or chose, and what the gate said of it."""
 
-    settings: "RunSettings"
     steps: tuple[StepState, ...]
     seconds: float
-    corpus_folder: Path
-    evaluation_folder: Path
     corpus: CorpusDocument
-    evaluation: "EvaluationDocument"
+    split: SplitDocument
     run_id: str
+    """The run that trained the model."""
     version: str
     created: bool
     """False where the same model was registered before."""
@@ -102,7 +58,8 @@ class FinishedRun:
 
     @property
     def report(self) -> Path:
-        return self.evaluation_folder / "report.html"
+        """The page on it."""
+        raise NotImplementedError
 
     def summary(self) -> dict[str, Any]:
         """The JSON object that `--summary` writes."""
@@ -112,10 +69,38 @@ class FinishedRun:
             "aliases": list(self.aliases),
             "decision": self.decision,
             "bento": self.bento,
+            "corpus": {
+                "fingerprint": self.corpus.fingerprint,
+                "protocol": self.split.protocol,
+                "counts": self.split.counts,
+                "quarantined": self.corpus.quarantined,
+            },
+            "steps": steps_summary(self.steps),
+        }
+
+
+@dataclass(frozen=True)
+class FinishedRun(Finished):
+    """A run of the training pipeline that went well."""
+
+    settings: "RunSettings"
+    corpus_folder: Path
+    split_folder: Path
+    evaluation_folder: Path
+    evaluation: "EvaluationDocument"
+
+    @property
+    def report(self) -> Path:
+        return self.evaluation_folder / "report.html"
+
+    def summary(self) -> dict[str, Any]:
+        return super().summary() | {
             "metrics": {
                 "accuracy": self.evaluation.accuracy,
                 "accuracy_ci95": list(self.evaluation.accuracy_ci95),
                 "macro_f1": self.evaluation.macro_f1,
+                "runtime": self.evaluation.runtime,
+                "precision": self.evaluation.precision,
                 "per_genre": {
                     genre: scores.model_dump(mode="json")
                     for genre, scores in self.evaluation.per_genre.items()
@@ -123,120 +108,37 @@ class FinishedRun:
             }
             if self.evaluation.measured
             else None,
-            "corpus": {
-                "fingerprint": self.corpus.fingerprint,
-                "protocol": self.corpus.protocol,
-                "counts": self.corpus.counts,
-                "quarantined": self.corpus.quarantined,
-            },
-            "steps": [
-                {
-                    "name": step.name,
-                    "seconds": round(step.seconds, 2),
-                    "cached": step.status == "cached",
-                    "skipped": step.status == "skipped",
-                }
-                for step in self.steps
-            ],
         }
 
 
-@dataclass
-class Follower:
-    """Follows a run through its progress file. A step not heard of before a later one is cached."""
+@dataclass(frozen=True)
+class Executed:
+    """A pipeline that ran to its end."""
 
-    path: Path
-    show: Callable[[Sequence[StepState]], None]
-    steps: list[StepState] = field(default_factory=lambda: [StepState(name) for name in STEPS])
+    outputs: dict[str, Any]
+    steps: tuple[StepState, ...]
+    seconds: float
+    log_file: Path
 
-    def __post_init__(self) -> None:
-        self._offset = 0
-        self._looking = threading.Lock()  # its own thread and the pipeline's end both look
-        self._last_end = time.monotonic()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
+    def folder(self, name: str) -> Path:
+        """Where an artifact among the outputs lies."""
+        return Path(self.outputs[name].path)
 
-    def __enter__(self) -> "Follower":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self.look()
-
-    def finish(self) -> None:
-        """The pipeline went well: what was not heard of came from the cache, or was not needed."""
-        self.look()
-        for step in self.steps:
-            if step.status == "waiting":
-                step.status = "skipped" if step.name in CONDITIONAL else "cached"
-        self.show(self.steps)
-
-    def look(self) -> None:
-        """Read what was written since the last look."""
-        with self._looking:
-            self._look()
-
-    def _look(self) -> None:
-        if self.path.is_file():
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    self._offset += len(line)
-                    self._take(json.loads(line))
-        self.show(self.steps)
-
-    def _follow(self) -> None:
-        while not self._ended.wait(SECONDS_BETWEEN_LOOKS):
-            self.look()
-
-    def _take(self, event: dict[str, Any]) -> None:
-        found = [index for index, step in enumerate(self.steps) if step.name == event["step"]]
-        if not found:
-            return
-        step, kind = self.steps[found[0]], event.get("event")
-        if kind == "started":
-            for earlier in self.steps[: found[0]]:
-                if earlier.status == "waiting" and earlier.name not in INDEPENDENT.get(step.name, ()):
-                    earlier.status = "cached"
-            step.status, step.message, step.done, step.total = "running", "", None, None
-        elif kind == "finished":
-            step.status, step.seconds = "done", event["clock"] - self._last_end
-            self._last_end = event["clock"]
-        elif kind in ("failed", "interrupted"):
-            step.status, step.message = "failed", event["message"]
-            step.expected = bool(event.get("expected"))
-        else:
-            step.message, step.done, step.total = event["message"], event.get("done"), event.get("total")
-            step.result = event.get("result", step.result)
-
-    def failure(self, log_file: Path) -> StepFailed:
-        """The failed step's own sentence, or what can be said of one that ended without a word."""
-        self.look()
-        for step in self.steps:
-            if step.status == "failed":
-                sentence = step.message
-                if not step.expected:
-                    sentence = f"Step {step.name} failed unexpectedly ({_one_line(sentence)})."
-                return StepFailed(step.name, sentence, log_file)
-        running = [step for step in self.steps if step.status == "running"]
-        if running:
-            step = running[0]
-            step.status = "failed"
-            after = f" after {step.done} of {step.total} {step.message}" if step.total else ""
-            if hand := left_in_hand(self.path):
-                after += f", with {', '.join(hand)} in hand"
-            sentence = (
-                f"Step {step.name} ended without a word{after}: killed, perhaps for lack of memory, or by a "
-                "library that crashed on what it was given."
-            )
-            return StepFailed(step.name, sentence, log_file)
-        waiting = [step.name for step in self.steps if step.status == "waiting"]
-        name = waiting[0] if waiting else STEPS[-1]
-        return StepFailed(name, f"Step {name} did not start.", log_file)
+    def finished(self) -> dict[str, Any]:
+        """The fields of `Finished`."""
+        return {
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "corpus": CorpusDocument.read(self.folder("corpus")),
+            "split": SplitDocument.read(self.folder("split")),
+            "run_id": self.outputs["run_id"],
+            "version": self.outputs["version"],
+            "created": bool(self.outputs["created"]),
+            "aliases": tuple(self.outputs["aliases"]),
+            "decision": json.loads(self.outputs["decision"]),
+            "bento": next(step.result for step in self.steps if step.name == "build"),
+            "log_file": self.log_file,
+        }
 
 
 def run(
@@ -250,6 +152,47 @@ def run(
         settings: complete and checked.
         show: called with all steps, several times a second, from another thread.
         runner: `subprocess` or `docker`.
+
+    Raises:
+        StepFailed: with the step's sentence and the log's place.
+        KeyboardInterrupt: the person or the system stopped the run; its steps are stopped, too.
+    """
+
+    def pipeline(image: str) -> Callable[[], Any]:
+        from pipelines.training import training_pipeline
+
+        return training_pipeline(settings, image, local=True)
+
+    done = execute(pipeline, STEPS, [settings], show, runner)
+    from genreflow.evaluation.document import EvaluationDocument
+
+    return FinishedRun(
+        **done.finished(),
+        settings=settings,
+        corpus_folder=done.folder("corpus"),
+        split_folder=done.folder("split"),
+        evaluation_folder=done.folder("evaluation"),
+        evaluation=EvaluationDocument.read(done.folder("evaluation")),
+    )
+
+
+def execute(
+    pipeline: Callable[[str], Callable[[], Any]],
+    table: tuple[Step, ...],
+    settings: "Sequence[RunSettings]",
+    show: Callable[[Sequence[StepState]], None],
+    runner: str = "subprocess",
+    read: Sequence[str] = (),
+) -> Executed:
+    """Run a pipeline here, every step in a process or container of its own.
+
+    Args:
+        pipeline: from the image's name to the pipeline; imported and built in the run's own environment.
+        table: its steps.
+        settings: of all that it trains.
+        show: called with all steps, several times a second, from another thread.
+        runner: `subprocess` or `docker`.
+        read: files and folders that steps read, besides those that the settings name.
 
     Raises:
         StepFailed: with the step's sentence and the log's place.
@@ -270,41 +213,22 @@ def run(
                 # OpenMP's threads spin while they wait; beside one busy program, training a small model
                 # then takes forty times as long (measured)
                 "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
+                **run_settings_variable(all_training(settings)),
             }
         ),
         _stopping_its_steps(progress_file),
-        Follower(progress_file, show) as follower,
+        ProgressReader(progress_file, show, table) as follower,
     ):
         from components.image import IMAGE, subprocess_image
-        from pipelines.training import training_pipeline
 
-        _initialise(settings, runner, progress_file)
+        _initialise(settings, runner, progress_file, read)
         image = subprocess_image() if runner == "subprocess" else IMAGE
-        pipeline = training_pipeline(settings, image, local=True)
         try:
-            outputs = pipeline().outputs
+            outputs = pipeline(image)().outputs
         except RuntimeError as error:
             raise follower.failure(log_file) from error
         follower.finish()
-    from genreflow.evaluation.document import EvaluationDocument
-
-    corpus_folder, evaluation_folder = Path(outputs["corpus"].path), Path(outputs["evaluation"].path)
-    return FinishedRun(
-        settings=settings,
-        steps=tuple(follower.steps),
-        seconds=time.monotonic() - began,
-        corpus_folder=corpus_folder,
-        evaluation_folder=evaluation_folder,
-        corpus=CorpusDocument.read(corpus_folder),
-        evaluation=EvaluationDocument.read(evaluation_folder),
-        run_id=outputs["run_id"],
-        version=outputs["version"],
-        created=bool(outputs["created"]),
-        aliases=tuple(outputs["aliases"]),
-        decision=json.loads(outputs["decision"]),
-        bento=next(step.result for step in follower.steps if step.name == "build"),
-        log_file=log_file,
-    )
+    return Executed(outputs, tuple(follower.steps), time.monotonic() - began, log_file)
 
 
 def drop_stale_cache_entries(cache: Path) -> int:
@@ -327,18 +251,20 @@ def drop_stale_cache_entries(cache: Path) -> int:
 def _staleness(artifact: Path) -> str | None:
     """Why an artifact cannot be taken from the cache. What steps make is sealed; single files are copies."""
     if artifact.is_dir():
-        return broken_seal(artifact)
+        return verify_seal(artifact)
     return None if artifact.is_file() else f"{artifact} is gone"
 
 
-def _initialise(settings: "RunSettings", runner: str, progress_file: Path) -> None:
+def _initialise(
+    settings: "Sequence[RunSettings]", runner: str, progress_file: Path, read: Sequence[str]
+) -> None:
     from kfp import local
 
     drop_stale_cache_entries(home.cache_folder())
     chosen = (
         local.SubprocessRunner(use_venv=False)
         if runner == "subprocess"
-        else _docker_runner(settings, progress_file)
+        else docker_runner(settings, progress_file, read)
     )
     local.init(
         chosen,
@@ -346,66 +272,6 @@ def _initialise(settings: "RunSettings", runner: str, progress_file: Path) -> No
         enable_caching=True,
         cache_root=str(home.cache_folder()),
     )
-
-
-def _docker_runner(settings: "RunSettings", progress_file: Path) -> Any:
-    """Containers that see the folders of state, BentoML, source and backbone under their own paths, and the
-    variables of this shell that say where stores, hubs and servers are."""
-    from components.image import IMAGE
-
-    try:
-        import docker
-
-        client = docker.from_env()
-        client.ping()
-    except Exception as error:
-        raise SettingsError(
-            "--runner docker needs a Docker engine, and none answers here; take --runner subprocess."
-        ) from error
-    if not client.images.list(name=IMAGE):
-        raise SettingsError(
-            f"There is no image {IMAGE} here: build it with docker build -t {IMAGE} "
-            "-f infra/images/pipeline.Dockerfile ."
-        )
-    from kfp import local
-
-    variables = _handed_on() | {
-        PROGRESS_VARIABLE: str(progress_file),
-        "GENREFLOW_HOME": str(home.home()),
-        "BENTOML_HOME": str(home.bentoml_home()),
-        "MLFLOW_TRACKING_URI": home.tracking_uri(),
-    }
-    mounts = [
-        docker.types.Mount(target=name, source=name, type="bind", read_only=read_only)
-        for name, read_only in sorted(_mounted(settings, variables).items())
-    ]
-    return local.DockerRunner(environment=variables, mounts=mounts)
-
-
-def _handed_on() -> dict[str, str]:
-    """What this shell says of stores, hubs, servers and proxies: a container inherits none of it."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(HANDED_ON) or name.upper() in PROXY_VARIABLES
-    }
-
-
-def _mounted(settings: "RunSettings", variables: dict[str, str]) -> dict[str, bool]:
-    """Paths that containers see under their own names, and whether they may only read them."""
-    from genreflow.corpus.sources.table import is_table
-
-    # a table names files beside it
-    source = str(Path(settings.source).parent) if is_table(settings.source) else settings.source
-    named = [source, settings.backbone or "", *_handed_on().values()]
-    mounted = {name: True for name in named if Path(name).is_absolute() and Path(name).exists()}
-    written = [variables.get(name) for name in ("GENREFLOW_HOME", "BENTOML_HOME", "HF_HOME")]
-    written.append(settings.training.get("checkpoint_uri"))
-    for name in written:
-        if name and Path(name).is_absolute():
-            Path(name).mkdir(parents=True, exist_ok=True)
-            mounted[name] = False
-    return mounted
 
 
 class Colourless(io.TextIOBase):
@@ -474,14 +340,14 @@ def _stopping_its_steps(progress_file: Path) -> Iterator[None]:
 
 
 def _stop_processes(progress_file: Path) -> None:
-    """Ask the run's processes to end, and end those that do not."""
+    """Terminate the run's processes, and kill those that do not end."""
     import psutil
 
-    asked = _processes(progress_file)
-    for process in asked:
+    terminated = _processes(progress_file)
+    for process in terminated:
         with contextlib.suppress(psutil.Error):
             process.send_signal(signal.SIGINT)
-    psutil.wait_procs(asked, timeout=SECONDS_TO_STOP)
+    psutil.wait_procs(terminated, timeout=SECONDS_TO_STOP)
     # a step that was just starting its workers may have left them behind
     while left := _processes(progress_file):
         for process in left:
@@ -501,8 +367,3 @@ def _processes(progress_file: Path) -> "list[psutil.Process]":
             if ours and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
-
-
-def _one_line(text: str, longest: int = 300) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= longest else f"{line[:longest]}…"

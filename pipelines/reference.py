@@ -1,15 +1,14 @@
 """The reference of settings, docs/settings.md, written from the settings' own types by `make settings`."""
 
-import ast
 import inspect
 import json
 import re
 import sys
-import textwrap
 from typing import Any
 
-from genreflow.artifacts import Frozen
-from genreflow.families import FAMILIES, family
+from genreflow.core.documents import Frozen
+from genreflow.families import built_in, family
+from genreflow.fitting import Family
 from pipelines.settings import section_types
 
 INTRODUCTION = """\
@@ -34,62 +33,46 @@ BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiv
 def settings_reference() -> str:
     """The whole reference, as Markdown."""
     parts = [INTRODUCTION]
-    sections = section_types(family(FAMILIES[0]).settings_type)
-    for section, kind in sections.items():
+    kinds = [family(name) for name in built_in()]
+    for section, type_ in section_types(kinds[0]).items():
         if section == "model":
-            for name in FAMILIES:
-                parts += _section("model", family(name).settings_type, f", family `{name}`")
+            for kind in kinds:
+                parts += _section("model", kind.settings_type, f", family `{kind.name}`")
+        elif section == "training":
+            for training in dict.fromkeys(kind.training_type for kind in kinds):
+                of_type = [kind for kind in kinds if kind.training_type is training]
+                names = ", ".join(f"`{kind.name}`" for kind in of_type)
+                parts += _section("training", training, f", of {names}")
+                parts.append(_families_defaults(of_type))
         else:
-            parts += _section(section, kind)
-        if section == "training":
-            parts.append(_families_defaults())
+            parts += _section(section, type_)
     return "\n".join(parts)
 
 
-def descriptions(kind: type[Frozen]) -> dict[str, str]:
-    """The docstring under each setting of a type, and of those that it is derived from."""
-    found: dict[str, str] = {}
-    for base in reversed(kind.__mro__[: kind.__mro__.index(Frozen)]):
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(body, ast.ClassDef)
-        for statement, following in zip(body.body, body.body[1:], strict=False):
-            if (
-                isinstance(statement, ast.AnnAssign)
-                and isinstance(statement.target, ast.Name)
-                and isinstance(following, ast.Expr)
-                and isinstance(following.value, ast.Constant)
-            ):
-                found[statement.target.id] = " ".join(str(following.value.value).split())
-    return found
-
-
 def _section(section: str, kind: type[Frozen], which: str = "") -> list[str]:
-    said, schema = descriptions(kind), kind.model_json_schema()["properties"]
+    schema = kind.model_json_schema()["properties"]
     rows = []
     for name, field in kind.model_fields.items():
         default = _default(field.get_default(call_default_factory=True))
-        rows.append(f"| `{section}.{name}` | {_type(schema[name])} | {default} | {_cell(said[name])} |")
+        description = _cell(" ".join((field.description or "").split()))
+        rows.append(f"| `{section}.{name}` | {_type(schema[name])} | {default} | {description} |")
     title = f"## {section}{which}\n\n{inspect.cleandoc(kind.__doc__ or '')}\n"
     return [title, "| setting | type | default | |", "|---|---|---|---|", *rows, ""]
 
 
-def _families_defaults() -> str:
-    encoder = family("encoder")
-    kinds: dict[str, dict[str, Any]] = {
-        f"`encoder`, `model.method` `{method}`": encoder.training_defaults(
-            encoder.settings_type.model_validate({"method": method})
-        )
-        for method in ("fine_tune", "probe", "probe_then_fine_tune")
-    }
-    scratch = encoder.settings_type.model_validate({"from_scratch": {}})
-    kinds["`encoder`, `model.from_scratch`"] = encoder.training_defaults(scratch)
-    other = family("mfcc_cnn")
-    kinds["`mfcc_cnn`"] = other.training_defaults(other.settings_type())
+def _families_defaults(kinds: list[Family]) -> str:
+    """What families change of the defaults of their training settings."""
+    changed: dict[str, dict[str, Any]] = {}
+    for kind in kinds:
+        variants = {f"`{kind.name}`, {name}": given for name, given in kind.variants.items()}
+        for name, given in (variants or {f"`{kind.name}`": {}}).items():
+            changed[name] = kind.training_defaults(kind.settings_type.model_validate(given))
     lines = [
-        f"- {kind}: " + ", ".join(f"`{name}` {json.dumps(value)}" for name, value in values.items())
-        for kind, values in kinds.items()
+        f"- {name}: " + ", ".join(f"`{key}` {json.dumps(value)}" for key, value in values.items())
+        for name, values in changed.items()
+        if values
     ]
-    return "\n".join(["Of these the families change:", "", *lines, ""])
+    return "\n".join(["Changed defaults:", "", *lines, ""]) if lines else ""
 
 
 def _type(schema: dict[str, Any]) -> str:
@@ -99,6 +82,8 @@ def _type(schema: dict[str, Any]) -> str:
         return f"`{schema['const']}`"
     if "enum" in schema:
         return " or ".join(f"`{one}`" for one in schema["enum"])
+    if "$ref" in schema:
+        return "mapping"
     if schema.get("type") == "array":
         return f"list of {_type(schema['items'])}"
     if schema.get("type") == "object":

@@ -1,82 +1,48 @@
 """What a run is made of: profile, options and `--set` merged into one frozen, checked `RunSettings`."""
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import ValidationError
 
-from genreflow.artifacts import Frozen, PackagingSettings
+from genreflow.core.commands import set_option
+from genreflow.core.documents import Frozen, PackagingSettings
+from genreflow.core.errors import SettingsError, one_line
 from genreflow.corpus.settings import CorpusSettings
-from genreflow.errors import SettingsError
-from genreflow.families import FAMILIES, family
-from genreflow.gate import GatePolicy
-from genreflow.training import TrainingSettings, training_settings
+from genreflow.evaluation.gate import GatePolicy
+from genreflow.families import families, family
+from genreflow.fitting import RUN_SETTINGS, RUN_SETTINGS_VARIABLE, Family, training_settings
+from genreflow.inference.backends import AUTO, RuntimeChoice
+from pipelines.resources import Resources
 
 PROFILES = Path(__file__).parent / "profiles"
+QUICKSTART, MUSIC = "quickstart", "music"
+"""The profiles of runs that name none: of generated music, and of any other source."""
 PRETRAINED = "pretrained_"
 """Before a family's name: the variant of a profile that is taken where a backbone is given."""
 SCALARS = ("source", "family", "backbone", "experiment")
 """The settings that stand outside a section."""
 SECTIONS = ("corpus", "packaging", "gate", "serving", "resources")
 """The sections of a profile that are the same for every family."""
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-"""Of a claim or secret in Kubernetes."""
-SecretKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")]
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-MountPath = Annotated[str, Field(pattern=r"^/.")]
-CpuLimit = Annotated[str, Field(pattern=r"^([0-9]*\.)?[0-9]+m?$", coerce_numbers_to_str=True)]
-"""Cores, as `2` or `0.5`, or thousandths of one, as `500m`."""
-Bytes = Annotated[str, Field(pattern=r"^[0-9]+([EPTGMK]i?)?$", coerce_numbers_to_str=True)]
-"""As `4G` or `2Gi`."""
-ENVIRONMENT = "resources.environment"
-
-
-def _written(value: Any) -> Any:
-    """What YAML read as a number or a truth, as the text that a program expects of a variable."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, int | float) else value
-
-
-Text = Annotated[str, BeforeValidator(_written)]
-
-
-class Resources(Frozen):
-    """What a step gets: in pods as limits; on this machine only device and batch count."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto`, `cpu` or `cuda`: where features are extracted and, unless training says, trained on."""
-    batch: int = Field(default=8, ge=1)
-    """Windows computed at once in extraction."""
-    cpu: CpuLimit = "2"
-    """Limit of the steps that compute, in cores (`0.5`, `500m`); those that only ask and tell get 1."""
-    memory: Bytes = "4G"
-    """Limit of the steps that compute (`4G`, `4Gi`); those that only ask and tell get 2G."""
-    gpus: int = Field(default=0, ge=0)
-    """Accelerators for the steps that run the model; 0 asks for none."""
-    accelerator: str = "nvidia.com/gpu"
-    """What the cluster calls them."""
-    shared_memory: Bytes = "2Gi"
-    """Size of /dev/shm where an accelerator is asked for: PyTorch's loaders die without."""
-    retries: int = Field(default=2, ge=0)
-    """How often a pod that died is tried again; on this machine a failure is told at once."""
-    environment: dict[str, Text] = Field(default_factory=dict)
-    """Variables of every pod, such as MLFLOW_TRACKING_URI; what is secret belongs into `secrets`."""
-    secrets: dict[ObjectName, dict[SecretKey, Variable]] = Field(default_factory=dict)
-    """Kubernetes secrets, and for each of their keys the variable of every pod that gets its value."""
-    volumes: dict[ObjectName, MountPath] = Field(default_factory=dict)
-    """Persistent volume claims, each with the path where the steps that read source or backbone see it."""
+NULL, TEXT = "tag:yaml.org,2002:null", "tag:yaml.org,2002:str"
+MAPPINGS = tuple(
+    f"resources.{name}" for name in ("environment", "labels", "node_selector", "accelerator_node_selector")
+)
+"""Settings that map texts to texts."""
+TEXTS = ("source", "family", "experiment", "corpus.genres", *MAPPINGS)
+"""Settings made of texts: what YAML would read as a number, a truth or nothing is taken as it is typed."""
 
 
 class ServingSettings(Frozen):
     """What a person may set about the bento of what is promoted."""
 
-    runtime: Literal["auto", "openvino", "pytorch"] = "auto"
-    """What answers: see `genreflow.runtime.choose_runtime`."""
+    runtime: RuntimeChoice = AUTO
+    """What predicts: `auto` is the fastest that passed parity; the model is evaluated with the same."""
 
 
 class RunSettings(Frozen):
@@ -125,9 +91,9 @@ def read_profile(name: str) -> dict[str, Any]:
             "a YAML file of your own also does."
         )
     try:
-        profile = yaml.safe_load(text) or {}
+        profile = _values(text) or {}
     except yaml.YAMLError as error:
-        raise SettingsError(f"Profile {name} is not readable YAML: {_one_line(str(error))}") from error
+        raise SettingsError(f"Profile {name} is not readable YAML: {one_line(error)}") from error
     if not isinstance(profile, dict):
         raise SettingsError(f"Profile {name} is not a mapping of settings.")
     _check_keys_of(f"Profile {name}", profile, (*SCALARS, *SECTIONS, "variants"))
@@ -139,15 +105,17 @@ def read_profile(name: str) -> dict[str, Any]:
 
 def _check_variants(profile: str, variants: Mapping[str, Any]) -> None:
     """Refuse what is misspelt in any variant, also in those that this run does not take."""
-    known = [*FAMILIES, *(f"{PRETRAINED}{name}" for name in FAMILIES)]
+    known = [*families(), *(f"{PRETRAINED}{name}" for name in families())]
     _check_keys_of(f"Profile {profile}: variants", variants, known)
     for variant, parts in variants.items():
         where = f"variants.{variant}"
         sections = _mapping(f"Profile {profile}: {where}", parts)
-        _check_keys_of(f"Profile {profile}: {where}", sections, ("model", "training"))
+        _check_keys_of(f"Profile {profile}: {where}", sections, ("model", "training", "resources"))
+        kind = family(variant.removeprefix(PRETRAINED))
         kinds: dict[str, type[Frozen]] = {
-            "model": family(variant.removeprefix(PRETRAINED)).settings_type,
-            "training": TrainingSettings,
+            "model": kind.settings_type,
+            "training": kind.training_type,
+            "resources": Resources,
         }
         for section, values in sections.items():
             given = _mapping(f"Profile {profile}: {where}.{section}", values)
@@ -167,7 +135,7 @@ def _mapping(what: str, value: Any) -> dict[str, Any]:
 
 
 def settings(
-    profile: str = "quickstart",
+    profile: str | None = None,
     source: str | None = None,
     family_name: str | None = None,
     backbone: str | None = None,
@@ -181,8 +149,11 @@ def settings(
         SettingsError: a key that does not exist (the nearest is named), a value that does not fit, or parts
             that do not go together.
     """
-    chosen = read_profile(profile)
     changes = parse_assignments(assignments)
+    if profile is None:
+        named = family_name or backbone or {"family", "backbone", "model.backbone"} & changes.keys()
+        profile = QUICKSTART if named else default_profile(changes.get("source", source))
+    chosen = read_profile(profile)
     if "model.backbone" in changes:
         changes["backbone"] = changes.pop("model.backbone")
     scalars: dict[str, Any] = {
@@ -207,44 +178,48 @@ def settings(
                 else f"{key} is a text, not {scalars[key]!r}."
             )
     name = scalars["family"]
-    if name not in FAMILIES:
+    if name not in families():
         raise SettingsError(
-            f"There is no family {name!r}{nearest(name, FAMILIES)} There are {', '.join(FAMILIES)}."
+            f"There is no family {name!r}{nearest(name, families())} There are {', '.join(families())}."
         )
     kind = family(name)
     sections = _sections(chosen, name, scalars["backbone"])
-    _check_keys(changes, kind.settings_type)
+    _check_keys(changes, kind)
     if protocol is not None:
         sections["corpus"]["protocol"] = protocol
     if checkpoint_uri is not None:
+        if "checkpoint_uri" not in kind.training_type.model_fields:
+            raise SettingsError(f"The family {name} writes no checkpoints; leave --checkpoint-uri away.")
         sections["training"]["checkpoint_uri"] = checkpoint_uri
     for dotted, value in changes.items():
         section, key = dotted.split(".", 1)
         _place(sections[section], key.split("."), value)
     if "backbone" in kind.settings_type.model_fields:
         if scalars["backbone"] is not None:
-            sections["model"]["backbone"] = _located(str(scalars["backbone"]))
+            sections["model"]["backbone"] = _located(str(scalars["backbone"]), kind.named_backbones)
     elif scalars["backbone"] is not None:
         raise SettingsError(
-            f"The family {name} has no backbone; leave --backbone away, or take --family encoder."
+            f"The family {name} has no backbone; leave --backbone away, or take --family linear or encoder."
         )
     model = checked("model", kind.settings_type, sections["model"])
-    if scalars["backbone"] is not None and kind.pretrained(model) is None:
+    if scalars["backbone"] is not None and getattr(model, "from_scratch", None) is not None:
         raise SettingsError(
             f"The backbone {scalars['backbone']} would not be used: model.from_scratch trains from scratch. "
             f"Leave one of the two away (--set model.from_scratch=null), or give profile {profile} a variant "
             f"{PRETRAINED}{name}."
         )
-    sections["training"].setdefault("device", sections["resources"].get("device", "auto"))
-    checked("training", TrainingSettings, sections["training"])
+    if "device" in kind.training_type.model_fields:
+        sections["training"].setdefault("device", sections["resources"].get("device", "auto"))
+    checked("training", kind.training_type, sections["training"])
     training = training_settings(kind, model, sections["training"])
-    if training.checkpoint_uri is not None and "://" not in training.checkpoint_uri:
+    uri = getattr(training, "checkpoint_uri", None)
+    if uri is not None and "://" not in uri:
         # a step does not run in the folder where it was started from
-        folder = str(Path(training.checkpoint_uri).expanduser().resolve())
+        folder = str(Path(uri).expanduser().resolve())
         training = training.model_copy(update={"checkpoint_uri": folder})
     return RunSettings(
         profile=profile,
-        source=_located_source(scalars["source"]),
+        source=located_source(scalars["source"]),
         family=name,
         backbone=kind.pretrained(model),
         experiment=scalars["experiment"],
@@ -256,6 +231,12 @@ def settings(
         serving=checked("serving", ServingSettings, sections["serving"]),
         resources=checked("resources", Resources, sections["resources"]),
     )
+
+
+def default_profile(source: Any) -> str:
+    """The profile of a run that names neither profile nor family: by whether its source is real music."""
+    real = isinstance(source, str) and source.partition("?")[0] != "synthetic"
+    return MUSIC if real else QUICKSTART
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
@@ -272,17 +253,50 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
                 f"--set wants key=value, such as training.epochs=3; {assignment!r} is not that."
             )
         try:
-            changes[key.strip()] = _value(key.strip(), text)
+            value = _values(text, key.strip())
         except yaml.YAMLError as error:
-            raise SettingsError(f"--set {assignment}: the value is not readable YAML.") from error
+            example = set_option("corpus.genres", ["#1 Hits", "Drum & Bass"])
+            raise SettingsError(
+                f"--set {assignment}: the value is not readable YAML. Texts with # : , [ ] {{ or }} in them "
+                f"need double quotes, and the whole single ones, as in {example} for instance."
+            ) from error
+        changes[key.strip()] = "" if value is None and _is_text(key.strip()) else value
     return changes
 
 
-def _value(key: str, text: str) -> Any:
-    if key == ENVIRONMENT or key.startswith(f"{ENVIRONMENT}."):
-        value = yaml.load(text, yaml.BaseLoader)  # every scalar stays a text: 1.10, 007 and no are no numbers
-        return "" if value is None else value
-    return yaml.safe_load(text)
+def _values(text: str, key: str = "") -> Any:
+    """The values in a YAML text, below the setting `key`; those of `TEXTS` as they are typed.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _keep_texts(node, key)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _keep_texts(node: yaml.Node, key: str) -> None:
+    """Tag scalars as strings wherever the setting that they belong to is one of `TEXTS`."""
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            _keep_texts(value, f"{key}.{name.value}" if key else str(name.value))
+            if key in MAPPINGS:
+                _keep_texts(name, key)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _keep_texts(item, key)
+    elif _is_text(key) and not (key in SCALARS and node.tag == NULL):
+        node.tag = TEXT
+
+
+def _is_text(key: str) -> bool:
+    return key in TEXTS or key.startswith(tuple(f"{name}." for name in MAPPINGS))
 
 
 def checked(section: str, kind: type[Frozen], values: Mapping[str, Any]) -> Any:
@@ -309,12 +323,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {found[0]}?" if found else "."
 
 
-def section_types(model_type: type[Frozen]) -> dict[str, type[Frozen]]:
-    """What each section is made of, given the family's settings."""
+def section_types(kind: Family) -> dict[str, type[Frozen]]:
+    """The settings type of each section, given the family."""
     return {
         "corpus": CorpusSettings,
-        "model": model_type,
-        "training": TrainingSettings,
+        "model": kind.settings_type,
+        "training": kind.training_type,
         "packaging": PackagingSettings,
         "gate": GatePolicy,
         "serving": ServingSettings,
@@ -322,33 +336,36 @@ def section_types(model_type: type[Frozen]) -> dict[str, type[Frozen]]:
     }
 
 
-def known_keys(model_type: type[Frozen]) -> list[str]:
-    """Every dotted key that `--set` takes, given the family's settings."""
+def known_keys(kind: Family) -> list[str]:
+    """Every dotted key that `--set` accepts, given the family."""
     keys = (
-        f"{section}.{key}" for section, kind in section_types(model_type).items() for key in kind.model_fields
+        f"{section}.{key}" for section, type_ in section_types(kind).items() for key in type_.model_fields
     )
     return [*SCALARS, *keys]
 
 
-def _check_keys(changes: Mapping[str, Any], model_type: type[Frozen]) -> None:
-    known = known_keys(model_type)
+def knows_key(key: str, kind: Family) -> bool:
+    """Whether `--set` accepts a dotted key, given the family."""
+    known = known_keys(kind)
+    return key in known or any(key.startswith(f"{entry}.") and _is_mapping(entry, kind) for entry in known)
+
+
+def _check_keys(changes: Mapping[str, Any], kind: Family) -> None:
+    known = known_keys(kind)
     for key in changes:
-        reachable = key in known or any(
-            key.startswith(f"{entry}.") and _is_mapping(entry, model_type) for entry in known
-        )
-        if not reachable:
+        if not knows_key(key, kind):
             leaf = [entry for entry in known if entry.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
             hint = f"; did you mean {leaf[0]}?" if leaf else nearest(key, known)
             raise SettingsError(f"There is no setting {key}{hint}")
 
 
-def _is_mapping(dotted: str, model_type: type[Frozen]) -> bool:
+def _is_mapping(dotted: str, kind: Family) -> bool:
     """Whether the setting holds keys of its own, which `--set` may then reach one by one."""
     section, _, key = dotted.partition(".")
-    kind = section_types(model_type).get(section)
-    if kind is None or key not in kind.model_fields:
+    type_ = section_types(kind).get(section)
+    if type_ is None or key not in type_.model_fields:
         return False
-    annotation = kind.model_fields[key].annotation
+    annotation = type_.model_fields[key].annotation
     return any(get_origin(entry) is dict for entry in (annotation, *get_args(annotation)))
 
 
@@ -368,18 +385,22 @@ def _sections(profile: Mapping[str, Any], name: str, backbone: str | None) -> di
         chosen = f"{PRETRAINED}{name}"
     variant = variants.get(chosen) or {}
     sections = {section: profile.get(section) or {} for section in SECTIONS}
+    sections["resources"] = {**sections["resources"], **(variant.get("resources") or {})}
     sections |= {"model": variant.get("model") or {}, "training": variant.get("training") or {}}
     return {section: dict(values) for section, values in sections.items()}
 
 
-def _located(backbone: str) -> str:
-    """A backbone that is a folder here as an absolute path; anything else (a hub id) as it is."""
+def _located(backbone: str, named: tuple[str, ...]) -> str:
+    """A backbone that is a folder here as an absolute path; a name or a hub id as it is."""
+    if backbone in named:
+        return backbone
     path = Path(backbone).expanduser()
     looks_like_a_path = backbone.startswith((".", "/", "~")) or backbone.count("/") > 1
     return str(path.resolve()) if path.exists() or looks_like_a_path else backbone
 
 
-def _located_source(source: str) -> str:
+def located_source(source: str) -> str:
+    """A source that is a file or folder here as an absolute path; others as they are."""
     from genreflow.corpus.sources import SOURCES
 
     if source.partition("?")[0] in SOURCES or re.match(r"^\w+://", source):
@@ -389,12 +410,19 @@ def _located_source(source: str) -> str:
 
 def _sentence(section: str, error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join([section, *(str(part) for part in first["loc"])])
+    where = ".".join([section, *(str(part) for part in first["loc"] if part != "[key]")])
     given = first.get("input")
     shown = "" if isinstance(given, dict) else f", not {given!r}"
-    message = _one_line(first["msg"]).removeprefix("Value error, ")
+    message = one_line(first["msg"]).removeprefix("Value error, ")
     return f"Setting {where}: {message}{shown}."
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def without_run_settings(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The training settings that enter the cache key."""
+    return {name: value for name, value in training.items() if name not in RUN_SETTINGS}
+
+
+def run_settings_variable(training: Mapping[str, Any]) -> dict[str, str]:
+    """The environment variable with the training settings that change no result."""
+    given = {name: training[name] for name in RUN_SETTINGS if name in training}
+    return {RUN_SETTINGS_VARIABLE: json.dumps(given)} if given else {}

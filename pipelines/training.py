@@ -1,34 +1,35 @@
 """The training pipeline: how the components are chained, with what resources, and compiled."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kfp import compiler, dsl, kubernetes
+from kfp import dsl
 
-from components.build import build
 from components.evaluate import evaluate
 from components.extract_features import extract_features
 from components.fine_tune import fine_tune
 from components.image import cluster_image
-from components.ingest import ingest
 from components.package import package
 from components.promote import promote
 from components.register import register
 from components.resolve import resolve
-from pipelines.settings import Resources, RunSettings
+from genreflow.inference.backends import REFERENCE
+from pipelines.kubeflow_yaml import write_pipeline
+from pipelines.pods import prepare
+from pipelines.reach import doubts
+from pipelines.settings import RunSettings, run_settings_variable, without_run_settings
+from pipelines.shared_steps import build_if_promoted, ingest_and_split
 
 NAME = "genreflow-training"
-LIGHT = {"cpu": "1", "memory": "2G"}
-"""Limits of the steps that only list or register."""
 
 
 class Outcome(NamedTuple):
     """What a run of the pipeline hands back."""
 
     corpus: dsl.Dataset
+    split: dsl.Dataset
     evaluation: dsl.Artifact
     run_id: str
     version: str
@@ -48,19 +49,27 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
     resources = settings.resources
     # JSON texts: the structs that KFP passes know neither integers nor null.
     defaults = {
-        "corpus": settings.corpus.model_dump_json(),
+        "corpus": settings.corpus.ingest().model_dump_json(),
+        "split": settings.corpus.split().model_dump_json(),
         "model": json.dumps(settings.model),
-        "training": json.dumps(settings.training),
+        "training": json.dumps(without_run_settings(settings.training)),
         "packaging": settings.packaging.model_dump_json(),
         "gate": settings.gate.model_dump_json(),
     }
 
-    @dsl.pipeline(name=NAME, display_name="genreflow: train, evaluate, register, promote, build")
+    # the settings of one family are refused by another: a pipeline is compiled for one
+    family = settings.family
+
+    @dsl.pipeline(
+        name=NAME,
+        display_name=f"genreflow: train {family}, evaluate, register, promote, build",
+        description=f"Trains the family {family}: for another one, compile or submit with --family.",
+    )
     def training(
         source: str = settings.source,
-        family: str = settings.family,
         experiment: str = settings.experiment,
         corpus_settings: str = defaults["corpus"],
+        split_settings: str = defaults["split"],
         model_settings: str = defaults["model"],
         training_settings: str = defaults["training"],
         packaging_settings: str = defaults["packaging"],
@@ -71,60 +80,82 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
     ) -> Outcome:
         """From labelled music to a registered and, where it is better, promoted genre classifier.
 
-        1. Resolve the source: fingerprint what lies behind its name. Never cached.
-        2. Ingest: decode, check, quarantine, find duplicates, split.
-        3. Extract features: what the model family trains on, the frozen part once.
-        4. Fine-tune, with live curves in MLflow.
-        5. Evaluate the whole model on the audio of the test split.
-        6. Package: every runtime, its parity and latency.
-        7. Register one version per model content. Never cached.
-        8. Promote: the gate; the alias moves last. Never cached.
-        9. Build the bento of what was promoted; otherwise skipped. Never cached.
+        1. Resolve: fingerprint what lies behind the names of source and backbone. Never cached.
+        2. Ingest: decode, check, quarantine, find duplicates.
+        3. Split: train, validation and test clips.
+        4. Extract features: the representation of clips, a backbone's frozen stage once.
+        5. Fine-tune, with live curves in MLflow.
+        6. Package: every runtime, its parity and latency; the fastest is declared to be served.
+        7. Evaluate the model, as it is served, on the audio of the test split.
+        8. Register one version per model content. Never cached.
+        9. Promote: the gate; the alias moves last. Never cached.
+        10. Build the bento of what was promoted; otherwise skipped. Never cached.
         """
-        resolved = resolve(source=source, corpus=corpus_settings, model=model_settings)
-        _prepare(resolved, "Resolve source", resources, image, local, light=True, cached=False, mounted=True)
+        resolved = resolve(source=source, corpus=corpus_settings, family=family, model=model_settings)
+        prepare(resolved, "resolve", resources, image, local)
 
-        ingested = ingest(
-            source=source,
-            source_fingerprint=resolved.outputs["source_fingerprint"],
-            settings=corpus_settings,
+        ingested, parts = ingest_and_split(
+            source,
+            resolved.outputs["source_fingerprint"],
+            corpus_settings,
+            split_settings,
+            resources,
+            image,
+            local,
         )
-        _prepare(ingested, "Ingest corpus", resources, image, local, mounted=True)
 
+        # an input only where it is wanted: as an input, another split would be another entry of the cache
+        of_split = {"split": parts.outputs["split"]} if resources.extract == "split" else {}
         extracted = extract_features(
             corpus=ingested.outputs["corpus"],
-            family=family,
-            settings=model_settings,
-            backbone_fingerprint=resolved.outputs["backbone_fingerprint"],
+            representation=resolved.outputs["representation"],
             device=device,
             batch=batch,
+            **of_split,
         )
-        _prepare(extracted, "Extract features", resources, image, local, accelerated=True, mounted=True)
+        prepare(extracted, "extract_features", resources, image, local)
 
         tuned = fine_tune(
-            features=extracted.outputs["features"], training=training_settings, experiment=experiment
+            corpus=ingested.outputs["corpus"],
+            features=extracted.outputs["features"],
+            split=parts.outputs["split"],
+            family=family,
+            settings=model_settings,
+            backbone=resolved.outputs["backbone"],
+            training=training_settings,
+            experiment=experiment,
         )
-        _prepare(tuned, "Fine-tune model", resources, image, local, accelerated=True, mounted=True)
-
-        evaluated = evaluate(corpus=ingested.outputs["corpus"], model=tuned.outputs["model"])
-        _prepare(evaluated, "Evaluate model", resources, image, local, accelerated=True)
+        prepare(tuned, "fine_tune", resources, image, local)
+        if not local:
+            for variable, value in run_settings_variable(settings.training).items():
+                tuned.set_env_variable(variable, value)
 
         packaged = package(
             model=tuned.outputs["model"],
             corpus=ingested.outputs["corpus"],
+            split=parts.outputs["split"],
             settings=packaging_settings,
+            runtime=runtime,
         )
         # what is to be served on a GPU is measured on one
-        on_gpu = settings.serving.runtime == "pytorch"
-        _prepare(packaged, "Package model", resources, image, local, accelerated=on_gpu)
+        on_gpu = settings.serving.runtime == REFERENCE
+        prepare(packaged, "package", resources, image, local, accelerated=on_gpu)
+
+        evaluated = evaluate(
+            packaged=packaged.outputs["packaged"],
+            corpus=ingested.outputs["corpus"],
+            split=parts.outputs["split"],
+        )
+        prepare(evaluated, "evaluate", resources, image, local)
 
         registered = register(
             packaged=packaged.outputs["packaged"],
             evaluation=evaluated.outputs["evaluation"],
             corpus=ingested.outputs["corpus"],
+            split=parts.outputs["split"],
             run_id=tuned.outputs["Output"],
         )
-        _prepare(registered, "Register version", resources, image, local, light=True, cached=False)
+        prepare(registered, "register", resources, image, local)
 
         promoted = promote(
             version=registered.outputs["version"],
@@ -133,14 +164,14 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
             corpus=ingested.outputs["corpus"],
             policy=gate_policy,
         )
-        _prepare(promoted, "Promote or keep", resources, image, local, cached=False)
+        prepare(promoted, "promote", resources, image, local)
 
-        with dsl.If(promoted.outputs["Output"] == True, name="promoted"):  # noqa: E712
-            built = build(version=registered.outputs["version"], runtime=runtime, export=not local)
-            _prepare(built, "Build bento", resources, image, local, cached=False)
+        version = registered.outputs["version"]
+        build_if_promoted(promoted.outputs["Output"], version, runtime, resources, image, local)
 
         return Outcome(
             corpus=ingested.outputs["corpus"],
+            split=parts.outputs["split"],
             evaluation=evaluated.outputs["evaluation"],
             run_id=tuned.outputs["Output"],
             version=registered.outputs["version"],
@@ -153,47 +184,17 @@ def training_pipeline(settings: RunSettings, image: str, local: bool = False) ->
 
 
 def compile_to(path: Path, settings: RunSettings) -> None:
-    """Write the pipeline for Kubeflow as YAML."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(training_pipeline(settings, cluster_image()), package_path=str(path))
+    """Write the pipeline for Kubeflow as YAML.
 
-
-def _prepare(
-    task: dsl.PipelineTask,
-    title: str,
-    resources: Resources,
-    image: str,
-    local: bool,
-    light: bool = False,
-    accelerated: bool = False,
-    cached: bool = True,
-    mounted: bool = False,
-) -> None:
-    """Give a task its image, name, caching, retries, resources, volumes and environment."""
-    task.set_caching_options(enable_caching=cached)
-    task.set_container_image(image)
-    if local:
-        return
-    task.set_display_name(title)
-    task.set_retry(num_retries=resources.retries, backoff_duration="30s", backoff_factor=2)
-    task.set_cpu_limit(LIGHT["cpu"] if light else resources.cpu)
-    task.set_memory_limit(LIGHT["memory"] if light else resources.memory)
-    for name, value in sorted(environment(resources).items()):
-        task.set_env_variable(name, value)
-    for secret, variables in sorted(resources.secrets.items()):
-        kubernetes.use_secret_as_env(task, secret, variables)
-    if mounted:
-        for claim, path in sorted(resources.volumes.items()):
-            kubernetes.mount_pvc(task, claim, path)
-    if accelerated and resources.gpus:
-        task.set_accelerator_type(resources.accelerator).set_accelerator_limit(resources.gpus)
-        kubernetes.empty_dir_mount(
-            task, "shared-memory", "/dev/shm", medium="Memory", size_limit=resources.shared_memory
-        )
-
-
-def environment(resources: Resources) -> dict[str, str]:
-    """The pods' variables: the profile's own, and the tracking server of this shell, where it is one."""
-    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
-    inherited = {"MLFLOW_TRACKING_URI": tracking} if tracking.startswith(("http://", "https://")) else {}
-    return inherited | resources.environment
+    Raises:
+        SettingsError: a variable of the pods names an MLflow store on this machine.
+    """
+    write_pipeline(
+        path,
+        training_pipeline(settings, cluster_image()),
+        settings.resources,
+        doubts(settings),
+        "a run",
+        "every step holds the variables of resources.environment and its settings several times; shorten "
+        "them.",
+    )

@@ -19,5 +19,5 @@ def _take_the_library_beside() -> None:
 
 
 _take_the_library_beside()
-# BentoML reports its use to its makers unless it is told not to
+# BentoML reports its use to its makers unless this is set
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")

@@ -30,7 +30,7 @@ class Batching(Generic[R, A]):
         self._work: asyncio.Task[None] | None = None
 
     async def __call__(self, rows: Sequence[R]) -> list[A]:
-        """Rows to an answer each; those not yet begun are left out where the caller gives up.
+        """Rows to an answer each; those not yet begun are left out where the caller is cancelled.
 
         Raises:
             Exception: what `infer` raised on a batch with a row of these.

@@ -1,6 +1,7 @@
 """The bento of a registered model: its packaged files under a pinned tag, the service, the core library."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -16,20 +17,22 @@ from typing import Any
 import bentoml
 
 import genreflow
-from genreflow import devices, home, progress, registry, steps
-from genreflow.artifacts import PackagedDocument, code_digest, file_digest, text_digest
-from genreflow.errors import ModelError
-from genreflow.runtime import MODEL_FOLDER, RuntimeName, choose_runtime
+from genreflow import registry, steps
+from genreflow.core import home, progress
+from genreflow.core.digests import code_digest, file_digest, text_digest
+from genreflow.core.documents import PackagedDocument
+from genreflow.core.errors import ModelError
+from genreflow.inference.backends import AUTO, BACKENDS, backend
+from genreflow.inference.loading import choose_runtime
+from genreflow.inference.package_files import MODEL_FOLDER
 from serving import recipe
+from serving.recipe import DIGEST_CHARACTERS, NAME
 
-NAME = "genreflow"
-DIGEST_CHARACTERS = 12
 CODE_CHARACTERS = 8
+CODE_ENDINGS = (".py", ".css", ".js", ".yaml")
 SERVICE = "serving.service:GenreClassifier"
 PAGELESS = "-no-page"
 """The end of the tags of bentos without the web page."""
-PYTORCH = "-pytorch"
-"""The end of the tags of what PyTorch serves; a bento without the page has that end after it."""
 EXPORTED = "genreflow.tar"
 """Not `.bento`: that is compressed by xz, which takes minutes for weights and makes them no smaller."""
 LOCK_FILE = "genreflow.lock"
@@ -37,11 +40,11 @@ LOCK_FILE = "genreflow.lock"
 log = logging.getLogger("genreflow")
 
 
-def import_model(model: str = "champion", runtime: str = "auto") -> bentoml.Model:
+def import_model(model: str = "champion", runtime: str = AUTO) -> bentoml.Model:
     """The registered model of that alias or version in BentoML's model store, imported where it is missing.
 
     Args:
-        runtime: as `genreflow.runtime.choose_runtime` takes it.
+        runtime: see `loading.choose_runtime`.
 
     Raises:
         RegistryError: there is no such model, or genreflow did not register it.
@@ -50,17 +53,22 @@ def import_model(model: str = "champion", runtime: str = "auto") -> bentoml.Mode
     registered = registry.version(model)  # once: the alias may move meanwhile
     digest = registry.content_digest(registered.version, registered.tags)
     plain = f"{NAME}:v{registered.version}-{digest[:DIGEST_CHARACTERS]}"
-    tags: dict[RuntimeName, str] = {"openvino": plain, "pytorch": plain + PYTORCH}
+    tags: dict[str, str] = {name: plain + _ending(name) for name in BACKENDS}
     with _alone():
         # what is there is neither fetched nor digested again
         there = {name: stored for name, tag in tags.items() if (stored := _stored(bentoml.models, tag))}
         folder = next((Path(stored.path) for stored in there.values()), None)
-        reports = PackagedDocument.read(folder or registry.fetch(registered.version)).runtimes
-        chosen = choose_runtime(reports, runtime, devices.cuda)
+        document = PackagedDocument.read(folder or registry.fetch(registered.version))
+        chosen = choose_runtime(document, runtime)
         return there.get(chosen) or _imported(registered, tags[chosen], chosen)
 
 
-def _imported(registered: registry.Version, tag: str, runtime: RuntimeName) -> bentoml.Model:
+def _ending(runtime: str) -> str:
+    """The end of the tags of what a runtime serves that reads native files; `-no-page` comes after it."""
+    return f"-{runtime}" if backend(runtime).reads_native_files else ""
+
+
+def _imported(registered: registry.Version, tag: str, runtime: str) -> bentoml.Model:
     folder = registry.fetch(registered.version)
     document = PackagedDocument.read(folder)
     labels = {
@@ -76,19 +84,19 @@ def _imported(registered: registry.Version, tag: str, runtime: RuntimeName) -> b
     if "accuracy_ci95" in registered.tags:
         facts["accuracy"] = float(registered.tags["accuracy"])
         facts["accuracy_ci95"] = json.loads(registered.tags["accuracy_ci95"])
-    # What OpenVINO serves goes without the weights that PyTorch would read: they are half of it.
-    unread = shutil.ignore_patterns(*((MODEL_FOLDER,) if runtime == "openvino" else ()))
+    # An exported model goes without the weights that PyTorch would read: they are half of it.
+    unread = shutil.ignore_patterns(*(() if backend(runtime).reads_native_files else (MODEL_FOLDER,)))
     with bentoml.models.create(tag, labels=labels, metadata=facts) as stored:
         shutil.copytree(folder, stored.path, dirs_exist_ok=True, ignore=unread)
     return stored
 
 
-def build(model: str = "champion", page: bool = True, runtime: str = "auto") -> bentoml.Bento:
+def build(model: str = "champion", page: bool = True, runtime: str = AUTO) -> bentoml.Bento:
     """Build the bento of a registered model, or return it where it is built already.
 
     Args:
         page: whether it has the web page; without, its image is smaller by Gradio and Matplotlib.
-        runtime: as `genreflow.runtime.choose_runtime` takes it; PyTorch's bento has torch and the weights.
+        runtime: see `loading.choose_runtime`; PyTorch's bento has torch and the weights.
 
     Raises:
         RegistryError: there is no such model.
@@ -97,12 +105,13 @@ def build(model: str = "champion", page: bool = True, runtime: str = "auto") -> 
     stored = import_model(model, runtime)
     here = Path(__file__).parent
     # The service's code is part of the bento: the same model under changed code is another bento.
-    code_files = sorted(path for path in here.rglob("*") if path.suffix in (".py", ".css"))
-    chosen = recipe.runtime_of(stored, "auto")
+    code_files = sorted(path for path in here.rglob("*") if path.suffix in CODE_ENDINGS)
+    chosen = recipe.runtime_of(stored, AUTO)
     packages = recipe.packages(chosen, page)
     code = text_digest([code_digest(), *(file_digest(path) for path in code_files), *packages])
-    version = f"{str(stored.tag.version).removesuffix(PYTORCH)}-{code[:CODE_CHARACTERS]}"
-    tag = f"{NAME}:{version}{PYTORCH if chosen == 'pytorch' else ''}{'' if page else PAGELESS}"
+    ending = _ending(chosen)
+    version = f"{str(stored.tag.version).removesuffix(ending)}-{code[:CODE_CHARACTERS]}"
+    tag = f"{NAME}:{version}{ending}{'' if page else PAGELESS}"
     with _alone():
         bento: bentoml.Bento | None = _stored(bentoml.bentos, tag)
         return bento or _built(tag, str(stored.tag), page, chosen)
@@ -124,6 +133,9 @@ def _built(tag: str, model: str, page: bool, runtime: str) -> bentoml.Bento:
         done = subprocess.run(argv, cwd=context, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            full = os.strerror(errno.ENOSPC)
+            if full in done.stderr + done.stdout:
+                raise ModelError(_unwritable(full))
             raise ModelError(f"BentoML could not build {tag}: {said[-1] if said else 'without a word'}")
     return bentoml.bentos.get(tag)
 
@@ -134,15 +146,18 @@ def _alone() -> Iterator[None]:
     folder = home.bentoml_home()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK_FILE).open("w")
+        with (folder / LOCK_FILE).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
     except OSError as error:
-        raise ModelError(
-            f"BentoML's stores in {folder} cannot be written ({error.strerror}): name another folder by "
-            "BENTOML_HOME."
-        ) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        raise ModelError(_unwritable(home.why(error))) from error
+
+
+def _unwritable(reason: str) -> str:
+    return (
+        f"BentoML's stores in {home.bentoml_home()} cannot be written ({reason}): make room there, or name "
+        "another folder by BENTOML_HOME."
+    )
 
 
 def _stored(store: Any, tag: str) -> Any:
@@ -157,12 +172,12 @@ def _stored(store: Any, tag: str) -> Any:
         return None
 
 
-def build_step(version: str, export_to: Path | None, runtime: str = "auto") -> str:
+def build_step(version: str, export_to: Path | None, runtime: str = AUTO) -> str:
     """The pipeline's step: the bento of a registered version, noted with the version last.
 
     Args:
         export_to: a folder for the bento as one file with its model, for `bentoml import`.
-        runtime: as `genreflow.runtime.choose_runtime` takes it.
+        runtime: see `loading.choose_runtime`.
 
     Returns:
         The bento's tag.
@@ -176,7 +191,7 @@ def build_step(version: str, export_to: Path | None, runtime: str = "auto") -> s
         registry.record_bento(version, str(bento.tag))
         return str(bento.tag)
 
-    with steps.told("build"):
-        tag = steps.outlasting_mlflow("build", make)
+    with steps.report_step("build"):
+        tag = steps.retry_mlflow("build", make)
         progress.report("build", f"{tag} is built", result=tag)
     return tag

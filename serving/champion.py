@@ -1,6 +1,6 @@
 """Which model answers: the pinned one, or, under `genreflow serve`, whichever is champion.
 
-`genreflow serve` asks the registry and notes in a file what is to be served; the inner service reads the
+`genreflow serve` reads the registry and writes to a file what is to be served; the inner service reads the
 file, loads a new model beside the old one, checks its reference windows and switches. So the service itself
 needs no MLflow, and goes on with what it has when the registry is away.
 """
@@ -10,6 +10,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,16 +19,20 @@ from typing import Any
 import bentoml
 from pydantic import BaseModel
 
-from genreflow import runtime
-from genreflow.artifacts import Frozen, Hearing
-from genreflow.errors import ModelError, RegistryAwayError
-from serving.answers import Lineage, ModelCard
+from genreflow.core.documents import Frozen, InputSpec, PackagedDocument, PublishedDocument
+from genreflow.core.errors import ModelError, RegistryAwayError
+from genreflow.inference.backends import AUTO
+from genreflow.inference.classifier import Classifier
+from genreflow.inference.loading import load_checked_classifier
 from serving.limits import REQUEST_SECONDS
-from serving.recipe import RUNTIME_LABEL
+from serving.recipe import DIGEST_CHARACTERS, NAME, RUNTIME_LABEL
+from serving.schemas import Lineage, ModelCard
 
 FILE_VARIABLE = "GENREFLOW_CHAMPION_FILE"
 CONNECTED = "connected"
 PINNED = "not followed: this service is pinned to its model"
+UNKNOWN = "unknown"
+"""The version of a packaged model in a folder without the record of its publishing."""
 LOOK_SECONDS = 0.5
 """How often the inner service looks at the file."""
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
@@ -39,7 +44,7 @@ Content = tuple[str, str | None]
 log = logging.getLogger("genreflow")
 
 
-class Wanted(Frozen):
+class RequestedModel(Frozen):
     """What `genreflow serve` notes for the service that it started."""
 
     tag: str
@@ -50,7 +55,7 @@ class Wanted(Frozen):
     """`connected`, or a sentence on what is wrong with it."""
 
 
-def write(path: Path, wanted: Wanted) -> None:
+def write(path: Path, wanted: RequestedModel) -> None:
     """Note what is wanted, at once or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
@@ -86,12 +91,12 @@ def may_pass(error: Exception) -> bool:
 
 
 def follow(
-    path: Path, alias: str, runtime: str, wanted: Wanted, interval: float, stop: threading.Event
+    path: Path, alias: str, runtime: str, wanted: RequestedModel, interval: float, stop: threading.Event
 ) -> None:
-    """Ask the registry every `interval` seconds until `stop`, and note in `path` what is to be served.
+    """Read the registry every `interval` seconds until `stop`, and write to `path` what is to be served.
 
     Args:
-        runtime: what the models are imported for, as `genreflow.runtime.choose_runtime` takes it.
+        runtime: what the models are imported for, see `loading.choose_runtime`.
         wanted: what is noted at first.
     """
     follower = Follower(alias, runtime)
@@ -118,8 +123,8 @@ class Follower:
         self._failure: Failure | None = None
         self._wrong, self._since, self._logged = "", "", ""
 
-    def look(self, before: Wanted) -> Wanted:
-        """What is to be served now: what was before, with a sentence, where that cannot be told or had."""
+    def look(self, before: RequestedModel) -> RequestedModel:
+        """What is to be served now; as before, with a sentence, where registry or model cannot be reached."""
         from genreflow import registry
 
         try:
@@ -134,7 +139,7 @@ class Follower:
             return before.model_copy(update={"registry": self._failure.sentence})
         self._wrong = self._logged = ""
         reason = version.tags.get("decision_reason")
-        return Wanted(tag=self._imported[content], reason=reason, registry=CONNECTED)
+        return RequestedModel(tag=self._imported[content], reason=reason, registry=CONNECTED)
 
     def _bring(self, content: Content) -> None:
         """Import a version, unless that failed a moment ago: it is not fetched at every look."""
@@ -151,7 +156,7 @@ class Follower:
             self._failure = Failure.after(self._failure, content, sentence)
 
     def _sentence(self, wrong: str, error: Exception) -> str:
-        """For everybody, so without what the error says of hosts and folders: the log has that, once."""
+        """A public sentence, without the error's hosts and folders, which are logged once."""
         if isinstance(error, RegistryAwayError):
             wrong = "The registry has not answered"
         if wrong != self._wrong:
@@ -164,10 +169,10 @@ class Follower:
 
 
 class Described(BaseModel):
-    """A model as the front needs it: how it hears, what it is; its weights stay with the inner service."""
+    """A model as the front service needs it, without weights: input specification, genres, card."""
 
     tag: str
-    hearing: Hearing
+    input_spec: InputSpec
     genres: tuple[str, ...]
     temperature: float
     card: ModelCard
@@ -177,12 +182,44 @@ class Described(BaseModel):
 class Loaded:
     """A model that can answer."""
 
-    classifier: runtime.Classifier
+    classifier: Classifier
     described: Described
 
 
-def load(stored: bentoml.Model, wanted: str = "auto") -> Loaded:
-    """Load a model of BentoML's store; its reference windows are answered again on this processor.
+@dataclass(frozen=True)
+class StoredModel:
+    """A packaged model, and what is known of it beside its files."""
+
+    tag: str
+    folder: Path
+    labels: Mapping[str, str]
+    """`version`, `digest` and, where it was imported for one, `runtime`."""
+    facts: Mapping[str, Any]
+    """`accuracy`, `accuracy_ci95` and `reason`, where known."""
+
+    @classmethod
+    def of(cls, stored: bentoml.Model) -> "StoredModel":
+        """A model of BentoML's store."""
+        return cls(str(stored.tag), Path(stored.path), stored.info.labels, stored.info.metadata)
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> "StoredModel":
+        """A packaged model in a folder: one that `serving.fetch` brought, or any other.
+
+        Raises:
+            GenreflowError: its documents cannot be read.
+        """
+        digest, version, facts = PackagedDocument.read(folder).digest, UNKNOWN, {}
+        if (folder / PublishedDocument.file_name).is_file():
+            record = PublishedDocument.read(folder)
+            version = record.version
+            facts = {"accuracy": record.accuracy, "accuracy_ci95": record.accuracy_ci95}
+        tag = f"{NAME}:v{version}-{digest[:DIGEST_CHARACTERS]}"
+        return cls(tag, folder, {"version": version, "digest": digest}, facts)
+
+
+def load(stored: StoredModel, wanted: str = AUTO) -> Loaded:
+    """Load a packaged model; its reference windows are answered again on this processor.
 
     Args:
         wanted: the runtime; `auto` is the one that the model was imported for.
@@ -190,11 +227,14 @@ def load(stored: bentoml.Model, wanted: str = "auto") -> Loaded:
     Raises:
         ModelError: it cannot be loaded, or does not give its packaged answers here.
     """
-    imported = stored.info.labels.get(RUNTIME_LABEL, "auto")
-    classifier = runtime.load_checked(Path(stored.path), imported if wanted == "auto" else wanted)
-    document, labels, facts = classifier.document, stored.info.labels, stored.info.metadata
+    folder = stored.folder
+    runtime = stored.labels.get(RUNTIME_LABEL, AUTO) if wanted == AUTO else wanted
+    if runtime == PackagedDocument.read(folder).served.runtime:
+        runtime = AUTO  # as declared, with the declared fallback
+    classifier = load_checked_classifier(folder, runtime)
+    document, labels, facts = classifier.document, stored.labels, stored.facts
     lineage = Lineage(
-        model=str(stored.tag),
+        model=stored.tag,
         version=labels["version"],
         run_id=document.run_id,
         digest=labels["digest"],
@@ -221,8 +261,8 @@ def load(stored: bentoml.Model, wanted: str = "auto") -> Loaded:
     return Loaded(
         classifier,
         Described(
-            tag=str(stored.tag),
-            hearing=document.hearing,
+            tag=stored.tag,
+            input_spec=document.input_spec,
             genres=document.genres,
             temperature=document.temperature,
             card=card,
@@ -233,7 +273,7 @@ def load(stored: bentoml.Model, wanted: str = "auto") -> Loaded:
 class Models:
     """The model that answers and, for as long as a request may last, those before it."""
 
-    def __init__(self, pinned: bentoml.Model, wanted: str) -> None:
+    def __init__(self, pinned: StoredModel, wanted: str) -> None:
         name = os.environ.get(FILE_VARIABLE)
         self._file = Path(name) if name else None
         self._failure: Failure | None = None
@@ -247,7 +287,7 @@ class Models:
         if self._seen is not None:
             threading.Thread(target=self._watch, name="champion", daemon=True).start()
 
-    def of(self, tag: str) -> runtime.Classifier | None:
+    def of(self, tag: str) -> Classifier | None:
         """The model of that tag, where it is still there."""
         loaded = self._there.get(tag)
         return None if loaded is None else loaded.classifier
@@ -265,9 +305,9 @@ class Models:
             card["reason"] = wanted.reason
         return described.model_copy(update={"card": described.card.model_copy(update=card)})
 
-    def _first(self, pinned: bentoml.Model, wanted: str) -> Loaded:
+    def _first(self, pinned: StoredModel, wanted: str) -> Loaded:
         """After a restart the champion of the moment, not the one that the service was started with."""
-        if self._seen is not None and self._seen.tag != str(pinned.tag):
+        if self._seen is not None and self._seen.tag != pinned.tag:
             loaded = self._load(self._seen.tag)
             if loaded is not None:
                 return loaded
@@ -283,7 +323,7 @@ class Models:
             for tag in [tag for tag, until in self._until.items() if until <= now]:
                 del self._until[tag], self._there[tag]
 
-    def _take(self, wanted: Wanted) -> None:
+    def _take(self, wanted: RequestedModel) -> None:
         tag = wanted.tag
         if self._failure is not None and self._failure.of != tag:
             self._failure = None  # if it is wanted again, it is looked at again
@@ -303,7 +343,7 @@ class Models:
 
     def _load(self, tag: str) -> Loaded | None:
         try:
-            loaded = load(bentoml.models.get(tag))
+            loaded = load(StoredModel.of(bentoml.models.get(tag)))
         except Exception as error:  # whatever it is: the one before goes on, and so does the watch
             again = may_pass(error)
             sentence = (
@@ -316,11 +356,11 @@ class Models:
         self._failure = None
         return loaded
 
-    def _wanted(self) -> Wanted | None:
+    def _wanted(self) -> RequestedModel | None:
         if self._file is None:
             return None
         try:
-            return Wanted.model_validate_json(self._file.read_text())
+            return RequestedModel.model_validate_json(self._file.read_text())
         except (OSError, ValueError) as error:
             log.error("%s cannot be read: %s", self._file, error)
             return None

@@ -1,4 +1,4 @@
-"""What a service takes on, of one request and at once, and the places in which requests are answered."""
+"""The limits of a service: sizes, times and how many requests run at once."""
 
 import asyncio
 import os
@@ -9,21 +9,21 @@ from typing import Self
 
 from pydantic import Field, ValidationError
 
-from genreflow.artifacts import Frozen
-from genreflow.errors import RequestError, SettingsError
+from genreflow.core.documents import Frozen
+from genreflow.core.errors import RequestError, SettingsError
 
 DECODE_SECONDS = 60.0
 WAIT_SECONDS = 280.0
-"""In line for a place."""
+"""How long a request may wait for its turn."""
 ANSWER_SECONDS = 450.0
 """Of the model's own time, were the request alone: what would take longer is refused at once. With a model of
-DistilHuBERT's size on two cores, an hour heard every two seconds takes 350."""
-LONG_LISTENING = 2
-"""Long songs heard at once: each may take so many times as long as alone."""
-REQUEST_SECONDS = WAIT_SECONDS + DECODE_SECONDS + LONG_LISTENING * ANSWER_SECONDS
-"""A request that takes longer is given up: what was admitted takes so long only where the service is busy."""
-LISTENING = 8
-"""Requests decoded and heard at once; the others wait as files on disk."""
+DistilHuBERT's size on two cores, an hour of windows every two seconds takes 350."""
+LONG_AT_ONCE = 2
+"""Long songs inferred at once: each may take that many times as long as alone."""
+REQUEST_SECONDS = WAIT_SECONDS + DECODE_SECONDS + LONG_AT_ONCE * ANSWER_SECONDS
+"""A request that takes longer is cancelled; an admitted one takes that long only in a busy service."""
+REQUESTS_AT_ONCE = 8
+"""Requests decoded and inferred at once; the others wait as files on disk."""
 SHORT_SECONDS = 600.0
 """Of music: a file that is longer, or takes longer to decode, does so behind others of its kind alone."""
 SHORT_DECODE_SECONDS = 2.0
@@ -45,7 +45,7 @@ class Limits(Frozen):
     """Of one song: an hour, and a little."""
     min_seconds: float = Field(default=1.0, ge=0)
     windows: int = Field(default=2_000, gt=0)
-    """Of a timeline whose hop was asked for."""
+    """Of a timeline whose hop the request gives."""
     answer_seconds: float = Field(default=ANSWER_SECONDS, gt=0, le=ANSWER_SECONDS)
     """Of the model's own time for one song, were it alone."""
     files: int = Field(default=64, gt=0)
@@ -53,7 +53,7 @@ class Limits(Frozen):
     requests: int = Field(default=64, gt=0)
     """Answered or waiting at once."""
     stall_seconds: float = Field(default=30.0, gt=0)
-    """Of an upload that hardly comes forward."""
+    """Of an upload that makes no progress."""
     api_key: str | None = Field(default=None, min_length=8)
 
     @classmethod
@@ -89,23 +89,23 @@ def limits() -> Limits:
     return Limits.from_environment()
 
 
-class Places:
-    """Room to listen: a few requests at once, fewer long songs, so that short clips are never starved."""
+class ConcurrencyLimits:
+    """How many requests run at once; fewer long songs, so that short clips are never starved."""
 
     def __init__(self) -> None:
-        self._all = asyncio.Semaphore(LISTENING)
+        self._all = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._decoding = asyncio.Semaphore(1)
-        self._long = asyncio.Semaphore(LONG_LISTENING)
+        self._long = asyncio.Semaphore(LONG_AT_ONCE)
         self._waiting_seconds = 0.0
 
     @asynccontextmanager
     async def short(self) -> AsyncIterator[None]:
-        """A place to decode and to hear a clip in.
+        """Hold one of the places for decoding and inferring a short clip.
 
         Raises:
             RequestError: none became free in time; so do the others.
         """
-        await _taken(self._all)
+        await _acquired(self._all)
         try:
             yield
         finally:
@@ -113,8 +113,8 @@ class Places:
 
     @asynccontextmanager
     async def decoding(self) -> AsyncIterator[None]:
-        """The one place to decode a long file in, taken after a short one was given back."""
-        await _taken(self._decoding)
+        """Hold the one place for decoding a long file, acquired after that of a short one was released."""
+        await _acquired(self._decoding)
         try:
             yield
         finally:
@@ -122,7 +122,10 @@ class Places:
 
     @asynccontextmanager
     async def long(self, seconds: float) -> AsyncIterator[None]:
-        """A place to hear a long song of so many seconds in, taken after a short one was given back.
+        """Hold one of the places for inferring a long song, acquired after that of a short one was released.
+
+        Args:
+            seconds: of the song.
 
         Raises:
             RequestError: too much music waits already.
@@ -131,7 +134,7 @@ class Places:
             raise RequestError("The service is busy with long songs: try again later.", 503)
         self._waiting_seconds += seconds
         try:
-            await _taken(self._long)
+            await _acquired(self._long)
         finally:
             self._waiting_seconds -= seconds
         try:
@@ -140,7 +143,7 @@ class Places:
             self._long.release()
 
 
-async def _taken(places: asyncio.Semaphore) -> None:
+async def _acquired(places: asyncio.Semaphore) -> None:
     try:
         async with asyncio.timeout(WAIT_SECONDS):
             await places.acquire()

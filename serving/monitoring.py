@@ -1,23 +1,40 @@
-"""What a running service tells: Prometheus histograms, and a record of each answer, never of the audio."""
+"""Metrics of a running service: Prometheus histograms, and a record of each answer, never of the audio."""
 
 import logging
+import os
 from contextvars import copy_context
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import bentoml
 
-from serving.answers import Lineage
+from serving.schemas import Lineage
 
 MONITOR = "genreflow"
 MONITORING_VARIABLE = "GENREFLOW_MONITORING"
 """The folder of the records; BentoML's default is `monitoring` in the working folder."""
+LOG_CONFIGURATION = Path(__file__).with_name("monitoring.yaml")
+"""How records are written: to files that are deleted in turn, so that they never fill a pod's disk."""
+CONFIGURATION_VARIABLE = "GENREFLOW_MONITORING_CONFIG"
+"""Names another such file."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 log = logging.getLogger("genreflow")
 
 
-class Listening:
+def monitoring() -> dict[str, Any]:
+    """BentoML's monitor as the service configures it; a person's own, by `BENTOML_CONFIG`, comes first."""
+    # by a variable, which BentoML fills in where it serves: a bento would keep the path of where it was built
+    os.environ.setdefault(CONFIGURATION_VARIABLE, str(LOG_CONFIGURATION))
+    options = {
+        "log_path": os.environ.get(MONITORING_VARIABLE, "monitoring"),
+        "log_config_file": f"${{{CONFIGURATION_VARIABLE}}}",
+    }
+    return {"enabled": True, "type": "default", "options": options}
+
+
+class RequestMetrics:
     """Histograms of the front: where the time of a request goes."""
 
     def __init__(self) -> None:
@@ -26,7 +43,7 @@ class Listening:
         self.whole = _histogram("answer_seconds", "A file from its upload to its answer", SECONDS)
 
 
-class Inferring:
+class InferenceMetrics:
     """Histograms of the inner service."""
 
     def __init__(self, batch: int) -> None:

@@ -2,13 +2,21 @@
 
 from typing import Any
 
-from serving.answers import Answer, BatchAnswer, Curve, Lineage, ModelCard, Problem, Stretch
-from serving.door import keyless
 from serving.limits import limits
+from serving.request_guard import keyless
+from serving.schemas import (
+    Answer,
+    BatchAnswer,
+    ErrorResponse,
+    Lineage,
+    ModelCard,
+    Segment,
+    Timeline,
+)
 from serving.uploads import FORM
 
-ANSWERS = (Answer, BatchAnswer, Curve, Lineage, ModelCard, Problem, Stretch)
-SCHEMA = "#/components/schemas/Problem"
+ANSWERS = (Answer, BatchAnswer, Timeline, Lineage, ModelCard, ErrorResponse, Segment)
+SCHEMA = "#/components/schemas/ErrorResponse"
 COMMON = {
     "400": "The request or its file is no good; the sentence says why",
     "401": "The service has a key and this one is not it",

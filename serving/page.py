@@ -17,17 +17,18 @@ import gradio
 import numpy as np
 from fastapi import FastAPI
 
-from genreflow import drawing
-from genreflow.errors import GenreflowError
-from genreflow.runtime import Timeline
-from serving import gradio_guard
+from genreflow.core.errors import GenreflowError
+from genreflow.inference import answers
+from genreflow.inference.timeline_plot import NARROW, PAGE, clock, colours, draw_timeline
+from serving import gradio_hardening
 
 if TYPE_CHECKING:
-    from serving.answers import Answer, Curve, ModelCard
+    from serving.schemas import Answer, ModelCard, Timeline
 
 TITLE = "genreflow"
 PATH = "/ui"
 STYLE_FILE = Path(__file__).with_name("page.css")
+SCRIPT_FILE = Path(__file__).with_name("page.js")
 OWN_HOP = 0.0
 HOPS = [("the model's own", OWN_HOP), ("1 s", 1.0), ("2 s", 2.0), ("5 s", 5.0), ("10 s", 10.0)]
 SONGS_AT_ONCE = 2
@@ -43,28 +44,28 @@ _drawing = threading.Lock()
 
 
 def page(
-    listen: "Callable[[Path, float | None], AsyncIterator[tuple[Answer, Curve | None]]]",
-    timeline: "Callable[[Path, float | None], Awaitable[Curve]]",
+    classify: "Callable[[Path, float | None], AsyncIterator[tuple[Answer, Timeline | None]]]",
+    timeline: "Callable[[Path, float | None], Awaitable[Timeline]]",
     card: "Callable[[], Awaitable[ModelCard]]",
 ) -> gradio.Blocks:
     """The page over three functions of a service.
 
     Args:
-        listen: the genre of an audio file and, at once or after it, its genres over time, at a hop in seconds
-            (the model's own where None); both of one model.
+        classify: the genre of an audio file and, at once or after it, its genres over time, at a hop in
+            seconds (the model's own where None); both of one model.
         timeline: its genres over time alone.
-        card: the model that answers just now.
+        card: the model that is served now.
 
-    What these raise as `GenreflowError` is shown as the sentence it is; of anything else the log has the
-    traceback, and the page says only that it was not the file's fault.
+    What these raise as `GenreflowError` is shown as the sentence it is; of any other error the log has the
+    traceback, and the page says only that the file was not its cause.
     """
 
-    async def hear(file: str | None, hop: float) -> AsyncIterator[tuple[str, str, str]]:
+    async def classified(file: str | None, hop: float) -> AsyncIterator[tuple[str, str, str]]:
         if file is None:
             yield "", EMPTY_HTML, ""
             return
         try:
-            async for answer, curve in listen(Path(file), hop or None):
+            async for answer, curve in classify(Path(file), hop or None):
                 drawn = WAITING_HTML if curve is None else await asyncio.to_thread(curve_html, curve)
                 yield answer_html(answer), drawn, answer.lineage.digest
         except Exception as error:
@@ -82,14 +83,14 @@ def page(
         except Exception as error:
             yield gradio.skip(), problem_html(error, Path(file)), shown
             return
-        async for parts in hear(file, hop):  # the answer beside it is another model's
+        async for parts in classified(file, hop):  # the answer that is shown is of another model
             yield parts
 
     async def about() -> tuple[str, str]:
         model = await card()
         return warnings_html(model), card_html(model)
 
-    gradio_guard.own_folder()
+    gradio_hardening.own_folder()
     with gradio.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         gradio.HTML(
             "<header><h1>What genre is this song?</h1>"
@@ -117,7 +118,7 @@ def page(
         with gradio.Accordion("The model that answers", open=False):
             model = gradio.HTML(elem_id="model")
         song.change(
-            hear,
+            classified,
             [song, hop],
             [answer, curve, shown],
             concurrency_limit=SONGS_AT_ONCE,
@@ -134,8 +135,8 @@ def page(
         )
         blocks.load(about, None, [warnings, model], api_visibility="private", show_progress="hidden")
     blocks.queue(max_size=SONGS_WAITING)
-    gradio_guard.take_uploads_alone(blocks)
-    gradio_guard.cancel_for_closed_tabs(blocks)
+    gradio_hardening.restrict_uploads(blocks)
+    gradio_hardening.cancel_on_closed_tab(blocks)
     return blocks
 
 
@@ -150,7 +151,8 @@ def mount(application: FastAPI, blocks: gradio.Blocks, max_upload_bytes: int) ->
         path=PATH,
         theme=_theme(),
         css_paths=[STYLE_FILE],
-        head='<link rel="icon" href="data:,">',  # browsers ask for one that is not there
+        # browsers request an icon, and there is none
+        head=f'<link rel="icon" href="data:,"><script>{SCRIPT_FILE.read_text()}</script>',
         footer_links=[],
         run_history=False,
         show_error=False,
@@ -159,8 +161,8 @@ def mount(application: FastAPI, blocks: gradio.Blocks, max_upload_bytes: int) ->
         enable_monitoring=False,
         max_file_size=max_upload_bytes,
     )
-    gradio_guard.keep_no_uploads(application, blocks)
-    gradio_guard.end_streams_of_unknown_sessions(application, blocks)
+    gradio_hardening.keep_no_uploads(application, blocks)
+    gradio_hardening.end_streams_of_unknown_sessions(application, blocks)
 
 
 def _theme() -> gradio.themes.Base:
@@ -190,7 +192,7 @@ def answer_html(answer: "Answer") -> str:
         )
     else:
         words = f"<h2>{escape(answer.genre)} <small>{answer.confidence:.0%}</small></h2>"
-    colour = drawing.colours(tuple(answer.probabilities))
+    colour = colours(tuple(answer.probabilities))
     rows = "".join(
         f'<tr><th scope="row">{escape(genre)}</th>'
         f'<td aria-hidden="true"><i style="width:{share:.1%};background:{colour[genre]}"></i></td>'
@@ -201,22 +203,22 @@ def answer_html(answer: "Answer") -> str:
     return (
         f'<section role="status">{words}'
         f'<table class="bars"><caption>Probability of each genre</caption><tbody>{rows}</tbody></table>'
-        f'<p class="small">{drawing.clock(answer.seconds)} of music in {windows}, '
-        f"heard by version {escape(answer.lineage.version)}.</p></section>"
+        f'<p class="small">{clock(answer.seconds)} of music in {windows}, '
+        f"predicted by version {escape(answer.lineage.version)}.</p></section>"
     )
 
 
-def curve_html(curve: "Curve") -> str:
+def curve_html(curve: "Timeline") -> str:
     """The curve as a picture, one for wide and one for narrow screens, and as a table."""
-    song = Timeline(
+    song = answers.Timeline(
         np.array(curve.starts),
         np.array(curve.ends),
         np.array(curve.probabilities, dtype=np.float32),
         tuple(curve.genres),
     )
-    wide, narrow = (_picture(song, inches) for inches in (drawing.PAGE, drawing.NARROW))
+    wide, narrow = (_picture(song, inches) for inches in (PAGE, NARROW))
     stretches = [
-        (drawing.clock(one.start), drawing.clock(one.end), escape(one.genre), f"{one.probability:.0%}")
+        (clock(one.start), clock(one.end), escape(one.genre), f"{one.probability:.0%}")
         for one in curve.segments
     ]
     spoken = "; ".join(f"{start} to {end} {genre} {share}" for start, end, genre, share in stretches)
@@ -279,10 +281,10 @@ def card_html(card: "ModelCard") -> str:
     return f"<dl>{rows}</dl>"
 
 
-def _picture(song: Timeline, inches: tuple[float, float]) -> str:
+def _picture(song: answers.Timeline, inches: tuple[float, float]) -> str:
     """The curve as a data URI."""
     buffer = io.BytesIO()
     with _drawing:
-        figure = drawing.draw(song, inches=inches)
+        figure = draw_timeline(song, inches=inches)
         figure.savefig(buffer, format="svg", dpi=SCREEN_DOTS_PER_INCH, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -3,7 +3,8 @@
 In a bento all of that is settled, and read from `bento.yaml`. In a checkout it follows the environment, so
 `bentoml build` typed there makes what `genreflow build` makes: `GENREFLOW_MODEL_TAG` names the model,
 `GENREFLOW_PAGE=no` leaves the page out, and `GENREFLOW_RUNTIME` names the runtime, by default (`auto`) that
-which the model was imported for.
+which the model was imported for. In the service's image, which has no model, `GENREFLOW_MODEL_PATH` names a
+folder with a packaged one (`serving.fetch`).
 """
 
 import os
@@ -18,11 +19,17 @@ import yaml
 from bentoml.exceptions import BentoMLException
 from bentoml.images import Image
 
-from genreflow.artifacts import Frozen, PackagedDocument
-from genreflow.errors import GenreflowError
-from genreflow.runtime import RUNTIMES, choose_runtime
+from genreflow.core.documents import Frozen, PackagedDocument
+from genreflow.core.errors import GenreflowError
+from genreflow.inference.backends import AUTO, FALLBACK, RUNTIMES, backend
+from genreflow.inference.loading import check_installed, choose_runtime
 
+NAME = "genreflow"
+"""Of bentos and models in BentoML's stores."""
+DIGEST_CHARACTERS = 12
+"""Of a model's digest in its tag."""
 TAG_VARIABLE = "GENREFLOW_MODEL_TAG"
+PATH_VARIABLE = "GENREFLOW_MODEL_PATH"
 PAGE_VARIABLE = "GENREFLOW_PAGE"
 RUNTIME_VARIABLE = "GENREFLOW_RUNTIME"
 PAGE_LABEL = "page"
@@ -46,13 +53,18 @@ class Recipe(Frozen):
     """Which bento this is, or is to be."""
 
     model: str
-    """BentoML tag of the model: `:latest` would be whatever was imported last on a machine."""
+    """BentoML tag of the model: `:latest` would be whatever was imported last on a machine.
+
+    Empty where `folder` has the model.
+    """
     page: bool
     """Whether it has the web page."""
     runtime: str
-    """What answers: `openvino` or `pytorch`; in a checkout also `auto`, what the model was imported for."""
+    """What predicts; in a checkout also `auto`: what the model was imported for."""
     built: bool
     """Whether this code lies in a bento."""
+    folder: Path | None = None
+    """A packaged model that is served as it lies there, without a BentoML store."""
 
 
 @lru_cache
@@ -60,7 +72,8 @@ def recipe() -> Recipe:
     """The recipe of the bento that this code lies in; in a checkout, the one that the environment names.
 
     Raises:
-        BentoMLException: no model is named, or `GENREFLOW_PAGE` or `GENREFLOW_RUNTIME` is none that there is.
+        BentoMLException: no model is named or there, what serves it is not installed, or `GENREFLOW_PAGE` or
+            `GENREFLOW_RUNTIME` has a value that does not exist.
     """
     source = Path(__file__).parent.parent
     file = source.parent / "bento.yaml"
@@ -72,8 +85,8 @@ def recipe() -> Recipe:
         return Recipe(
             model=model, page=labels[PAGE_LABEL] == WORDS[True], runtime=labels[RUNTIME_LABEL], built=True
         )
-    model = os.environ.get(TAG_VARIABLE, "")
-    if not model:
+    model, folder = os.environ.get(TAG_VARIABLE, ""), _model_folder()
+    if not model and folder is None:
         raise BentoMLException(
             f"Which model is to be served? Set {TAG_VARIABLE} to a tag that `bentoml models list` shows; "
             "`genreflow build` imports the champion there and builds its bento at once."
@@ -81,16 +94,38 @@ def recipe() -> Recipe:
     page = os.environ.get(PAGE_VARIABLE, WORDS[True])
     if page not in WORDS.values():
         raise BentoMLException(f"{PAGE_VARIABLE} is yes or no, not {page!r}.")
-    runtime = os.environ.get(RUNTIME_VARIABLE, "auto")
+    runtime = os.environ.get(RUNTIME_VARIABLE, AUTO)
     if runtime not in RUNTIMES:
         raise BentoMLException(f"{RUNTIME_VARIABLE} is {', '.join(RUNTIMES)}, not {runtime!r}.")
-    return Recipe(model=model, page=page == WORDS[True], runtime=runtime, built=False)
+    if folder is not None:
+        try:
+            check_installed(PackagedDocument.read(folder), runtime)
+        except GenreflowError as error:
+            raise BentoMLException(str(error)) from None
+    return Recipe(model=model, page=page == WORDS[True], runtime=runtime, built=False, folder=folder)
+
+
+def _model_folder() -> Path | None:
+    """What `GENREFLOW_MODEL_PATH` names, unless a tag names the model.
+
+    Raises:
+        BentoMLException: there is no packaged model.
+    """
+    name = os.environ.get(PATH_VARIABLE)
+    if not name or os.environ.get(TAG_VARIABLE):
+        return None
+    if not (Path(name) / PackagedDocument.file_name).is_file():
+        raise BentoMLException(
+            f"There is no packaged model in {name}, which {PATH_VARIABLE} names: mount one there, or fetch "
+            f"one with python -m serving.fetch --from s3://BUCKET/PREFIX --digest SHA256 --to {name}."
+        )
+    return Path(name)
 
 
 def labels() -> dict[str, str]:
     """The labels of the bento to be: the model's lineage, its runtime, and whether there is a page."""
     settled = recipe()
-    if settled.built:
+    if settled.built or settled.folder is not None:
         return {}
     stored = _stored(settled)
     own = {PAGE_LABEL: WORDS[settled.page], RUNTIME_LABEL: runtime_of(stored, settled.runtime)}
@@ -101,31 +136,31 @@ def runtime_of(stored: bentoml.Model, wanted: str) -> str:
     """The runtime that an imported model is served by: the one that is wanted, or that it was imported for.
 
     Raises:
-        BentoMLException: PyTorch is wanted, and the model was imported without the weights that it reads; or
-            OpenVINO, and it does not serve the model.
+        BentoMLException: the runtime that is wanted does not serve the model, or reads files that were left
+            out when the model was imported.
     """
-    imported = str(stored.info.labels.get(RUNTIME_LABEL, "openvino"))
-    if wanted == "pytorch" and imported != "pytorch":
-        raise BentoMLException(
-            f"{stored.tag} was imported without the weights that PyTorch reads: genreflow build --runtime "
-            "pytorch imports them."
-        )
-    if wanted == "auto" or wanted == imported:
+    imported = str(stored.info.labels.get(RUNTIME_LABEL, FALLBACK))
+    if wanted in (AUTO, imported):
         return imported
+    if backend(wanted).reads_native_files and not backend(imported).reads_native_files:
+        raise BentoMLException(
+            f"{stored.tag} was imported without the weights that {backend(wanted).title} reads: genreflow "
+            f"build --runtime {wanted} imports them."
+        )
     try:
-        return choose_runtime(PackagedDocument.read(Path(stored.path)).runtimes, wanted, lambda: False)
+        return choose_runtime(PackagedDocument.read(Path(stored.path)), wanted)
     except GenreflowError as error:
         raise BentoMLException(str(error)) from error
 
 
 def image() -> Image | None:
-    """The container of the bento to be; None in a bento.
+    """The container of the bento to be; None in a bento, and where a folder has the model.
 
     Not BentoML's own Debian image: that installs a compiler and git, hundreds of megabytes, and nothing here
     has to be compiled.
     """
     settled = recipe()
-    if settled.built:
+    if settled.built or settled.folder is not None:
         return None
     runtime = runtime_of(_stored(settled), settled.runtime)
     plain = Image(
@@ -138,12 +173,10 @@ def packages(runtime: str, page: bool) -> list[str]:
     """`name==version` of all that the service needs, as installed here; with torch only for PyTorch."""
     from packaging.requirements import Requirement
 
-    from genreflow.registry.registration import PYTORCH_PACKAGES
-
     core = [Requirement(line) for line in metadata.requires("genreflow") or []]
     named = [need.name for need in core if need.marker is None]
     named += [*NEEDED, *(PAGE_NEEDED if page else ())]
-    named += PYTORCH_PACKAGES if runtime == "pytorch" else ()
+    named += backend(runtime).packages
     return pinned(named)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import bentoml
 import psutil
 
-from genreflow import home
-from genreflow.errors import GenreflowError
+from genreflow.core import home
+from genreflow.core.errors import GenreflowError
 from serving import build, champion
 from serving.monitoring import MONITORING_VARIABLE
 
@@ -23,23 +23,23 @@ MARK = "GENREFLOW_SERVE"
 
 
 def serve(
-    model: str, host: str, port: int, poll: float, page: bool, runtime: str, tell: Callable[[str], None]
+    model: str, host: str, port: int, poll: float, page: bool, runtime: str, show: Callable[[str], None]
 ) -> None:
-    """Serve a registered model until it is asked to end (SIGTERM, Ctrl-C).
+    """Serve a registered model until SIGTERM or Ctrl-C.
 
     An alias is followed: whatever it points to later is served then, without a restart. A version is pinned.
 
     Args:
         poll: seconds between two looks at the registry.
         page: whether there is the web page.
-        runtime: as `genreflow.runtime.choose_runtime` takes it, of this model and of those that follow.
-        tell: takes lines for the user.
+        runtime: see `loading.choose_runtime`, of this model and of those that follow.
+        show: called with a line for the user.
 
     Raises:
         GenreflowError: there is no such model, or the server ended by itself.
     """
     bento = build.build(model, page, runtime)
-    tell(f"{bento.tag} on http://{host}:{port} (Ctrl-C ends it)")
+    show(f"{bento.tag} on http://{host}:{port} (Ctrl-C ends it)")
     argv = [sys.executable, "-m", "bentoml", "serve", str(bento.tag), "--host", host, "--port", str(port)]
     environment = {MONITORING_VARIABLE: str(home.home() / "monitoring")} | os.environ
     stop = threading.Event()
@@ -50,7 +50,7 @@ def serve(
             environment[champion.FILE_VARIABLE] = str(file)
             stored = bentoml.models.get(bento.info.all_models[0].tag)
             reason = stored.info.metadata.get("reason")
-            first = champion.Wanted(tag=str(stored.tag), reason=reason, registry=champion.CONNECTED)
+            first = champion.RequestedModel(tag=str(stored.tag), reason=reason, registry=champion.CONNECTED)
             champion.write(file, first)
             follower = threading.Thread(
                 target=champion.follow, args=(file, model, runtime, first, poll, stop), daemon=True
@@ -65,33 +65,33 @@ def serve(
 
 
 def _until_ended(argv: list[str], environment: dict[str, str]) -> None:
-    """Run a server until this process is asked to end, or it ends by itself.
+    """Run a server until SIGTERM or Ctrl-C, or until it ends by itself.
 
     Raises:
-        GenreflowError: it failed, or somebody else killed it.
+        GenreflowError: it failed or was killed.
     """
     server: subprocess.Popen[bytes] | None = None
-    asked = False
+    stopping = False
 
     def end(*_: object) -> None:
-        nonlocal asked
-        asked = True
+        nonlocal stopping
+        stopping = True
         if server is not None:
             server.terminate()
 
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, end)  # before there is a server that could be left behind
     server = subprocess.Popen(argv, env=environment)
-    if asked:  # while it was started
+    if stopping:  # while it was started
         server.terminate()
     code = server.wait()
-    if code and not asked:
+    if code and not stopping:
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
-        raise GenreflowError(f"The service was ended {how}; what it said is above.")
+        raise GenreflowError(f"The service was ended {how}; its output is above.")
 
 
 def _end_workers(mark: str) -> None:
-    """A server that was killed leaves its workers behind, which would hold the port and go on answering."""
+    """End the workers of a server that was killed: they would hold the port and go on serving."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get(MARK) == mark:

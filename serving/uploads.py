@@ -3,20 +3,21 @@
 import json
 import shutil
 import tempfile
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from _bentoml_sdk import IODescriptor
+import bentoml
 from anyio import to_thread
-from bentoml._internal.context import request_temp_dir
 from pydantic import Field
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from genreflow.errors import RequestError
-from serving.door import refuse
+from genreflow.core.errors import RequestError
 from serving.limits import limits
+from serving.request_guard import refuse
 
 FORM = "multipart/form-data"
 MAX_FIELDS = 16
@@ -33,7 +34,7 @@ HopSeconds = Annotated[
 ]
 
 
-class Upload(IODescriptor):
+class Upload(bentoml.IODescriptor):
     """One audio file."""
 
     file: AudioFile
@@ -43,7 +44,7 @@ class Upload(IODescriptor):
         return cls.model_construct(**await _fields(request, one="file"))
 
 
-class TimelineUpload(IODescriptor):
+class TimelineUpload(bentoml.IODescriptor):
     """One audio file, and how closely to look at it."""
 
     file: AudioFile
@@ -54,7 +55,7 @@ class TimelineUpload(IODescriptor):
         return cls.model_construct(**await _fields(request, one="file", number="hop_seconds"))
 
 
-class BatchUpload(IODescriptor):
+class BatchUpload(bentoml.IODescriptor):
     """Many audio files."""
 
     files: AudioFiles
@@ -73,15 +74,15 @@ async def _fields(
     fetches what a file field holds as text from the network.
     """
     try:
-        form = await _form(request)
+        name = one or many or ""
+        form = await _form(request, name)
         wanted = [name for name in (one, many, number) if name is not None]
         unknown = next((name for name in form if name not in wanted), None)
         if unknown is not None:
             raise RequestError(
                 f"There is no field {_shown(unknown)!r} here; there is {' and '.join(map(repr, wanted))}."
             )
-        name = one or many or ""
-        uploads = form.getlist(name)
+        uploads = [upload for upload in form.getlist(name) if isinstance(upload, UploadFile)]
         if not uploads:
             raise RequestError(f"There is no file: send one as the form's field {name!r}.")
         if one and len(uploads) > 1:
@@ -93,10 +94,7 @@ async def _fields(
             raise RequestError(
                 f"{len(uploads)} files are too many for one request: send at most {most}.", 413
             )
-        files = [upload for upload in uploads if isinstance(upload, UploadFile)]
-        if len(files) < len(uploads):
-            raise RequestError(f"The field {name!r} is text, not a file: send it with a file name.")
-        paths = await to_thread.run_sync(_lay_down, files)
+        paths = await to_thread.run_sync(_lay_down, uploads)
         fields: dict[str, Any] = {name: paths[0] if one else paths}
         if number:
             fields[number] = _number(form, number)
@@ -105,23 +103,46 @@ async def _fields(
         refuse(error)
 
 
-async def _form(request: Request) -> FormData:
+class AudioForm(MultiPartParser):
+    """Starlette's parser, to which a field of audio is a file also where it has no file name.
+
+    Such a part (`curl -F 'file=<song.mp3'`, and clients that send bytes) is a text field by Starlette's rule.
+    """
+
+    audio_field = ""
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        _, options = parse_options_header(part.content_disposition)
+        if options.get(b"name") == self.audio_field.encode() and b"filename" not in options:
+            part.content_disposition = (part.content_disposition or b"") + b'; filename=""'
+        super().on_headers_finished()
+
+
+async def _form(request: Request, audio_field: str) -> FormData:
     kind = request.headers.get("content-type", "nothing").partition(";")[0].strip().lower()
     if kind != FORM:
         raise RequestError(f"Audio is sent as {FORM}, not as {_shown(kind)}: curl -F file=@song.mp3", 415)
-    try:
-        return await request.form(
-            max_files=limits().files + 1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
+    async with aclosing(request.stream()) as stream:
+        parser = AudioForm(
+            request.headers,
+            stream,
+            max_files=limits().files + 1,
+            max_fields=MAX_FIELDS,
+            max_part_size=MAX_FIELD_BYTES,
         )
-    except HTTPException as error:
-        raise RequestError(f"The form cannot be read: {str(error.detail).rstrip('.')}.") from error
+        parser.audio_field = audio_field
+        try:
+            return await parser.parse()
+        except MultiPartException as error:
+            raise RequestError(f"The form cannot be read: {error.message.rstrip('.')}.") from error
 
 
 def _lay_down(uploads: list[UploadFile]) -> list[Path]:
-    """Each in a folder of its own, deleted with the request: errors may then speak of a file by its name."""
-    paths = []
+    """Each in a folder of its own, deleted with the request: errors can then name a file."""
+    paths, folder = [], bentoml.Context().temp_dir
     for upload in uploads:
-        path = Path(tempfile.mkdtemp(dir=request_temp_dir())) / file_name(upload.filename)
+        path = Path(tempfile.mkdtemp(dir=folder)) / file_name(upload.filename)
         with path.open("wb") as file:
             upload.file.seek(0)
             shutil.copyfileobj(upload.file, file)

@@ -7,17 +7,21 @@ from typing import Any
 import numpy as np
 import openvino
 import pandas as pd
+from corpora import split_of
 from openvino import opset13 as ops
 
-from genreflow import runtime
-from genreflow.artifacts import (
+from genreflow.core.digests import file_digest
+from genreflow.core.documents import (
+    SPLIT_FIELDS,
     CorpusDocument,
-    Hearing,
+    InputSpec,
     ModelDocument,
     PackagedDocument,
     RuntimeReport,
-    file_digest,
+    Served,
+    SplitDocument,
 )
+from genreflow.core.genres import GENRES
 from genreflow.evaluation.artifact import weights_digest
 from genreflow.evaluation.document import (
     Calibration,
@@ -26,10 +30,12 @@ from genreflow.evaluation.document import (
     GenreScores,
     ModelIdentity,
 )
-from genreflow.genres import GENRES
+from genreflow.inference.answers import softmax
+from genreflow.inference.package_files import model_digest
+from genreflow.inference.processor import instruction_set
 
 SAMPLES = 2_000
-HEARING = Hearing(
+HEARING = InputSpec(
     sample_rate=8_000, window_seconds=0.25, hop_seconds=0.25, extend="repeat", representation="waveform"
 )
 
@@ -52,7 +58,7 @@ def model_document(**fields: Any) -> ModelDocument:
         "family": "encoder",
         "settings": {"backbone": "ntu-spml/distilhubert", "views": 2},
         "genres": GENRES,
-        "hearing": HEARING,
+        "input_spec": HEARING,
         "temperature": 1.2,
         "training": {"epochs": 12, "learning_rate": 5e-5, "seed": 42},
         "pretrained": "ntu-spml/distilhubert",
@@ -91,7 +97,7 @@ def write_packaged(folder: Path, seed: int, fields: dict[str, Any], work: int = 
     graph = openvino.Model([ops.matmul(heard, ops.constant(weights), False, False)], [inputs], "linear")
     openvino.save_model(graph, folder / "openvino" / "model.xml", compress_to_fp16=False)
     windows = np.random.default_rng(1).normal(size=(4, SAMPLES)).astype(np.float32)
-    expected = runtime.softmax((windows @ weights) / document.temperature)
+    expected = softmax((windows @ weights) / document.temperature)
     np.savez(folder / "reference.npz", inputs=windows, probabilities=expected)
     files = {
         path.relative_to(folder).as_posix(): file_digest(path) for path in folder.rglob("*") if path.is_file()
@@ -106,10 +112,11 @@ def write_packaged(folder: Path, seed: int, fields: dict[str, Any], work: int = 
         latency_ms_p95=101.0,
     )
     PackagedDocument(
-        digest=runtime.model_digest(document, files),
+        digest=model_digest(document, files),
         model=document,
         files=files,
         runtimes=(report,),
+        served=Served(runtime="openvino", precision="f32"),
         processor="a processor",
         code_version="0.1+abc",
     ).write(folder)
@@ -121,22 +128,33 @@ def write_corpus(folder: Path, fields: dict[str, Any]) -> None:
         "source": "/music/gtzan",
         "source_fingerprint": "50" * 32,
         "synthetic": False,
+        "genres": GENRES,
+        "clips": 1000,
+        "quarantined": 1,
+        "duplicate_clusters": 3,
+        "code_version": "0.1+abc",
+    }
+    of_split = {name: value for name, value in fields.items() if name in SPLIT_FIELDS}
+    of_corpus = {name: value for name, value in fields.items() if name not in SPLIT_FIELDS}
+    document = CorpusDocument(**(given | of_corpus))
+    document.write(folder)
+    parts: dict[str, Any] = {
+        "fingerprint": "5b" * 32,
+        "corpus_fingerprint": document.fingerprint,
         "protocol": "fault-filtered",
         "fold": None,
         "seed": 42,
         "leaky": False,
         "leak_reason": None,
-        "genres": GENRES,
         "counts": {"train": 443, "validation": 197, "test": 290, "unused": 70},
-        "quarantined": 1,
-        "duplicate_clusters": 3,
         "code_version": "0.1+abc",
     }
-    CorpusDocument(**(given | fields)).write(folder)
+    SplitDocument(**(parts | of_split)).write(split_of(folder))
 
 
 def write_evaluation(folder: Path, packaged: Path, accuracy: float, fields: dict[str, Any]) -> None:
-    model = PackagedDocument.read(packaged).model
+    package = PackagedDocument.read(packaged)
+    model = package.model
     scores = GenreScores(
         support=29,
         predicted=30,
@@ -169,8 +187,13 @@ def write_evaluation(folder: Path, packaged: Path, accuracy: float, fields: dict
             corpus_fingerprint=model.corpus_fingerprint,
             code_version=model.code_version,
             run_id=model.run_id,
+            packaged_digest=package.digest,
         ),
+        "runtime": package.served.runtime,
+        "precision": package.served.precision,
+        "instruction_set": instruction_set(),
         "corpus_fingerprint": "c0" * 32,
+        "split_fingerprint": "5b" * 32,
         "source": "/music/gtzan",
         "protocol": model.protocol,
         "fold": model.fold,

@@ -1,10 +1,16 @@
 """What tests share: the folder of shared things, and the rule that CI skips nothing."""
 
+import inspect
+import logging
 import os
+import signal
 import sys
+import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -12,15 +18,45 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from pipelines.doctor import chromium
 
+if TYPE_CHECKING:
+    from faults import Proxy
+
 # a machine under load is slow: an example that takes long is no failure
 settings.register_profile("genreflow", deadline=None)
 settings.load_profile("genreflow")
 expect.set_options(timeout=30_000)  # milliseconds that a page has to show something
 
+# a shell starts background jobs with SIGINT ignored, and the processes under test would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a hub; it is read when huggingface_hub is imported
+
+_stack = inspect.stack
+
+
+def _stack_without_source(context: int = 1) -> list[inspect.FrameInfo]:
+    """`inspect.stack`, without lines of source for kfp.
+
+    kfp calls it at every setting of a task for the name of a function. In a worker of xdist, whose own frames
+    have no file, Python searches all loaded modules for each: compiling a pipeline took 14 s instead of 1.
+    """
+    frame = sys._getframe(1)
+    if frame.f_globals.get("__name__") != "kfp.dsl.pipeline_task":
+        return _stack(context)[1:]
+    found = []
+    walked: FrameType | None = frame
+    while walked is not None:
+        code = walked.f_code
+        found.append(inspect.FrameInfo(walked, code.co_filename, walked.f_lineno, code.co_name, None, None))
+        walked = walked.f_back
+    return found
+
+
+inspect.stack = _stack_without_source
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
+STORE_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 
 
 def need(present: bool, what: str) -> None:
@@ -62,12 +98,43 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
+@pytest.fixture
+def _nothing_left_behind() -> Iterator[None]:
+    """Fail a test that changes its process for those after it: the MLflow store, the library's logger."""
+    before = {variable: os.environ.get(variable) for variable in STORE_VARIABLES}
+    logger = logging.getLogger("genreflow")
+    yield
+    left = [variable for variable in STORE_VARIABLES if os.environ.get(variable) != before[variable]]
+    for variable in left:
+        os.environ.pop(variable, None)
+    if logger.disabled or not logger.propagate:  # as BentoML's configuration of logging does
+        left.append("a disabled logger")
+        logger.disabled, logger.propagate = False, True
+    assert not left, f"this test leaves behind: {left}"
+
+
 @pytest.fixture(autouse=True)
-def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _warnings_are_logged() -> Iterator[None]:
+    """The library's warnings reach `caplog`, whatever other packages did to the levels of logging."""
+    root, logger = logging.getLogger(), logging.getLogger("genreflow")
+    logging.disable(logging.NOTSET)
+    logger.setLevel(logging.WARNING)
+    level = root.level
+    yield
+    logger.setLevel(logging.NOTSET)
+    if root.level != level or logging.root.manager.disable:
+        found = f"level {root.level}, disabled up to {logging.root.manager.disable}"
+        root.setLevel(level)
+        warnings.warn(f"this test changes what the root logger logs: {found}", stacklevel=1)
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, _nothing_left_behind: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test has its own state folder."""
     monkeypatch.setenv("GENREFLOW_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for variable in STORE_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -109,3 +176,21 @@ def aws(store: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     return boto3.Session().client("s3")
+
+
+@pytest.fixture
+def address(aws: Any) -> str:
+    """A prefix of a bucket of one's own."""
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    aws.create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/runs"
+
+
+@pytest.fixture
+def proxy(store: int, aws: Any, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Proxy]":
+    """What stands between the library and the S3 server."""
+    from faults import proxied
+
+    with proxied(store) as found:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{found.port}")
+        yield found

@@ -8,10 +8,10 @@ import torch
 from candidates import model_document
 from checkpoints import tiny_checkpoint, window_seconds
 
-from genreflow.artifacts import ModelDocument
+from genreflow.core.documents import ModelDocument
+from genreflow.core.genres import GENRES
 from genreflow.families import family
-from genreflow.features import hear
-from genreflow.genres import GENRES
+from genreflow.features import window_inputs
 
 RATE = 16_000
 SPREAD = 4.0
@@ -35,14 +35,16 @@ def write_encoder(folder: Path, layout: str, settings: dict[str, Any], **fields:
     chosen = kind.settings_type.model_validate(given)
     document = model_document(
         settings=chosen.model_dump(mode="json"),
-        hearing=kind.hearing(chosen),
+        input_spec=kind.input_spec(chosen),
         temperature=1.7,
         pretrained=str(checkpoint),
         **fields,
     )
     module: Any = kind.build(chosen, GENRES, "inputs", 0).eval()
     heard = windows(document)
-    inputs = torch.from_numpy(np.concatenate([hear(document.hearing, one, RATE)[0] for one in heard]))
+    inputs = torch.from_numpy(
+        np.concatenate([window_inputs(document.input_spec, one, RATE)[0] for one in heard])
+    )
     if module.head.standard is not None:
         module.fit([inputs.repeat_interleave(8, dim=0)])
         module.eval()
@@ -60,7 +62,7 @@ def write_encoder(folder: Path, layout: str, settings: dict[str, Any], **fields:
 
 def windows(document: ModelDocument, count: int = 3) -> np.ndarray:
     """(count, samples) at the model's rate."""
-    length = document.hearing.window_samples
+    length = document.input_spec.window_samples
     times = np.arange(length) / RATE
     noise = np.random.default_rng(0).normal(size=(count, length)) * 0.02
     tones = [0.3 * np.sin(2 * np.pi * 200 * 3**number * times) for number in range(count)]

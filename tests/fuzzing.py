@@ -19,9 +19,9 @@ with atheris.instrument_imports(include=OURS):
     import numpy as np
 
     from genreflow.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Audio, decode
+    from genreflow.core.errors import AudioError, CorpusError, GenreflowError
     from genreflow.corpus.sources import hub, unpack
     from genreflow.corpus.sources.table import TableSource
-    from genreflow.errors import AudioError, CorpusError, GenreflowError
 
 MOST_SECONDS = 60.0
 MOST_BYTES = 8 << 20
@@ -102,10 +102,10 @@ def _read_table(name: str, data: bytes) -> None:
     table.write_bytes(data)
     try:
         source = TableSource(table, "path", "label", GENRES)
-        source.resolve()
         names = [item.name for item in source.items()]
         assert all(len(name.splitlines()) == 1 for name in names)
         source.notes()
+        source.resolve()
     except CorpusError as error:
         told(error)
 

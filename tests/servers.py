@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,12 @@ def mlflow_server(folder: Path, database: str) -> Iterator[int]:
 S3_KEY, S3_SECRET = "genreflow", "genreflow-secret"
 
 
+def stored_keys(aws: Any, address: str) -> list[str]:
+    """The keys of all objects in the bucket of `s3://BUCKET/PREFIX`."""
+    found = aws.list_objects_v2(Bucket=address.split("/")[2]).get("Contents", [])
+    return [entry["Key"] for entry in found]
+
+
 @contextmanager
 def object_store(folder: Path) -> Iterator[int]:
     """SeaweedFS with its S3 gateway, keeping its files in `folder`: the gateway's port."""
@@ -147,8 +153,12 @@ POSTGRESQL = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """A PostgreSQL cluster of one's own: the URI of its database."""
+def postgresql(settings: Sequence[str] = ()) -> Iterator[str]:
+    """A PostgreSQL cluster of one's own: the URI of its database, whose password is asked for.
+
+    Args:
+        settings: more arguments of the server.
+    """
     programs = POSTGRESQL[-1].parent
     user = "nobody" if os.getuid() == 0 else None  # it does not run as root
     folder = Path(tempfile.mkdtemp(prefix="genreflow-postgresql-"))  # pytest's folders are root's alone
@@ -156,11 +166,15 @@ def postgresql() -> Iterator[str]:
         if user:
             shutil.chown(folder, user)
         data, port = folder / "data", free_port()
-        make = [programs / "initdb", "-D", data, "-U", "genreflow", "--auth=trust", "-E", "UTF8", "--no-sync"]
+        password = folder / "password"
+        password.write_text("secret")
+        password.chmod(0o644)
+        make = [programs / "initdb", "-D", data, "-U", "genreflow", "-E", "UTF8", "--no-sync"]
+        make += ["--auth=scram-sha-256", f"--pwfile={password}"]
         done = subprocess.run(make, capture_output=True, text=True, check=False, cwd=folder, **_as(user))
         assert done.returncode == 0, done.stderr
         argv = [str(programs / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder)]
-        argv += ["-h", "127.0.0.1", "-c", "fsync=off"]
+        argv += ["-h", "127.0.0.1", "-c", "fsync=off", *settings]
         address = f"postgresql://genreflow:secret@127.0.0.1:{port}/postgres"
         log = folder / "log"
         # SIGTERM would wait for the clients

@@ -19,12 +19,13 @@ import requests
 import soundfile
 from bentoml._internal.models.model import ModelStore
 from candidates import write_corpus, write_evaluation, write_packaged
+from corpora import split_of
 from servers import free_port, served
 
 import genreflow
 from genreflow import registry
-from genreflow.artifacts import PackagedDocument
-from genreflow.runtime import Classification
+from genreflow.core.documents import PackagedDocument
+from genreflow.inference.answers import Classification
 
 CLI = [sys.executable, "-m", "pipelines.cli"]
 SAMPLE_RATE = 8_000
@@ -85,14 +86,14 @@ class Champion:
         write_corpus(corpus, {})
         write_evaluation(evaluation, packaged, 0.8, {})
         with self.registry():
-            return registry.register(packaged, evaluation, corpus, None).version
+            return registry.register(packaged, evaluation, corpus, split_of(corpus), None).version
 
 
 def crowned(root: Path) -> Champion:
     """A first champion under `root`."""
     song = root / "song.flac"
     soundfile.write(song, np.random.default_rng(0).normal(size=3 * SAMPLE_RATE) * 0.1, SAMPLE_RATE)
-    champion = Champion(root, song, Classification("", 0.0, {}, "", 0.0, 0), "")
+    champion = Champion(root, song, Classification("", 0.0, {}, "", 0.0, 0, None), "")
     champion.register("first", 0)
     with champion.registry():
         registry.set_champion("1", "the first")

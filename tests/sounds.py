@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-AV_CODECS = {"m4a": "aac", "mp4": "aac", "aac": "aac", "webm": "libopus"}
+AV_CODECS = {"m4a": "aac", "mp4": "aac", "aac": "aac", "webm": "libopus", "mkv": "pcm_s16le"}
 """Extensions that PyAV writes; soundfile writes the others."""
 
 

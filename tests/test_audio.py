@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sounds import tone, write, write_silent_film
 
 from genreflow import audio
-from genreflow.audio import UNHEARD_SHARE, cut_windows, decode, plan_windows, resample
-from genreflow.errors import AudioError
+from genreflow.audio import SKIPPED_REST_SHARE, cut_windows, decode, plan_windows, resample
+from genreflow.core.errors import AudioError
 
 LOSSLESS = ("wav", "au", "flac", "aiff")
 LOSSY = ("mp3", "ogg", "opus", "m4a", "mp4", "webm", "aac")
@@ -101,7 +101,7 @@ def test_a_thousand_channels_are_decoded_in_blocks_of_the_same_memory(tmp_path: 
 def test_decoding_that_takes_too_long_is_given_up_with_a_sentence(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / f"song.{kind}", tone(2.0))
     with pytest.raises(AudioError, match="takes too long to decode") as caught:
-        audio.decode(path, patience=0.0)
+        audio.decode(path, timeout=0.0)
     assert caught.value.reason == "too-slow"
 
 
@@ -210,6 +210,21 @@ def test_what_is_too_long_is_refused(tmp_path: Path, kind: str) -> None:
     assert decode(path, max_seconds=4).seconds == pytest.approx(3, abs=0.1)
 
 
+@pytest.mark.parametrize("kind", ["flac", "m4a"])
+def test_what_is_too_long_by_its_header_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A service puts long songs aside by it: decoding ten minutes of each first made short clips wait."""
+    path = write(tmp_path / f"long.{kind}", tone(3, rate=48_000), 48_000)
+
+    def decoded(*_: object, **__: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(audio.libsndfile, "read", decoded)
+    monkeypatch.setattr(audio.ffmpeg, "_decode", decoded)
+    assert refusal(path, max_seconds=1).reason == "too-long"
+
+
 @pytest.mark.parametrize("rate", [1, 1_000, 2_000_000])
 def test_a_rate_that_no_recorder_writes_is_refused(tmp_path: Path, rate: int) -> None:
     assert refusal(write(tmp_path / "odd.wav", tone(), rate)).reason == "sample-rate"
@@ -259,7 +274,7 @@ def test_windows_start_at_zero_every_hop_and_the_last_ends_with_the_clip_but_for
         assert len(starts) == 1
         return
     rest = (n - window) % hop
-    if 0 < rest <= UNHEARD_SHARE * window:
+    if 0 < rest <= SKIPPED_REST_SHARE * window:
         assert starts[-1] == n - window - rest
     else:
         assert starts[-1] == n - window
@@ -274,7 +289,7 @@ def test_windows_cover_every_sample_but_a_small_rest_where_the_hop_is_no_longer_
     hop = data.draw(st.integers(1, window))
     windows, starts = cut_windows(np.arange(n, dtype=np.float32), window, hop, "silence")
     assert windows.shape == (len(starts), window)
-    assert set(range(n - int(UNHEARD_SHARE * window))) <= set(windows.astype(int).ravel())
+    assert set(range(n - int(SKIPPED_REST_SHARE * window))) <= set(windows.astype(int).ravel())
     for cut, start in zip(windows, starts, strict=True):
         assert cut[0] == start
 

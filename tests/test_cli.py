@@ -1,5 +1,6 @@
 """The command line as a person meets it: in processes of its own, by exit status, stdout and stderr."""
 
+import json
 import os
 import re
 import shutil
@@ -9,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
+from candidates import write_packaged
 from sounds import tone, write
 
+from genreflow.core.version import VERSION
 from genreflow.registry import store
-from genreflow.version import VERSION
 from pipelines import checks, cli
 
 PATIENCE = 300
@@ -22,10 +25,11 @@ Capture = pytest.CaptureFixture[str]
 Refused = Callable[..., str]
 
 
-def genreflow(*arguments: str) -> subprocess.CompletedProcess[str]:
+def genreflow(*arguments: str, stdin: IO[bytes] | None = None) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *arguments],
+        stdin=stdin,
         capture_output=True,
         text=True,
         check=False,
@@ -147,6 +151,70 @@ def test_files_that_are_not_there_are_told_before_a_model_is_loaded(tmp_path: Pa
     assert "is a folder" in refused("timeline", str(tmp_path))
 
 
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "packaged"
+    write_packaged(folder, 0, {})
+    return folder
+
+
+def test_what_a_star_names_is_classified_but_for_the_folders_which_are_told(
+    packaged: Path, tmp_path: Path
+) -> None:
+    for name in ("a.wav", "z.wav", "live/c.wav"):
+        write(tmp_path / "music" / name, tone())
+    named = sorted(str(path) for path in (tmp_path / "music").iterdir())
+    done = genreflow("classify", *named, "--model", str(packaged), "--json")
+    assert done.returncode == 1
+    assert (
+        done.stderr == f"genreflow: {tmp_path / 'music' / 'live'} is a folder; name the audio files in it.\n"
+    )
+    assert [Path(answer["file"]).name for answer in json.loads(done.stdout)] == ["a.wav", "z.wav"]
+
+
+def test_folders_alone_are_told_before_a_model_is_loaded(tmp_path: Path, refused: Refused) -> None:
+    assert "is a folder" in refused("classify", str(tmp_path), "--model", "no-such-model")
+
+
+def test_standard_input_is_classified_as_the_file_is(packaged: Path, tmp_path: Path) -> None:
+    song = write(tmp_path / "song.flac", tone())
+    for command in ("classify", "timeline"):
+        with song.open("rb") as content:
+            piped = genreflow(command, "-", "--model", str(packaged), "--json", stdin=content)
+        named = genreflow(command, str(song), "--model", str(packaged), "--json")
+        assert (piped.returncode, piped.stderr) == (0, "")
+        found, expected = json.loads(piped.stdout), json.loads(named.stdout)
+        first, wanted = (found[0], expected[0]) if command == "classify" else (found, expected)
+        assert first.pop("file") == "-"
+        assert wanted.pop("file") == str(song)
+        assert first == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"a letter, not a song\n" * 9, "Standard input is text"), (b"", "Standard input is")],
+)
+def test_standard_input_that_is_no_audio_is_told_and_the_rest_classified(
+    content: bytes, said: str, packaged: Path, tmp_path: Path
+) -> None:
+    song = write(tmp_path / "song.wav", tone())
+    (tmp_path / "content").write_bytes(content)
+    with (tmp_path / "content").open("rb") as given:
+        done = genreflow("classify", "-", str(song), "--model", str(packaged), stdin=given)
+    assert done.returncode == 1
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith(f"genreflow: {said}")
+    assert done.stdout.startswith(f"{song}: ")
+
+
+def test_standard_input_is_named_once_and_open(packaged: Path, refused: Refused) -> None:
+    assert "name - once" in refused("classify", "-", "-")
+    line = f"{sys.executable} -m pipelines.cli classify - --model {packaged} <&-"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "genreflow: Standard input is closed; name a file instead of -.\n"
+
+
 def test_an_empty_registry_is_no_error_to_list_and_one_to_promote_in(
     tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, capfd: Capture
 ) -> None:
@@ -195,7 +263,7 @@ def test_what_nobody_foresaw_is_a_sentence_and_a_file_with_the_traceback(
     code = (
         "import sys\nfrom pipelines import cli\n"
         "def broken(*_): raise ZeroDivisionError('nobody foresaw this')\n"
-        "cli._tell = broken\nsys.argv = ['genreflow', '--version']\ncli.main()"
+        "cli.tell = broken\nsys.argv = ['genreflow', '--version']\ncli.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -281,7 +349,7 @@ def test_a_traceback_that_cannot_lie_in_the_state_folder_lies_elsewhere(unwritab
     code = (
         "import sys\nfrom pipelines import cli\n"
         "def broken(*_): raise ZeroDivisionError('nobody foresaw this')\n"
-        "cli._tell = broken\nsys.argv = ['genreflow', '--version']\ncli.main()"
+        "cli.tell = broken\nsys.argv = ['genreflow', '--version']\ncli.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     first, second = done.stderr.splitlines()

@@ -7,30 +7,50 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from corpora import split_of
 from disks import little_room
 from sounds import genre_folder
-from test_training import FAST, features
 
-from genreflow import packaging, steps, training
-from genreflow.artifacts import CorpusDocument, FeaturesDocument, ModelDocument, PackagedDocument, broken_seal
-from genreflow.errors import GenreflowError
+from genreflow import steps
+from genreflow.core.documents import (
+    CorpusDocument,
+    FeaturesDocument,
+    ModelDocument,
+    PackagedDocument,
+    SplitDocument,
+)
+from genreflow.core.errors import GenreflowError
+from genreflow.core.progress import PROGRESS_VARIABLE
+from genreflow.core.seals import verify_seal
 from genreflow.evaluation.document import EvaluationDocument
-from genreflow.progress import PROGRESS_VARIABLE
+from genreflow.families import family
+from genreflow.fitting import fine_tuning
+from genreflow.packaging.export import export_openvino
+from tests.training.test_training import FAST, features, fine_tune
 
-DOCUMENTS = (CorpusDocument, FeaturesDocument, ModelDocument, EvaluationDocument, PackagedDocument)
+DOCUMENTS = (
+    CorpusDocument,
+    SplitDocument,
+    FeaturesDocument,
+    ModelDocument,
+    EvaluationDocument,
+    PackagedDocument,
+)
 CORPUS = {"genres": ["jazz", "rock"]}
 KILLED_BEFORE_THE_END = """
 import os, signal, sys
 from pathlib import Path
-from genreflow import artifacts, steps
+from genreflow import steps
+from genreflow.core import documents
 def killed(*_): os.kill(os.getpid(), signal.SIGKILL)
-artifacts.Document.write = killed
+documents.Document.write = killed
 source, corpus, out = sys.argv[1:]
+settings = {"genres": ["jazz", "rock"]}
+fingerprint, representation, _ = steps.resolve(source, settings, "mfcc_cnn", {})
 if out:
-    steps.extract_features(Path(corpus), "mfcc_cnn", {}, Path(out), device="cpu")
+    steps.extract_features(Path(corpus), representation, Path(out), device="cpu")
 else:
-    steps.ingest(source, steps.resolve(source, {"genres": ["jazz", "rock"]}, {})[0],
-        {"genres": ["jazz", "rock"]}, Path(corpus))
+    steps.ingest(source, fingerprint, settings, Path(corpus))
 """
 
 
@@ -40,7 +60,13 @@ def music(tmp_path: Path) -> str:
 
 
 def ingest(music: str, out: Path) -> CorpusDocument:
-    return steps.ingest(music, steps.resolve(music, CORPUS, {})[0], CORPUS, out)
+    return steps.ingest(music, steps.resolve(music, CORPUS, "mfcc_cnn", {})[0], CORPUS, out)
+
+
+def extract(corpus: Path, out: Path) -> FeaturesDocument:
+    network = family("mfcc_cnn")
+    representation = network.representation(network.settings_type()).canonical()
+    return steps.extract_features(corpus, representation, out, device="cpu")
 
 
 def test_a_killed_ingest_or_extraction_leaves_nothing_that_is_taken_for_whole(
@@ -61,51 +87,60 @@ def test_a_killed_ingest_or_extraction_leaves_nothing_that_is_taken_for_whole(
     assert any(out.iterdir())
     with pytest.raises(GenreflowError, match="is not a genreflow FeaturesDocument"):
         FeaturesDocument.read(out)
-    again = steps.extract_features(corpus, "mfcc_cnn", {}, out, device="cpu")
-    whole = steps.extract_features(corpus, "mfcc_cnn", {}, tmp_path / "whole", device="cpu")
+    again = extract(corpus, out)
+    whole = extract(corpus, tmp_path / "whole")
     assert again.fingerprint == whole.fingerprint
 
 
 def trained(music: str, folder: Path) -> tuple[Path, Path]:
-    """A corpus, and a model of it."""
-    ingest(music, folder / "corpus")
-    steps.extract_features(folder / "corpus", "mfcc_cnn", {}, folder / "features", device="cpu")
-    training.fine_tune(folder / "features", folder / "model", {**FAST, "epochs": 1})
-    return folder / "corpus", folder / "model"
+    """A corpus with its split beside it, and a model of it."""
+    corpus, features, model = (folder / name for name in ("corpus", "features", "model"))
+    ingest(music, corpus)
+    steps.split(corpus, {"protocol": "grouped"}, split_of(corpus))
+    extract(corpus, features)
+    fine_tuning.fine_tune(features, split_of(corpus), model, family("mfcc_cnn"), {}, {**FAST, "epochs": 1})
+    return corpus, model
 
 
-@pytest.mark.parametrize("step", ["ingest", "extract_features", "fine_tune", "evaluate", "package"])
+@pytest.mark.parametrize("step", ["ingest", "split", "extract_features", "fine_tune", "evaluate", "package"])
 def test_where_there_is_no_room_a_sentence_says_it_and_the_next_run_goes_well(
     step: str, music: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = tmp_path / "events.jsonl"
-    monkeypatch.setenv(PROGRESS_VARIABLE, str(events))
     out, source = tmp_path / "out", tmp_path / "source"
-    if step == "extract_features":
+    if step in ("split", "extract_features"):
         ingest(music, source)
     if step == "fine_tune":
         features(source)
     if step in ("evaluate", "package"):
         corpus, model = trained(music, source)
+    if step == "evaluate":
+        steps.package(model, corpus, split_of(corpus), tmp_path / "packaged", {})
+    monkeypatch.setenv(PROGRESS_VARIABLE, str(events))
 
     def run() -> None:
         if step == "ingest":
             ingest(music, out)
         elif step == "extract_features":
-            steps.extract_features(source, "mfcc_cnn", {}, out, device="cpu")
+            extract(source, out)
+        elif step == "split":
+            steps.split(source, {}, out)
         elif step == "evaluate":
-            steps.evaluate(corpus, model, out)
+            steps.evaluate(tmp_path / "packaged", corpus, split_of(corpus), out)
         elif step == "package":
-            steps.package(model, corpus, out, {})
+            steps.package(model, corpus, split_of(corpus), out, {})
         else:
-            with steps.told(step):  # not the whole step: its MLflow store is larger than the room
-                training.fine_tune(source, out, {**FAST, "epochs": 1})
+            with steps.report_step(step):  # not the whole step: its MLflow store is larger than the room
+                fine_tune(source, out, {**FAST, "epochs": 1})
 
-    with little_room(20_000), pytest.raises(GenreflowError, match=r"There is no room left.* run again"):
+    with (
+        little_room(2_000 if step == "split" else 20_000),
+        pytest.raises(GenreflowError, match=r"There is no room left.* run again"),
+    ):
         run()
     assert "There is no room left" in events.read_text()
     assert not any((out / document.file_name).exists() for document in DOCUMENTS)
-    assert broken_seal(out)
+    assert verify_seal(out)
     run()
     assert any((out / document.file_name).exists() for document in DOCUMENTS)
 
@@ -114,16 +149,16 @@ def test_where_there_is_no_room_for_openvino_the_model_is_not_served_without_it(
     music: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus, model = trained(music, tmp_path)
-    export, out = packaging.export_openvino, tmp_path / "packaged"
+    export, out = export_openvino, tmp_path / "packaged"
 
     def cramped(*arguments: Any) -> None:
         with little_room(1000):
             export(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(packaging, "export_openvino", cramped)
+        patch.setattr(sys.modules["genreflow.packaging.export"], "export_openvino", cramped)
         with pytest.raises(GenreflowError, match=r"OpenVINO could not write .*model.xml .*make room"):
-            steps.package(model, corpus, out, {})
+            steps.package(model, corpus, split_of(corpus), out, {})
     assert not (out / PackagedDocument.file_name).exists()
-    done = steps.package(model, corpus, out, {})
+    done = steps.package(model, corpus, split_of(corpus), out, {})
     assert all(runtime.usable for runtime in done.runtimes if runtime.precision == "f32")

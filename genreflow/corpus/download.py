@@ -14,10 +14,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from genreflow.artifacts import file_md5
+from genreflow.core.digests import file_md5
+from genreflow.core.errors import FetchError, one_line
 from genreflow.corpus.sources.base import shown
 from genreflow.corpus.sources.unpack import MOST_BYTES, SPARE_BYTES
-from genreflow.errors import FetchError
 
 ATTEMPTS = 5
 """Tries in a row without a byte gained, at each address."""
@@ -36,7 +36,7 @@ def download(
     addresses: Sequence[str],
     target: Path,
     md5: str | None = None,
-    tell: Callable[[int, int | None], None] = lambda done, total: None,
+    on_progress: Callable[[int, int | None], None] = lambda done, total: None,
     headers: dict[str, str] | None = None,
 ) -> Path:
     """Fetch a file from the first of `addresses` that has it; what an earlier attempt got is gone on from.
@@ -46,8 +46,8 @@ def download(
     Args:
         target: where the file will lie, whole or not at all; beside it lies `<name>.partial` meanwhile.
         md5: in hexadecimal; another content is thrown away.
-        tell: called with the bytes here and their number, None where the server does not say it.
-        headers: such as a token that the server asks for; they do not follow a redirection to another host.
+        on_progress: called with the bytes here and their number, None where the server does not say it.
+        headers: such as a token that the server requires; they do not follow a redirection to another host.
 
     Raises:
         FetchError: no address gave the file, or there is no room for it; the sentence names each address with
@@ -60,7 +60,7 @@ def download(
         reasons = []
         for address in addresses:
             try:
-                _fetch(_Part(target, address), address, md5, tell, headers or {})
+                _fetch(_Part(target, address), address, md5, on_progress, headers or {})
                 return target
             except _NotHereError as error:
                 reasons.append(f"{_public(address)} {error}")
@@ -120,14 +120,14 @@ def _fetch(
     part: _Part,
     address: str,
     md5: str | None,
-    tell: Callable[[int, int | None], None],
+    on_progress: Callable[[int, int | None], None],
     headers: dict[str, str],
 ) -> None:
     failures = 0
     while True:
         before = part.size()
         try:
-            _go_on(part, address, tell, headers)
+            _go_on(part, address, on_progress, headers)
             if md5 is None or file_md5(part.path) == md5:
                 part.finish()
                 return
@@ -154,15 +154,15 @@ class _AgainError(Exception):
 
 
 def _go_on(
-    part: _Part, address: str, tell: Callable[[int, int | None], None], headers: dict[str, str]
+    part: _Part, address: str, on_progress: Callable[[int, int | None], None], headers: dict[str, str]
 ) -> None:
     """Everything that is missing, in one request."""
-    asked = {"Accept-Encoding": "identity", "User-Agent": "genreflow"} | headers
+    request = {"Accept-Encoding": "identity", "User-Agent": "genreflow"} | headers
     here, validator = part.size(), part.validator()
     if here and validator:
-        asked |= {"Range": f"bytes={here}-", "If-Range": validator}
+        request |= {"Range": f"bytes={here}-", "If-Range": validator}
     try:
-        with httpx.stream("GET", address, headers=asked, timeout=TIMEOUT, follow_redirects=True) as answer:
+        with httpx.stream("GET", address, headers=request, timeout=TIMEOUT, follow_redirects=True) as answer:
             if answer.status_code == 416:
                 part.drop()
                 raise _AgainError("does not have the part that is missing", wait=0.0)
@@ -184,7 +184,7 @@ def _go_on(
                     if here > most:
                         part.drop()
                         raise _NotHereError(f"has sent {most:,} bytes and does not end")
-                    tell(here, total)
+                    on_progress(here, total)
             if total is not None and here < total:
                 raise _AgainError(f"ended after {here:,} of {total:,} bytes", wait=0.0)
     except httpx.InvalidURL as error:
@@ -192,8 +192,7 @@ def _go_on(
     except httpx.UnsupportedProtocol as error:
         raise _NotHereError("is no address of HTTP") from error
     except httpx.HTTPError as error:
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise _AgainError(f"broke off ({shown(words)})") from error
+        raise _AgainError(f"broke off ({one_line(error)})") from error
 
 
 def _check_status(answer: httpx.Response) -> None:

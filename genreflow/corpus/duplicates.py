@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from genreflow.corpus.fingerprints import Match
+if TYPE_CHECKING:
+    from genreflow.corpus.fingerprints import Match
 
 NEAR_COLUMNS = ("clip_id", "other_clip_id", "offset_seconds", "similarity")
 """A pair of near duplicates: the other clip begins `offset_seconds` after the first one's beginning."""
@@ -27,7 +27,7 @@ def originals(manifest: pd.DataFrame) -> pd.DataFrame:
     return manifest.drop_duplicates("duplicate_cluster")
 
 
-def near_clusters(manifest: pd.DataFrame, matches: Sequence[Match]) -> pd.Series:
+def near_clusters(manifest: pd.DataFrame, matches: "Sequence[Match]") -> pd.Series:
     """Every clip's near cluster, by the smallest exact id among the clips that matches connect.
 
     A clip without near duplicates keeps its exact id. The name is the same in two corpora where the
@@ -36,6 +36,9 @@ def near_clusters(manifest: pd.DataFrame, matches: Sequence[Match]) -> pd.Series
     Args:
         matches: between the rows of `originals(manifest)`, by number.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     names = originals(manifest)["duplicate_cluster"].to_numpy(str)
     links = coo_array(
         (
@@ -49,7 +52,7 @@ def near_clusters(manifest: pd.DataFrame, matches: Sequence[Match]) -> pd.Series
     return manifest["duplicate_cluster"].map(dict(zip(names, smallest, strict=True)))
 
 
-def near_pairs(manifest: pd.DataFrame, matches: Sequence[Match]) -> pd.DataFrame:
+def near_pairs(manifest: pd.DataFrame, matches: "Sequence[Match]") -> pd.DataFrame:
     """The matches by clip id: `NEAR_COLUMNS`, in the manifest's order."""
     ids = originals(manifest)["clip_id"].tolist()
     rows = [(ids[each.first], ids[each.second], each.offset_seconds, each.similarity) for each in matches]
@@ -67,10 +70,12 @@ def clusters(manifest: pd.DataFrame, column: str = "duplicate_cluster") -> list[
     return [part for _, part in repeated.groupby(column, sort=False)]
 
 
-def heard(manifest: pd.DataFrame, sha256s: Collection[str], exact: Collection[str]) -> NDArray[np.bool_]:
-    """Which clips of a corpus someone has heard who heard these files and exact clusters.
+def seen_in_training(
+    manifest: pd.DataFrame, sha256s: Collection[str], exact: Collection[str]
+) -> NDArray[np.bool_]:
+    """Which clips of a corpus were seen, given the files and exact clusters that were seen.
 
-    By file, by exact duplicate, and by near duplicate wherever one clip of the near cluster was heard, in
+    By file, by exact duplicate, and by near duplicate wherever one clip of the near cluster was seen, in
     whatever split it lies.
     """
     known = manifest["sha256"].isin(sha256s) | manifest["duplicate_cluster"].isin(exact)

@@ -29,7 +29,7 @@ LAG = 4
 """Frames over which energies rise or fall."""
 BAND_EDGES_HZ = np.geomspace(300.0, 2_000.0, 34)
 VOID = 0
-"""Bits of a frame in which nothing is heard or nothing changes: it is like every other such frame."""
+"""Bits of a frame in which there is silence or nothing changes: it is like every other such frame."""
 FLOOR_DBFS = -100.0
 """Added to every band, as white noise of that level: what lies under it (16-bit rounding) changes nothing."""
 LEAST_CHANGE = 0.05
@@ -39,7 +39,7 @@ INDEX_FRAMES = 1 << 22
 """Frames looked up by their bits at most: bounds the memory. Of larger corpora a share is, chosen by the
 bits, so that two versions of a recording keep the same ones."""
 NEIGHBOURS = 8
-"""With how many others of the same bits a frame is paired: bits that many clips have tell none apart."""
+"""With how many others of the same bits a frame is paired: bits that many clips have distinguish none."""
 LAGS_COMPARED = 3
 """The most proposed offsets of a pair that are compared."""
 MIN_OVERLAP_SHARE = 0.5
@@ -82,12 +82,12 @@ def acoustic_fingerprint(samples: NDArray[np.float32], rate: int) -> NDArray[np.
 
     Empty for a clip shorter than half a second.
     """
-    heard = soxr.resample(samples, rate, RATE, quality="LQ")
-    frames = (len(heard) - FRAME) // HOP + 1
+    resampled = soxr.resample(samples, rate, RATE, quality="LQ")
+    frames = (len(resampled) - FRAME) // HOP + 1
     if frames < SMOOTHED + LAG:
         return np.zeros(0, np.uint32)
     energy = np.empty((frames, len(_BINS) - 1), np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view(heard, FRAME)[::HOP]
+    windows = np.lib.stride_tricks.sliding_window_view(resampled, FRAME)[::HOP]
     for start in range(0, frames, _FRAMES_AT_ONCE):
         part = slice(start, start + _FRAMES_AT_ONCE)
         spectrum = fft.rfft(windows[part] * _WINDOW, axis=1)[:, : _BINS[-1]]
@@ -206,18 +206,18 @@ def _compared(
 def similarity(one: NDArray[np.uint32], other: NDArray[np.uint32], lag: int) -> float:
     """Share of equal bits where two fingerprints overlap, the second `lag` frames after the first.
 
-    0 where they overlap too little to tell; frames void in either are left out.
+    0 where they overlap too little; frames void in either are left out.
     """
     shared = min(len(one) - max(lag, 0), len(other) - max(-lag, 0))
     if shared <= 0:
         return 0.0
     left, right = one[max(lag, 0) :][:shared], other[max(-lag, 0) :][:shared]
-    heard = (left != VOID) & (right != VOID)
-    count = np.count_nonzero(heard)
+    valid = (left != VOID) & (right != VOID)
+    count = np.count_nonzero(valid)
     shorter = min(np.count_nonzero(one), np.count_nonzero(other))
     wanted = max(
         MIN_OVERLAP_SHARE * shorter, min(MIN_OVERLAP_SECONDS * RATE / HOP, SHORT_OVERLAP_SHARE * shorter)
     )
     if count < max(1, wanted):
         return 0.0
-    return 1 - int(np.bitwise_count((left ^ right)[heard]).sum()) / (32 * count)
+    return 1 - int(np.bitwise_count((left ^ right)[valid]).sum()) / (32 * count)

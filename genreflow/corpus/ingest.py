@@ -1,8 +1,7 @@
-"""From a source to a corpus: decode, check, quarantine, find duplicates, split, store; flat in memory."""
+"""From a source to a corpus: decode, check, quarantine, find duplicates, store; flat in memory."""
 
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
 from collections import Counter, deque
@@ -17,13 +16,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genreflow.artifacts import SPLITS, CorpusDocument, code_version, text_digest
 from genreflow.audio import decode
+from genreflow.core.digests import code_version, text_digest
+from genreflow.core.documents import CorpusDocument
+from genreflow.core.errors import AudioError, CorpusError, GenreCountError
+from genreflow.core.genres import GENRES
+from genreflow.core.processors import available_processors
+from genreflow.core.progress import in_hand, report, track
 from genreflow.corpus import gtzan
 from genreflow.corpus.duplicates import cluster_id, clusters, near_clusters, near_pairs, same_what
 from genreflow.corpus.fingerprints import Fingerprints, acoustic_fingerprint
-from genreflow.corpus.protocols import UNUSED, assign
-from genreflow.corpus.settings import CorpusSettings
+from genreflow.corpus.settings import IngestSettings
 from genreflow.corpus.sources import SourceItem, check_counts, clip_ids, file_state, open_source
 from genreflow.corpus.store import (
     MANIFEST,
@@ -34,13 +37,10 @@ from genreflow.corpus.store import (
     ClipWriter,
     quantise,
 )
-from genreflow.corpus.validation import check, levels
-from genreflow.errors import AudioError, CorpusError
-from genreflow.genres import GENRES
-from genreflow.progress import in_hand, report, track
+from genreflow.corpus.validation import check
 
 STEP = "ingest"
-PATIENCE_SECONDS = 600.0
+DECODE_TIMEOUT_SECONDS = 600.0
 """For decoding one file, which takes seconds: whatever takes longer was made to."""
 CLIPS_AHEAD = 2
 """Clips a worker may be ahead of the writer: what bounds the memory, whatever the number of clips."""
@@ -57,6 +57,8 @@ class _Taken:
     gain: float
     bits: NDArray[np.uint32]
     """Its acoustic fingerprint; empty where none is wanted."""
+    notes: tuple[str, ...]
+    """What was left out, joined or chosen when it was decoded, a sentence each."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def resolve(source: str, genres: tuple[str, ...] = GENRES) -> str:
     """A fingerprint of what the source holds now; it changes when a clip is added, edited or deleted.
 
     Raises:
-        CorpusError: there is no such source, or it cannot be split by genre.
+        CorpusError: there is no such source, or it has no folders by genre.
     """
     return open_source(source, genres).resolve()
 
@@ -79,7 +81,7 @@ def resolve(source: str, genres: tuple[str, ...] = GENRES) -> str:
 def ingest(
     source: str,
     source_fingerprint: str,
-    settings: CorpusSettings,
+    settings: IngestSettings,
     out: Path,
     workers: int | None = None,
 ) -> CorpusDocument:
@@ -102,7 +104,7 @@ def ingest(
         raise CorpusError(f"{source} has changed since it was listed. Run again.")
     opened.fetch()
     items = sorted(opened.items(), key=lambda item: item.name)
-    ids = clip_ids([(item.name, item.genre) for item in items])
+    ids = clip_ids(items)
 
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
@@ -112,7 +114,7 @@ def ingest(
     try:
         with Fingerprints(partial) as prints:
             taken, refused, notes = _store(
-                items, ids, settings, partial, workers or os.cpu_count() or 1, prints
+                items, ids, settings, partial, workers or available_processors(), prints
             )
             _check_left(taken, refused, settings, source)
             report(STEP, "looking for near duplicates")
@@ -121,31 +123,24 @@ def ingest(
         manifest["near_duplicate_cluster"] = near_clusters(manifest, matches)
         known = not opened.synthetic and gtzan.is_gtzan(manifest["clip_id"], manifest["seconds"])
         if known:
-            manifest, told = _with_published_facts(manifest)
-            notes += told
-        made = assign(manifest, settings.protocol, settings.fold, settings.seed, settings.genres, known)
-        counts = Counter(made.manifest["split"])
+            manifest, added = _with_published_facts(manifest)
+            notes += added
         document = CorpusDocument(
-            fingerprint=fingerprint(made.manifest, settings.genres),
+            fingerprint=fingerprint(manifest, settings.genres),
             source=source,
             source_fingerprint=source_fingerprint,
             synthetic=opened.synthetic,
-            protocol=made.protocol,
-            fold=made.fold,
-            seed=settings.seed,
-            leaky=made.leaky,
-            leak_reason=made.leak_reason,
             genres=settings.genres,
-            counts={split: counts[split] for split in (*SPLITS, UNUSED)},
+            clips=len(manifest),
             quarantined=len(refused),
             duplicate_clusters=len(clusters(manifest)),
             near_duplicate_clusters=sum(
                 same_what(cluster) == "recording" for cluster in clusters(manifest, "near_duplicate_cluster")
             ),
-            notes=(*opened.notes(), *notes, *made.notes),
+            notes=(*opened.notes(), *notes),
             code_version=code_version(),
         )
-        made.manifest[list(MANIFEST_TYPES)].astype(MANIFEST_TYPES).to_parquet(partial / MANIFEST, index=False)
+        manifest[list(MANIFEST_TYPES)].astype(MANIFEST_TYPES).to_parquet(partial / MANIFEST, index=False)
         near_pairs(manifest, matches).to_parquet(partial / NEAR_DUPLICATES, index=False)
         quarantine = [(each.source, each.reason, each.detail) for each in refused]
         pd.DataFrame(quarantine, columns=list(QUARANTINE_COLUMNS), dtype="str").to_parquet(
@@ -165,16 +160,15 @@ def ingest(
 
 
 def fingerprint(manifest: pd.DataFrame, genres: tuple[str, ...]) -> str:
-    """sha256 over the sorted (clip id, clip sha256, genre, split, fold) and the label order."""
-    folds = manifest["fold"].astype("str").fillna("")
-    columns = (manifest["clip_id"], manifest["sha256"], manifest["genre"], manifest["split"], folds)
+    """sha256 over the sorted (clip id, clip sha256, genre, folder) and the label order."""
+    columns = (manifest["clip_id"], manifest["sha256"], manifest["genre"], manifest["folder"])
     return text_digest([*sorted(" ".join(row) for row in zip(*columns, strict=True)), " ".join(genres)])
 
 
 def _store(
     items: list[SourceItem],
     ids: list[str],
-    settings: CorpusSettings,
+    settings: IngestSettings,
     folder: Path,
     workers: int,
     prints: Fingerprints,
@@ -187,6 +181,7 @@ def _store(
     taken: list[dict[str, Any]] = []
     refused: list[_Refused] = []
     scaled: list[str] = []
+    noted: dict[str, list[str]] = {}
     with ClipWriter(folder) as writer:
         results = _decoded(items, ids, settings, workers)
         for result in track(STEP, results, len(items), "clips decoded and checked"):
@@ -204,6 +199,8 @@ def _store(
                 prints.add(result.bits)
             if result.gain < 1:
                 scaled.append(clip_id)
+            for note in result.notes:
+                noted.setdefault(note, []).append(clip_id)
     notes = []
     if refused:
         reasons = Counter(each.reason for each in refused)
@@ -214,6 +211,7 @@ def _store(
             f"{len(scaled)} clips exceed full scale and were scaled down to it ({_some(scaled)}): "
             "float files are written so, and decoders of lossy formats overshoot."
         )
+    notes += [f"{len(clips)} clips ({_some(clips)}): {note}" for note, clips in sorted(noted.items())]
     return taken, refused, notes
 
 
@@ -237,7 +235,7 @@ def _with_published_facts(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[st
 
 
 def _decoded(
-    items: list[SourceItem], ids: list[str], settings: CorpusSettings, workers: int
+    items: list[SourceItem], ids: list[str], settings: IngestSettings, workers: int
 ) -> Iterator[_Taken | _Refused]:
     """Results in the order of items, at most `CLIPS_AHEAD` a worker waiting."""
     with ThreadPoolExecutor(workers) as pool:
@@ -254,7 +252,7 @@ def _decoded(
                 future.cancel()
 
 
-def _take(item: SourceItem, clip_id: str, settings: CorpusSettings) -> _Taken | _Refused:
+def _take(item: SourceItem, clip_id: str, settings: IngestSettings) -> _Taken | _Refused:
     """Decode and check one file, and see whether it stayed what it was."""
     try:
         path = item.open()
@@ -274,11 +272,10 @@ def _take(item: SourceItem, clip_id: str, settings: CorpusSettings) -> _Taken | 
     return result
 
 
-def _read(file: FileIO, item: SourceItem, clip_id: str, settings: CorpusSettings) -> _Taken | _Refused:
+def _read(file: FileIO, item: SourceItem, clip_id: str, settings: IngestSettings) -> _Taken | _Refused:
     try:
-        audio = decode(file, item.name, settings.max_seconds, PATIENCE_SECONDS)
-        check(audio, settings, name=item.name)
-        rms, peak = levels(audio)
+        audio = decode(file, item.name, settings.max_seconds, DECODE_TIMEOUT_SECONDS)
+        rms, peak = check(audio, settings, item.name)
         pcm, gain = quantise(audio.samples)
         bits = (
             acoustic_fingerprint(audio.samples, audio.sample_rate)
@@ -293,6 +290,7 @@ def _read(file: FileIO, item: SourceItem, clip_id: str, settings: CorpusSettings
         "genre": item.genre,
         "sha256": _digest(file, "sha256"),
         "source": item.name,
+        "folder": item.folder,
         "seconds": audio.seconds,
         "sample_rate": audio.sample_rate,
         "channels": audio.channels,
@@ -304,7 +302,7 @@ def _read(file: FileIO, item: SourceItem, clip_id: str, settings: CorpusSettings
         "peak_dbfs": peak,
         "md5": _digest(file, "md5") if named_like_gtzan else None,  # not kept
     }
-    return _Taken(row, pcm, gain, bits)
+    return _Taken(row, pcm, gain, bits, audio.notes)
 
 
 def _digest(file: FileIO, kind: str) -> str:
@@ -314,26 +312,25 @@ def _digest(file: FileIO, kind: str) -> str:
 
 
 def _check_left(
-    taken: list[dict[str, Any]], refused: list[_Refused], settings: CorpusSettings, source: str
+    taken: list[dict[str, Any]], refused: list[_Refused], settings: IngestSettings, source: str
 ) -> None:
     """Refuse a corpus in which quarantine left a genre without clips, or with one."""
     counts = Counter(row["genre"] for row in taken)
     try:
         check_counts({genre: counts[genre] for genre in settings.genres}, source, "usable clip")
-    except CorpusError as error:
+    except GenreCountError as error:
         short = [each for each in refused if counts[each.genre] < 2]
         if not short:
             raise
-        raise CorpusError(
+        raise GenreCountError(
             f"{error} In quarantine from there: {len(short)} files, such as {short[0].source} "
-            f"({short[0].reason}): {short[0].detail}"
+            f"({short[0].reason}): {short[0].detail}",
+            error.short,
         ) from error
 
 
 def _summary(document: CorpusDocument) -> str:
-    counts = ", ".join(f"{document.counts[split]} {split}" for split in (*SPLITS, UNUSED))
-    leaky = ", leaky" if document.leaky else ""
-    return f"{document.protocol} split{leaky}: {counts}; {document.quarantined} in quarantine"
+    return f"{document.clips} clips, {document.quarantined} in quarantine"
 
 
 def _some(names: list[str], most: int = 3) -> str:

@@ -6,22 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from genreflow import home
-from genreflow.artifacts import text_digest
+from genreflow.core import home
+from genreflow.core.digests import text_digest
+from genreflow.core.errors import CorpusError, FetchError
+from genreflow.core.genres import GENRES
+from genreflow.core.progress import MB, Reporter
 from genreflow.corpus import gtzan
 from genreflow.corpus.download import download
 from genreflow.corpus.sources.archive import UnpackedSource, stem
 from genreflow.corpus.sources.unpack import archive_kind, unpack
 from genreflow.corpus.verify import verify
-from genreflow.errors import CorpusError, FetchError
-from genreflow.genres import GENRES
-from genreflow.progress import MB, Reporter
 
 MIRRORS_VARIABLE = "GENREFLOW_MIRRORS"
-"""Addresses of folders that hold the archives under their names, in a row; asked before all others."""
+"""Addresses of folders that hold the archives under their names, in a row; tried before all others."""
 HUB = "https://huggingface.co"
 
-Tell = Callable[[int, int | None], None]
+OnProgress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class KnownCorpus:
     """md5 of every file by clip id."""
 
     def sources(self, mirrors: Sequence[str] = ()) -> list[str]:
-        """Every address to ask, in order: the mirrors, the hub of `HF_ENDPOINT`, where it was published."""
+        """Every address to try, in order: the mirrors, the hub of `HF_ENDPOINT`, where it was published."""
         bases = [*mirrors, *os.environ.get(MIRRORS_VARIABLE, "").split()]
         found = [f"{base.rstrip('/')}/{self.archive}" for base in bases]
         if self.hub_path:
@@ -88,14 +88,17 @@ def known_source(spec: str, genres: tuple[str, ...]) -> UnpackedSource:
         raise CorpusError(f"The source {spec.partition('?')[0]} takes no parameters.")
 
     def make(folder: Path) -> None:
-        fetch_known(corpus, folder, tell=Reporter("ingest", f"MB of {corpus.archive} fetched", MB))
+        fetch_known(corpus, folder, on_progress=Reporter("ingest", f"MB of {corpus.archive} fetched", MB))
 
     folder = home.corpora_folder() / corpus.name
     return UnpackedSource(folder, text_digest([corpus.name, corpus.md5]), make, genres)
 
 
 def fetch_known(
-    corpus: KnownCorpus, folder: Path, mirrors: Sequence[str] = (), tell: Tell = lambda done, total: None
+    corpus: KnownCorpus,
+    folder: Path,
+    mirrors: Sequence[str] = (),
+    on_progress: OnProgress = lambda done, total: None,
 ) -> None:
     """Fetch, unpack and verify a known corpus into the new folder `folder`.
 
@@ -111,7 +114,7 @@ def fetch_known(
     hub = [address for address in corpus.sources(mirrors) if address.startswith(f"{_hub()}/")]
     for address in corpus.sources(mirrors):
         try:
-            download([address], archive, corpus.md5, tell, headers if address in hub else None)
+            download([address], archive, corpus.md5, on_progress, headers if address in hub else None)
             break
         except FetchError as error:
             failures.append(str(error))
@@ -129,7 +132,10 @@ def fetch_known(
 
 
 def fetch_address(
-    address: str, folder: Path | None, md5: str | None = None, tell: Tell = lambda done, total: None
+    address: str,
+    folder: Path | None,
+    md5: str | None = None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Path:
     """Fetch an archive from anywhere and unpack it; the folder, by default one named after the archive.
 
@@ -141,7 +147,7 @@ def fetch_address(
     folder = folder or home.corpora_folder() / stem(name)
     _new(folder)
     archive = home.corpora_folder() / f"{text_digest([address])[:12]}-{stem(name)}.download"
-    download([address], archive, md5, tell)
+    download([address], archive, md5, on_progress)
     try:
         if archive_kind(archive) is None:
             raise CorpusError(f"{address} gave a file that is neither a tar nor a zip archive.")

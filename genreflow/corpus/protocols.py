@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from genreflow.artifacts import SPLITS
+from genreflow.core.documents import SPLITS
+from genreflow.core.errors import CorpusError, SettingsError
+from genreflow.core.genres import GENRES, caseless
 from genreflow.corpus import gtzan
 from genreflow.corpus.duplicates import clusters, same_what
-from genreflow.errors import CorpusError, SettingsError
-from genreflow.genres import GENRES
 
 UNUSED = "unused"
 
@@ -22,8 +22,16 @@ FLATTERS = "Figures flatter: a model that knows artists looks like one that know
 GROUPED_SHARES = {"train": 0.65, "validation": 0.15, "test": 0.20}
 RANDOM_SHARES = {"train": 0.81, "validation": 0.09, "test": 0.10}
 """The tutorials' 90/10, with validation taken from the 90."""
-ARTIST_VALIDATION_SHARE = 0.20
-"""Of the clips outside the test fold."""
+VALIDATION_SHARE_OF_OTHERS = 0.20
+"""Of the clips outside a given test split, where it comes without a validation split."""
+FOLDERS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+"""Split by the name, without case, of the folder above a clip's genre folder."""
 MIN_CLIPS_FOR_VALIDATION = 4
 """A genre with fewer clips gives none to validation."""
 
@@ -53,8 +61,9 @@ def assign(
 
     Args:
         manifest: a row a clip with at least `clip_id`, `genre`, `seconds`, `artist` (may be null) and
-            `duplicate_cluster` and `near_duplicate_cluster`.
-        protocol: `auto`, `fault-filtered`, `artist`, `random`, `grouped` or `all`.
+            `duplicate_cluster` and `near_duplicate_cluster`; `folders` reads `folder`, too: the folder above
+            the genre's, empty where there is none.
+        protocol: `auto`, `folders`, `fault-filtered`, `artist`, `random`, `grouped` or `all`.
         fold: which fold is the test split, from 0; only `artist` has folds.
         seed: of the splits made here; published lists have none.
         known: whether the clips are GTZAN's; judged by their ids and lengths if None.
@@ -79,14 +88,24 @@ def assign(
     made = PROTOCOLS[protocol](manifest, fold, seed, genres)
     _require(made, genres)
     notes += [*made.notes, *_label_conflicts(manifest)]
-    if protocol in PUBLISHED:
-        notes += _straddling(made.manifest)
+    if protocol in GIVEN:
+        notes += _straddling(made.manifest, GIVEN[protocol])
     return replace(made, notes=tuple(notes))
 
 
 def _choose(manifest: pd.DataFrame, genres: tuple[str, ...], known: bool) -> tuple[str, str | None]:
     """What `auto` means for these clips, and why where it is not plain."""
+    folders = _folder_names(manifest)
+    given = set(folders.map(FOLDERS))
+    if {"train", "test"} <= given:
+        return "folders", None
     if not known:
+        if "train" in given or "test" in given:
+            lacking = "test" if "train" in given else "train"
+            return "grouped", (
+                f"There is no folder {lacking} beside {', '.join(sorted(set(folders) & set(FOLDERS)))}: the "
+                "split is made here."
+            )
         return "grouped", None
     splits = manifest["clip_id"].map(gtzan.fault_filtered())
     per_genre = pd.crosstab(manifest["genre"], splits).reindex(index=genres, columns=SPLITS, fill_value=0)
@@ -97,6 +116,65 @@ def _choose(manifest: pd.DataFrame, genres: tuple[str, ...], known: bool) -> tup
         f"Of these {len(manifest)} GTZAN clips the fault-filtered lists keep {train} to train and {test} to "
         f"test; at least {MIN_TEST_CLIPS} to test and some of every genre are wanted: the split is made here."
     )
+
+
+def _folders(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...]) -> Assignment:
+    """As the clips lie in folders of the source; without a validation folder, it is taken from training."""
+    names = _folder_names(manifest)
+    split = names.map(FOLDERS).fillna(UNUSED)
+    if not {"train", "test"} <= set(split):
+        found = ", ".join(sorted(set(manifest["folder"]) - {""})) if "folder" in manifest else ""
+        raise CorpusError(
+            "The protocol folders needs folders train and test, and may use val (valid, validation), with "
+            f"genre folders in them; this source has {found or 'none of them'}. Use --protocol grouped."
+        )
+    notes = []
+    if unused := sorted(set(manifest["folder"][split == UNUSED])):
+        listed = ", ".join(name or "the source itself" for name in unused)
+        notes.append(
+            f"{int((split == UNUSED).sum())} clips lie in {listed}, which is none of the folders "
+            f"{', '.join(FOLDERS)}: they are not used."
+        )
+    if "validation" not in set(split):
+        split = with_validation(manifest, split, artist_keys(manifest), seed)
+        notes.append(
+            f"There is no validation folder: {int((split == 'validation').sum())} clips of the training "
+            "folder select the model; known artists and duplicates are kept on one side."
+        )
+    made = replace(_assignment(manifest, split, "folders"), notes=tuple(notes))
+    crossing = {
+        "known artists": _crossing(made.manifest, artist_keys(manifest)),
+        "recordings": _crossing(made.manifest, manifest["near_duplicate_cluster"]),
+    }
+    if not any(crossing.values()):
+        return made
+    counted = " and ".join(f"{count} {what}" for what, count in crossing.items() if count)
+    reason = f"The folders have clips of {counted} both in training or validation and in test. {FLATTERS}"
+    return replace(made, leaky=True, leak_reason=reason)
+
+
+def _folder_names(manifest: pd.DataFrame) -> pd.Series:
+    """The last part of each clip's folder, without case; empty where there is none."""
+    if "folder" not in manifest:
+        return pd.Series("", manifest.index)
+    return manifest["folder"].fillna("").str.replace("\\", "/").str.split("/").str[-1].str.casefold()
+
+
+def with_validation(
+    manifest: pd.DataFrame, split: pd.Series, artist: Iterable[Hashable], seed: int
+) -> pd.Series:
+    """`split` with validation taken from training, whole artists and duplicates at a time.
+
+    Args:
+        artist: of each clip of `manifest`, None where unknown.
+    """
+    others = manifest[split == "train"]
+    artists = pd.Series(list(artist), manifest.index, dtype="object")[others.index]
+    groups = joined(others, artists, others["near_duplicate_cluster"])
+    shares = {"train": 1 - VALIDATION_SHARE_OF_OTHERS, "validation": VALIDATION_SHARE_OF_OTHERS}
+    allocated = split.copy()
+    allocated.loc[others.index] = _allocate(others, groups, shares, seed)
+    return allocated
 
 
 def _fault_filtered(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...]) -> Assignment:
@@ -111,12 +189,8 @@ def _artist(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...
     listed = gtzan.artist_folds()
     folds = [listed[name][0] if name in listed else None for name in manifest["clip_id"]]
     splits = [UNUSED if each is None else "test" if each == fold else "train" for each in folds]
-    split = pd.Series(splits, manifest.index)
-    others = manifest[split == "train"]
-    artist = [listed[name][1] for name in others["clip_id"]]
-    groups = _joined(others, artist, others["near_duplicate_cluster"])
-    shares = {"train": 1 - ARTIST_VALIDATION_SHARE, "validation": ARTIST_VALIDATION_SHARE}
-    split.loc[others.index] = _allocate(others, groups, shares, seed)
+    artist = [listed[name][1] if name in listed else None for name in manifest["clip_id"]]
+    split = with_validation(manifest, pd.Series(splits, manifest.index), artist, seed)
     return replace(_assignment(manifest.assign(fold=pd.array(folds, "Int32")), split, "artist"), fold=fold)
 
 
@@ -124,7 +198,7 @@ def _random(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...
     """By clip, stratified, as the tutorials do: nothing keeps an artist or a repeated clip on one side."""
     split = _allocate(manifest, pd.Series(np.arange(len(manifest)), manifest.index), RANDOM_SHARES, seed)
     made = manifest.assign(split=split)
-    artists = _crossing(made, _artist_keys(made))
+    artists = _crossing(made, artist_keys(made))
     repeated = _crossing(made, made["near_duplicate_cluster"])
     reason = "The split is random by clip: clips of one artist lie in training and in test"
     reason += f" ({artists} known artists do" if artists else " (artists unknown or none here"
@@ -141,7 +215,7 @@ def _grouped(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ..
 
     A genre that would so be left without training or test clips (all of one artist) is split by clip: leaky.
     """
-    artist = _artist_keys(manifest)
+    artist = artist_keys(manifest)
     single = [
         genre
         for genre, part in artist.groupby(manifest["genre"])
@@ -150,7 +224,7 @@ def _grouped(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ..
     by_clip: set[str] = set()
     while True:
         keys = artist.where(~manifest["genre"].isin(by_clip), None)
-        groups = _joined(manifest, keys, manifest["near_duplicate_cluster"])
+        groups = joined(manifest, keys, manifest["near_duplicate_cluster"])
         made = _assignment(manifest, _allocate(manifest, groups, GROUPED_SHARES, seed), "grouped")
         lacking = set(_lacking(made.manifest, genres, ("train", "test"))) - by_clip
         if not lacking:
@@ -194,6 +268,7 @@ def _all(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...]) 
 
 
 PROTOCOLS: dict[str, Callable[[pd.DataFrame, int, int, tuple[str, ...]], Assignment]] = {
+    "folders": _folders,
     "fault-filtered": _fault_filtered,
     "artist": _artist,
     "random": _random,
@@ -202,6 +277,8 @@ PROTOCOLS: dict[str, Callable[[pd.DataFrame, int, int, tuple[str, ...]], Assignm
 }
 PUBLISHED = ("fault-filtered", "artist")
 """Lists of GTZAN's clips, kept as published."""
+GIVEN = dict.fromkeys(PUBLISHED, "The published split") | {"folders": "The split by folders"}
+"""Protocols whose splits are kept as they are given, as sentences name them."""
 
 
 def _assignment(manifest: pd.DataFrame, split: pd.Series, protocol: str) -> Assignment:
@@ -246,16 +323,16 @@ def _target(totals: np.ndarray, split: str, share: float) -> np.ndarray:
     return np.where(enough, np.maximum(1, np.rint(totals * share)), 0)
 
 
-def _artist_keys(manifest: pd.DataFrame) -> pd.Series:
-    """Artists as they compare: without case and spacing; None where unknown."""
+def artist_keys(manifest: pd.DataFrame) -> pd.Series:
+    """Artists as they compare: without case, spacing and forms of Unicode; None where unknown."""
     plain = [
-        None if pd.isna(artist) else " ".join(artist.casefold().split()) or None
+        None if pd.isna(artist) else " ".join(caseless(artist).split()) or None
         for artist in manifest["artist"]
     ]
     return pd.Series(plain, manifest.index, dtype="object")
 
 
-def _joined(manifest: pd.DataFrame, *keys: Iterable[Hashable]) -> pd.Series:
+def joined(manifest: pd.DataFrame, *keys: Iterable[Hashable]) -> pd.Series:
     """A group number for each clip: clips that share a key's value, directly or through others, share it."""
     parent = list(range(len(manifest)))
 
@@ -290,7 +367,7 @@ def _require(made: Assignment, genres: tuple[str, ...]) -> None:
     if made.protocol == "all":
         return
     untested = _lacking(made.manifest, genres, ("test",))
-    if untested and (made.protocol not in PUBLISHED or len(untested) == len(genres)):
+    if untested and (made.protocol not in GIVEN or len(untested) == len(genres)):
         raise CorpusError(
             f"The protocol {made.protocol} leaves no test clip of {', '.join(untested)}: "
             "its clips are all the same recording, or too few. Add clips, or leave the genre out."
@@ -303,22 +380,24 @@ def _crossing(manifest: pd.DataFrame, key: pd.Series) -> int:
     return len(learned & set(key[manifest["split"] == "test"].dropna()))
 
 
-def _straddling(manifest: pd.DataFrame) -> list[str]:
-    """What a published list leaves on both sides: reported, not repaired."""
+def _straddling(manifest: pd.DataFrame, split: str) -> list[str]:
+    """What a given split leaves on both sides: reported, not repaired.
+
+    Args:
+        split: how a sentence that begins with it names the split.
+    """
     notes = []
     for cluster in clusters(manifest, "near_duplicate_cluster"):
         splits = set(cluster["split"]) - {UNUSED}
         if len(splits) > 1:
             where = ", ".join(f"{c} ({s})" for c, s in zip(cluster["clip_id"], cluster["split"], strict=True))
-            notes.append(f"The published split has the same {same_what(cluster)} on both sides: {where}.")
-    artists = _crossing(manifest, _artist_keys(manifest))
+            notes.append(f"{split} has the same {same_what(cluster)} on both sides: {where}.")
+    artists = _crossing(manifest, artist_keys(manifest))
     if artists:
-        notes.append(
-            f"In the published split {artists} artists (by Sturm's index) lie in training or validation and "
-            "in test."
-        )
+        by = "by the files' tags" if split == GIVEN["folders"] else "by Sturm's index"
+        notes.append(f"{split} has {artists} artists ({by}) in training or validation and in test.")
     if lacking := _lacking(manifest, tuple(manifest["genre"].unique()), ("test",)):
-        notes.append(f"The published split leaves no test clip of {', '.join(lacking)} here.")
+        notes.append(f"{split} leaves no test clip of {', '.join(lacking)} here.")
     return notes
 
 

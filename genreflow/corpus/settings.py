@@ -1,24 +1,31 @@
 """What a person may set about a corpus."""
 
+import unicodedata
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from genreflow.artifacts import Frozen
-from genreflow.genres import GENRES
+from genreflow.core.documents import Frozen
+from genreflow.core.genres import GENRES, genre_key
 
-Protocol = Literal["auto", "fault-filtered", "artist", "random", "grouped", "all"]
+Protocol = Literal["auto", "folders", "fault-filtered", "artist", "random", "grouped", "all"]
 
 
-class CorpusSettings(Frozen):
-    """How clips are chosen, checked and split."""
+class SplitSettings(Frozen):
+    """How clips are split into train, validation and test."""
 
     protocol: Protocol = "auto"
-    """`auto`: fault-filtered where the clips are GTZAN's and enough of them are there, else grouped."""
+    """`auto`: folders where the source has folders train and test, fault-filtered where the clips are GTZAN's
+    and enough of them are there, else grouped."""
     fold: int = Field(default=0, ge=0)
     """Which fold is the test split, from 0; used by `artist` (3 folds)."""
     seed: int = Field(default=42, ge=0)
     """Of splits that are made here; published lists have none."""
+
+
+class IngestSettings(Frozen):
+    """How clips are chosen and checked."""
+
     genres: tuple[str, ...] = GENRES
     """Label order. Folders of other names are reported and left alone."""
     min_seconds: float = Field(default=1.0, gt=0)
@@ -33,6 +40,23 @@ class CorpusSettings(Frozen):
     @field_validator("genres")
     @classmethod
     def _distinct(cls, genres: tuple[str, ...]) -> tuple[str, ...]:
-        if len(genres) < 2 or len(set(genres)) != len(genres) or not all(genres):
+        composed = tuple(unicodedata.normalize("NFC", genre).strip() for genre in genres)
+        if len(composed) < 2 or not all(composed):
             raise ValueError("genres must name at least two different labels")
-        return genres
+        names: dict[str, str] = {}
+        for genre in composed:
+            if (other := names.setdefault(genre_key(genre), genre)) is not genre:
+                raise ValueError(f"genres must name different labels, and {other!r} and {genre!r} are one")
+        return composed
+
+
+class CorpusSettings(IngestSettings, SplitSettings):
+    """What `--set corpus.…` reaches: how clips are chosen, checked and split."""
+
+    def ingest(self) -> IngestSettings:
+        """What ingest depends on."""
+        return IngestSettings.model_validate(self.model_dump(include=set(IngestSettings.model_fields)))
+
+    def split(self) -> SplitSettings:
+        """What only the split depends on."""
+        return SplitSettings.model_validate(self.model_dump(include=set(SplitSettings.model_fields)))

@@ -4,18 +4,19 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import datasets
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-from datasets.arrow_writer import ArrowWriter
 from numpy.typing import NDArray
 
-from genreflow.artifacts import SPLITS, CorpusDocument
 from genreflow.audio import BLOCK_SAMPLES
-from genreflow.errors import CorpusError
+from genreflow.core.documents import SPLITS, CorpusDocument, SplitDocument
+from genreflow.core.errors import CorpusError, one_line
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
 
 CLIPS = "clips"
 MANIFEST = "manifest.parquet"
@@ -32,6 +33,7 @@ MANIFEST_TYPES = {
     "genre": "str",
     "sha256": "str",
     "source": "str",
+    "folder": "str",
     "seconds": "float64",
     "sample_rate": "int32",
     "channels": "int32",
@@ -42,19 +44,23 @@ MANIFEST_TYPES = {
     "near_duplicate_cluster": "str",
     "rms_dbfs": "float64",
     "peak_dbfs": "float64",
-    "split": "str",
-    "fold": "Int32",
 }
-"""The manifest's columns in order. `artist`, `title` and `fold` may be null."""
+"""The manifest's columns in order. `artist` and `title` may be null; `folder` is the one above the genre's,
+empty where the source has only one."""
 QUARANTINE_COLUMNS = ("source", "reason", "detail")
 
-_FEATURES = datasets.Features(
-    {
-        "clip_id": datasets.Value("string"),
-        "sample_rate": datasets.Value("int32"),
-        "samples": datasets.List(datasets.Value("int16")),
-    }
-)
+
+def _columns() -> "datasets.Features":
+    """Of the clips' Arrow file."""
+    import datasets  # here: what works on features alone needs neither it nor Arrow
+
+    return datasets.Features(
+        {
+            "clip_id": datasets.Value("string"),
+            "sample_rate": datasets.Value("int32"),
+            "samples": datasets.List(datasets.Value("int16")),
+        }
+    )
 
 
 def quantise(samples: NDArray[np.float32]) -> tuple[NDArray[np.int16], float]:
@@ -73,10 +79,13 @@ class ClipWriter:
     """Writes decoded clips one after the other into `<folder>/clips`, holding at most one batch of them."""
 
     def __init__(self, folder: Path) -> None:
+        import pyarrow as pa
+
         self._clips = Path(folder) / CLIPS
         self._clips.mkdir(parents=True)
         self._file = "data-00000-of-00001.arrow"
-        self._writer = ArrowWriter(features=_FEATURES, path=str(self._clips / self._file))
+        self._sink = pa.OSFile(str(self._clips / self._file), "wb")
+        self._writer = pa.ipc.new_stream(self._sink, _columns().arrow_schema)
         self._ids: list[str] = []
         self._rates: list[int] = []
         self._samples: list[NDArray[np.int16]] = []
@@ -91,9 +100,13 @@ class ClipWriter:
 
     def close(self) -> None:
         """Write what is left and what `datasets.load_from_disk` needs."""
+        import datasets
+
         self._flush()
-        self._writer.finalize()
-        datasets.DatasetInfo(features=_FEATURES).write_to_directory(str(self._clips))
+        self._writer.close()
+        self._sink.close()
+        datasets.DatasetInfo(features=_columns()).write_to_directory(str(self._clips))
+        # The layout of `Dataset.save_to_disk` (datasets 5.2), which has no writer that holds one batch only.
         state: dict[str, object] = {
             "_data_files": [{"filename": self._file}],
             "_fingerprint": "0" * 16,
@@ -114,16 +127,17 @@ class ClipWriter:
         if kind is None:
             self.close()
         else:
-            self._writer.close()
+            self._sink.close()
 
     def _flush(self) -> None:
         if not self._ids:
             return
+        import pyarrow as pa
+
         offsets = np.cumsum([0, *map(len, self._samples)], dtype=np.int32)
         samples = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(self._samples)))
         columns = [pa.array(self._ids), pa.array(self._rates, pa.int32()), samples]
-        table = pa.table(columns, names=list(_FEATURES))
-        self._writer.write_table(table)
+        self._writer.write_batch(pa.record_batch(columns, schema=_columns().arrow_schema))
         self._ids, self._rates, self._samples = [], [], []
 
 
@@ -131,11 +145,17 @@ class Corpus:
     """A corpus artifact, opened memory-mapped: rows are clips, in the manifest's order."""
 
     def __init__(
-        self, folder: Path, document: CorpusDocument, manifest: pd.DataFrame, table: pa.Table
+        self,
+        folder: Path,
+        document: CorpusDocument,
+        manifest: pd.DataFrame,
+        table: "pa.Table",
+        split: SplitDocument | None = None,
     ) -> None:
         self.folder = folder
         self.document = document
         self.manifest = manifest
+        self._table, self._split = table, split
         self._rates = table.column("sample_rate").to_numpy()
         self._chunks = table.column("samples").chunks
         self._starts = np.cumsum([0, *map(len, self._chunks)])
@@ -147,13 +167,17 @@ class Corpus:
         Raises:
             GenreflowError: it is not a corpus, or its parts do not belong together.
         """
+        import datasets
+
         folder = Path(folder)
         document = CorpusDocument.read(folder)
         try:
             manifest = pd.read_parquet(folder / MANIFEST)
             dataset = datasets.load_from_disk(str(folder / CLIPS), keep_in_memory=False)
-        except (OSError, ValueError, pa.ArrowInvalid) as error:
-            raise CorpusError(f"The corpus {folder} cannot be read: {error}. Ingest it again.") from error
+        except (OSError, ValueError) as error:
+            raise CorpusError(
+                f"The corpus {folder} cannot be read: {one_line(error)}. Ingest it again."
+            ) from error
         if list(dataset["clip_id"]) != list(manifest["clip_id"]):
             raise CorpusError(f"The corpus {folder} is damaged: manifest and clips differ. Ingest it again.")
         return cls(folder, document, manifest, dataset.data.table)
@@ -178,6 +202,35 @@ class Corpus:
     def sample_rate(self, row: int) -> int:
         """Hertz at which the clip is stored: its source's own rate."""
         return int(self._rates[row])
+
+    def with_split(self, document: SplitDocument, table: pd.DataFrame) -> Self:
+        """The same corpus with the columns `split` and `fold` in its manifest.
+
+        Args:
+            table: a row a clip with `clip_id`, `split` and `fold`, as a split artifact has it.
+
+        Raises:
+            CorpusError: the split is another corpus's.
+        """
+        if document.corpus_fingerprint != self.document.fingerprint:
+            raise CorpusError(
+                f"The split was made of another corpus than {self.folder}: split this one again."
+            )
+        columns = table.set_index("clip_id")[["split", "fold"]]
+        return type(self)(
+            self.folder, self.document, self.manifest.join(columns, on="clip_id"), self._table, document
+        )
+
+    @property
+    def split(self) -> SplitDocument:
+        """The split that the corpus was opened with.
+
+        Raises:
+            CorpusError: it was opened without one.
+        """
+        if self._split is None:
+            raise CorpusError(f"The corpus {self.folder} was opened without a split.")
+        return self._split
 
     def rows(self, split: str | Sequence[str] | None = None) -> list[int]:
         """Rows of a split (or of several), in order; all rows without one."""

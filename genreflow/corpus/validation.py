@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from genreflow.audio import BLOCK_SAMPLES, Audio
-from genreflow.corpus.settings import CorpusSettings
-from genreflow.errors import AudioError
+from genreflow.core.errors import AudioError
+from genreflow.corpus.settings import IngestSettings
 
 QUIETEST_DBFS = -200.0
 """What a level of zero is written as."""
@@ -20,8 +20,6 @@ def dbfs(level: float) -> float:
 def levels(audio: Audio) -> tuple[float, float]:
     """Root mean square, a constant offset aside, and absolute peak, in dB of full scale."""
     samples = audio.samples
-    if len(samples) == 0:
-        return QUIETEST_DBFS, QUIETEST_DBFS
     mean = samples.mean(dtype=np.float64)
     # by blocks: an hour of audio in double precision, twice, would be gigabytes
     power = sum(
@@ -32,27 +30,23 @@ def levels(audio: Audio) -> tuple[float, float]:
     return dbfs(math.sqrt(power / len(samples))), dbfs(peak)
 
 
-def check(audio: Audio, settings: CorpusSettings | None = None, name: str = "the clip") -> None:
-    """Refuse what cannot be trained on.
+def check(audio: Audio, settings: IngestSettings, name: str) -> tuple[float, float]:
+    """Refuse what `decode` lets through but cannot be trained on.
+
+    Returns:
+        `levels` of the audio.
 
     Raises:
-        AudioError: too short, too long, not finite or silent; `reason` is one of docs/data.md.
+        AudioError: too short or silent; `reason` is one of docs/data.md.
     """
-    settings = settings or CorpusSettings()
     if audio.seconds < settings.min_seconds:
         raise AudioError(
             f"{name} is too short: {audio.seconds:.2f} s; at least {settings.min_seconds:g} s are wanted.",
             "too-short",
         )
-    if audio.seconds > settings.max_seconds:
-        raise AudioError(
-            f"{name} is too long: {audio.seconds:.0f} s; at most {settings.max_seconds:g} s are wanted.",
-            "too-long",
-        )
-    if not np.isfinite(audio.samples).all():
-        raise AudioError(f"{name} holds samples that are not finite numbers (NaN or infinity).", "not-finite")
-    rms, _ = levels(audio)
+    rms, peak = levels(audio)
     if rms < settings.silence_dbfs:
         raise AudioError(
             f"{name} is silent: its level is {rms:.0f} dBFS, under {settings.silence_dbfs:g} dBFS.", "silent"
         )
+    return rms, peak

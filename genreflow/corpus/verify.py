@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genreflow.artifacts import file_md5
 from genreflow.audio import decode
+from genreflow.core.digests import file_md5
+from genreflow.core.errors import AudioError, CorpusError
 from genreflow.corpus.sources.base import listed, shown
 from genreflow.corpus.sources.folder import files_below
-from genreflow.errors import AudioError, CorpusError
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Findings:
     duplicated: tuple[tuple[str, ...], ...]
     """Paths with the same bytes, where the published clips differ."""
     unknown: tuple[str, ...]
-    """Files that the corpus does not have, as the published archives have some: told, not wrong."""
+    """Files that the corpus does not have, as some published archives have; reported, but no fault."""
     published_twice: tuple[tuple[str, ...], ...]
     """Paths with the same bytes, as published: not wrong, but worth knowing."""
 
@@ -68,14 +68,14 @@ def verify(
     folder: Path,
     index: str,
     md5s: Mapping[str, str],
-    tell: Callable[[int, int | None], None] = lambda done, total: None,
+    on_progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> Findings:
     """Hold every file below `folder` against a published corpus.
 
     Args:
         index: what the corpus is called.
         md5s: md5 of the published file by clip id.
-        tell: called with files done, and all of them.
+        on_progress: called with files done, and all of them.
 
     Raises:
         CorpusError: there is no such folder, or nothing in it is named like a clip of the corpus.
@@ -92,7 +92,7 @@ def verify(
     unreadable: dict[str, str] = {}
     unknown: list[str] = []
     for done, path in enumerate(paths, start=1):
-        tell(done, len(paths))
+        on_progress(done, len(paths))
         clip_id = _clip_id(path)
         try:
             md5 = file_md5(folder / path)

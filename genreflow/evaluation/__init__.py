@@ -13,7 +13,7 @@ __all__ = ["evaluate", "predict"]
 
 
 def __getattr__(name: str) -> Any:
-    # The gate needs the uncertainty alone: figures and templates stay unloaded until they are asked for.
+    # The gate needs the uncertainty alone: figures and templates are loaded only where they are used.
     if name == "evaluate":
         from genreflow.evaluation.artifact import evaluate
 

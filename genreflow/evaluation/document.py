@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from genreflow.artifacts import Document, Frozen
+from genreflow.core.documents import Document, Frozen
 
 Interval = tuple[float, float]
 """Lower and upper end of a 95 % interval."""
@@ -84,6 +84,25 @@ class ModelIdentity(Frozen):
     """The corpus it was trained on."""
     code_version: str
     run_id: str | None
+    packaged_digest: str | None = None
+    """Of the packaged model; None of an evaluation by version 0.1.0, which was of the trained one."""
+
+
+class FallbackScores(Frozen):
+    """The same model on the same clips with the runtime and precision that serve as its fallback."""
+
+    runtime: str
+    precision: str
+    accuracy: float
+    accuracy_ci95: Interval
+    macro_f1: float
+    equal_decisions: float
+    """Share of test clips with the same predicted genre as with the declared runtime and precision."""
+
+    @property
+    def label(self) -> str:
+        """Runtime and precision, as reports show them."""
+        return f"{self.runtime} {self.precision}"
 
 
 class EvaluationDocument(Document):
@@ -115,6 +134,8 @@ class EvaluationDocument(Document):
     model: ModelIdentity
     corpus_fingerprint: str
     """The corpus of the test clips."""
+    split_fingerprint: str | None = None
+    """None of an evaluation by version 0.1.0, whose corpora held the split."""
     source: str
     protocol: str
     fold: int | None
@@ -124,9 +145,23 @@ class EvaluationDocument(Document):
     """Test clips whose file or audio the model met in training or selection; 0 on an honest split."""
     synthetic: bool
     pretrained: str | None
+    pretraining: str | None = None
+    """What the backbone was trained on and under which licence, where known."""
     seconds: float
-    """Wall-clock seconds for listening to the test split."""
+    """Wall-clock seconds for predicting the test split, with the fallback where there is one."""
     code_version: str
+    runtime: str = "pytorch"
+    """What predicted: the one that the packaged model declares to be served with, where it runs here."""
+    precision: str = "f32"
+    instruction_set: str | None = None
+    """Of the processor that predicted (`genreflow.inference.processor.instruction_set`); None of 0.1.0."""
+    fallback: FallbackScores | None = None
+    """None where the fallback itself was scored."""
+
+    @property
+    def scored_with(self) -> str:
+        """Runtime and precision, as reports show them."""
+        return f"{self.runtime} {self.precision}"
 
     @property
     def measured(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a corpus is like before any model hears it: counts, levels, typical clips, duplicates, refusals."""
+"""A corpus before any model is trained on it: counts, levels, typical clips, duplicates, refusals."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genreflow.artifacts import SPLITS
+from genreflow.core.documents import SPLITS
 from genreflow.corpus.store import Corpus
 from genreflow.features.descriptors import quick_descriptors
 
@@ -88,7 +88,7 @@ class Exploration:
     quarantine: pd.DataFrame
     """source, reason, detail."""
     descriptors: pd.DataFrame
-    """A genre column, and of the descriptors the few that tell genres apart best, over `described` clips."""
+    """A genre column, and the descriptors that separate genres best, over `described` clips."""
     separation: dict[str, float]
     """Share of each shown descriptor's variance that lies between genres, 0 to 1 (eta squared)."""
 
@@ -104,7 +104,7 @@ class Exploration:
 
 
 def explore(corpus: Corpus) -> Exploration:
-    """Look at every clip's manifest row, and listen to a few clips of every genre."""
+    """Describe a corpus by every clip's manifest row and by the audio of a few clips of every genre."""
     manifest = corpus.manifest
     genres = tuple(genre for genre in corpus.document.genres if (manifest["genre"] == genre).any())
     by_genre = manifest.groupby("genre", sort=False)
@@ -167,14 +167,14 @@ def _duplicates(manifest: pd.DataFrame) -> tuple[tuple[DuplicateMember, ...], ..
     sizes = manifest.groupby("duplicate_cluster")["clip_id"].transform("size")
     clusters = []
     for _, rows in manifest[sizes > 1].groupby("duplicate_cluster", sort=False):
-        told = rows[["clip_id", "genre", "split"]].itertuples(index=False, name=None)
-        clusters.append(tuple(DuplicateMember(*member) for member in told))
+        listed = rows[["clip_id", "genre", "split"]].itertuples(index=False, name=None)
+        clusters.append(tuple(DuplicateMember(*member) for member in listed))
     return tuple(clusters)
 
 
 def _near_duplicates(corpus: Corpus) -> tuple[NearDuplicates, ...]:
-    told = corpus.manifest[["clip_id", "genre", "split"]].itertuples(index=False, name=None)
-    members = {member[0]: DuplicateMember(*member) for member in told}
+    listed = corpus.manifest[["clip_id", "genre", "split"]].itertuples(index=False, name=None)
+    members = {member[0]: DuplicateMember(*member) for member in listed}
     pairs = corpus.near_duplicates().itertuples(index=False, name=None)
     found = [
         NearDuplicates(members[one], members[other], offset, share) for one, other, offset, share in pairs

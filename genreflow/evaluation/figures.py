@@ -1,6 +1,6 @@
 """The figures of a report, each a function from numbers to a matplotlib `Figure`, on a transparent ground.
 
-No pyplot: nothing global. Colours are Okabe and Ito's and viridis, which colour-blind readers can tell apart.
+No pyplot: nothing global. Colours are Okabe and Ito's and viridis, which are safe for colour-blind readers.
 """
 
 import io
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from genreflow.audio import resample
-from genreflow.evaluation.document import Calibration, Confusion, GenreScores
+from genreflow.evaluation.document import Calibration, Confusion, GenreScores, Interval
 from genreflow.evaluation.exploration import Exploration, TypicalClip
 from genreflow.evaluation.uncertainty import wilson
 from genreflow.features.spectral import mel_decibels, power_spectrogram
@@ -49,7 +49,7 @@ def confusion(found: Confusion) -> Figure:
     counts = np.asarray(found.matrix, float)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = len(found.genres)
-    figure, axes = _figure(1.9 + 0.52 * size, 1.5 + 0.46 * size)
+    figure, axes = single(1.9 + 0.52 * size, 1.5 + 0.46 * size)
     colours = mpl.colormaps[COLOURS]
     # Empty cells stay empty: what is confused stands out, on light and dark pages alike.
     image = axes.imshow(np.ma.masked_equal(shares, 0), cmap=colours, vmin=0, vmax=1, aspect="auto")
@@ -125,8 +125,8 @@ def calibration(found: Calibration) -> Figure:
     lower.yaxis.get_major_locator().set_params(integer=True, nbins=4)  # type: ignore[call-arg]
     lower.set_xlabel("confidence (highest probability)")
     for axes in (upper, lower):
-        _dress(axes, grid="both")
-    _legend(figure)
+        dress(axes, grid="both")
+    legend(figure)
     return figure
 
 
@@ -134,7 +134,7 @@ def per_genre(scores: dict[str, GenreScores]) -> Figure:
     """Recall with its 95 % interval and precision of every genre, the best found first."""
     known = [(genre, entry) for genre, entry in scores.items() if entry.recall is not None]
     known.sort(key=lambda pair: (pair[1].recall or 0, pair[1].f1 or 0))
-    figure, axes = _figure(5.3, 1.3 + 0.34 * max(len(known), 1))
+    figure, axes = single(5.3, 1.3 + 0.34 * max(len(known), 1))
     for place, (_, entry) in enumerate(known):
         assert entry.recall is not None
         assert entry.recall_ci95 is not None
@@ -167,21 +167,76 @@ def per_genre(scores: dict[str, GenreScores]) -> Figure:
     axes.set_xlim(-0.03, 1.04)
     axes.set_ylim(-0.6, len(known) - 0.4)
     axes.set_xlabel("share of clips")
-    _dress(axes, grid="x")
-    _legend(figure)
+    dress(axes, grid="x")
+    legend(figure)
+    return figure
+
+
+def accuracy_by_condition(
+    names: Sequence[str],
+    groups: Sequence[str],
+    accuracies: Sequence[float],
+    intervals: Sequence[Interval],
+    confidences: Sequence[float],
+) -> Figure:
+    """Accuracy with its 95 % interval and mean confidence of every condition, the first on top as a baseline.
+
+    Args:
+        groups: of each condition; a line separates neighbours of different groups.
+    """
+    figure, axes = single(6.4, 1.4 + 0.3 * len(names))
+    low, high = intervals[0]
+    axes.axvspan(low, high, color=MARK, alpha=0.08, linewidth=0, zorder=0)
+    axes.axvline(accuracies[0], color=MARK, linewidth=1, linestyle="--", zorder=1)
+    places = np.arange(len(names))[::-1]
+    for place, accuracy, (low, high), confidence in zip(
+        places, accuracies, intervals, confidences, strict=True
+    ):
+        axes.plot([low, high], [place, place], color=MARK, linewidth=2.2, alpha=0.6, zorder=2)
+        axes.plot(accuracy, place, "o", color=MARK, markersize=7, zorder=4)
+        axes.plot(
+            confidence,
+            place,
+            "D",
+            markerfacecolor="none",
+            markeredgecolor=SECOND,
+            markeredgewidth=1.6,
+            markersize=7,
+            zorder=5,
+        )
+    for upper in range(1, len(names)):
+        if groups[upper] != groups[upper - 1]:
+            axes.axhline(places[upper] + 0.5, color=GRID, linewidth=0.8, zorder=0)
+    axes.plot([], [], "o-", color=MARK, linewidth=2.2, label="accuracy, 95 % interval")
+    axes.plot(
+        [],
+        [],
+        "D",
+        markerfacecolor="none",
+        markeredgecolor=SECOND,
+        markeredgewidth=1.6,
+        linestyle="none",
+        label="mean confidence",
+    )
+    axes.set_yticks(places, [plain(name) for name in names])
+    axes.set_xlim(-0.03, 1.04)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel("share of clips; confidence")
+    dress(axes, grid="x")
+    legend(figure)
     return figure
 
 
 def loudness(explored: Exploration) -> Figure:
     """Box plots of the clips' level per genre."""
-    figure, axes = _figure(5.3, 1.1 + 0.32 * len(explored.genres))
+    figure, axes = single(5.3, 1.1 + 0.32 * len(explored.genres))
     _boxes(axes, [explored.loudness[genre] for genre in explored.genres], explored.genres)
     axes.set_xlabel("level of a clip in dB of full scale (RMS)")
     return figure
 
 
 def descriptors(explored: Exploration) -> Figure:
-    """Box plots per genre of the descriptors that tell genres apart best."""
+    """Box plots per genre of the descriptors that separate genres best."""
     names = list(explored.separation)
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
@@ -268,15 +323,17 @@ def write_png(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="png", dpi=PLOT_DPI, facecolor="white")
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def single(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with one set of axes, on a transparent ground; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.subplots()
-    _dress(axes)
+    dress(axes)
     return figure, axes
 
 
-def _dress(axes: Axes, grid: Literal["x", "y", "both"] | None = None) -> None:
+def dress(axes: Axes, grid: Literal["x", "y", "both"] | None = None) -> None:
+    """Colours and lines as on all figures of the reports."""
     axes.patch.set_alpha(0)
     axes.tick_params(colors=TEXT, labelsize=10)
     axes.xaxis.label.set_color(TEXT)
@@ -289,9 +346,10 @@ def _dress(axes: Axes, grid: Literal["x", "y", "both"] | None = None) -> None:
         axes.set_axisbelow(True)
 
 
-def _legend(figure: Figure) -> None:
-    legend = figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9.5)
-    for text in legend.get_texts():
+def legend(figure: Figure) -> None:
+    """The legend above the axes."""
+    drawn = figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9.5)
+    for text in drawn.get_texts():
         text.set_color(TEXT)
 
 
@@ -309,7 +367,7 @@ def _boxes(axes: Axes, values: Sequence[Any], genres: Sequence[str]) -> None:
         flierprops={"marker": ".", "markersize": 4, "markeredgecolor": MUTED},
     )
     axes.set_ylim(len(genres) + 0.6, 0.4)
-    _dress(axes, grid="x")
+    dress(axes, grid="x")
 
 
 def _waveform(axes: Axes, clip: TypicalClip) -> None:
@@ -321,7 +379,7 @@ def _waveform(axes: Axes, clip: TypicalClip) -> None:
     axes.set_ylim(-1.2, 1.2)
     axes.set_xlim(0, len(clip.samples) / clip.sample_rate)
     axes.set_yticks([-1, 0, 1])
-    _dress(axes)
+    dress(axes)
 
 
 def _spectrogram(axes: Axes, clip: TypicalClip) -> None:
@@ -342,7 +400,7 @@ def _spectrogram(axes: Axes, clip: TypicalClip) -> None:
     axes.set_yticks(
         [MEL_BANDS * _mel(khz * 1000) / _mel(MEL_RATE / 2) for khz in shown], [f"{k:g}" for k in shown]
     )
-    _dress(axes)
+    dress(axes)
 
 
 def _mel(hertz: float) -> float:

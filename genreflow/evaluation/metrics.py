@@ -1,4 +1,4 @@
-"""The metrics: plain functions over labels and probabilities, the headline ones as `evaluate.Metric`, too.
+"""The metrics: scikit-learn's, the headline ones as `evaluate.Metric`, with None for what is undefined.
 
 Truth and answers are label ids (n,), probabilities (n, genres). Undefined figures are None, never a zero.
 """
@@ -10,7 +10,13 @@ import datasets
 import evaluate
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from genreflow.evaluation.document import Calibration, ConfusedPair, GenreScores, ReliabilityBin
 from genreflow.evaluation.uncertainty import wilson
@@ -26,20 +32,11 @@ Labels = NDArray[np.int64]
 Probabilities = NDArray[np.floating[Any]]
 
 
-def accuracy(truth: Labels, answers: Labels) -> float:
-    """Share of right answers."""
-    return float(np.mean(np.asarray(truth) == np.asarray(answers)))
-
-
-def confusion(truth: Labels, answers: Labels, genres: int) -> NDArray[np.int64]:
-    """(genres, genres) counts, rows true, columns answered."""
-    matrix = np.zeros((genres, genres), np.int64)
-    np.add.at(matrix, (np.asarray(truth, np.int64), np.asarray(answers, np.int64)), 1)
-    return matrix
-
-
 def macro_f1_of(confusions: NDArray[Any]) -> NDArray[np.float64]:
-    """Macro F1 of (…, genres, genres) confusions → (…): the mean over genres that are present or answered."""
+    """Macro F1 of (…, genres, genres) confusions → (…): the mean over genres that are present or answered.
+
+    scikit-learn's `f1_score(average="macro")`, of all resampled confusions of a bootstrap at once.
+    """
     hits = np.diagonal(confusions, axis1=-2, axis2=-1).astype(np.float64)
     involved = confusions.sum(-1) + confusions.sum(-2)
     f1 = np.divide(2 * hits, involved, out=np.zeros_like(hits), where=involved > 0)
@@ -47,38 +44,34 @@ def macro_f1_of(confusions: NDArray[Any]) -> NDArray[np.float64]:
     return result
 
 
-def macro_f1(truth: Labels, answers: Labels, genres: int) -> float:
-    """Mean F1 over the genres that are present or answered: scikit-learn's `f1_score(average="macro")`."""
-    return float(macro_f1_of(confusion(truth, answers, genres)))
-
-
 def auc(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> float | None:
-    """Area under the ROC curve by ranks (Mann and Whitney), ties counting half; None without both classes."""
-    positives = int(np.sum(positive))
-    negatives = len(positive) - positives
-    if not positives or not negatives:
-        return None
-    ranks = rankdata(scores)
-    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    """Area under the ROC curve; None without both classes."""
+    return float(roc_auc_score(positive, scores)) if 0 < positive.sum() < len(positive) else None
 
 
 def per_genre(truth: Labels, probabilities: Probabilities, genres: Sequence[str]) -> dict[str, GenreScores]:
     """Precision, recall with its interval, F1 and one-against-the-rest AUC of every genre."""
     answers = probabilities.argmax(1)
+    labels = np.arange(len(genres))
+    predicted = np.bincount(answers, minlength=len(genres))
+    figures = precision_recall_fscore_support(truth, answers, labels=labels, zero_division=np.nan)
     scores = {}
-    for label, genre in enumerate(genres):
-        present, answered = truth == label, answers == label
-        support, predicted, hits = int(present.sum()), int(answered.sum()), int((present & answered).sum())
-        scores[genre] = GenreScores(
-            support=support,
-            predicted=predicted,
-            precision=hits / predicted if predicted else None,
-            recall=hits / support if support else None,
+    for label, (precision, recall, f1, support) in enumerate(zip(*figures, strict=True)):
+        hits = int(((truth == label) & (answers == label)).sum())
+        scores[genres[label]] = GenreScores(
+            support=int(support),
+            predicted=int(predicted[label]),
+            precision=_defined(precision),
+            recall=_defined(recall),
             recall_ci95=wilson(hits, support) if support else None,
-            f1=2 * hits / (support + predicted) if support + predicted else None,
-            auc=auc(present, probabilities[:, label]),
+            f1=_defined(f1),
+            auc=auc(truth == label, probabilities[:, label]),
         )
     return scores
+
+
+def _defined(figure: float) -> float | None:
+    return None if np.isnan(figure) else float(figure)
 
 
 def most_confused(
@@ -91,7 +84,7 @@ def most_confused(
 ) -> tuple[ConfusedPair, ...]:
     """The pairs of genres most often confused, most clips first, with the surest mistakes as examples."""
     answers = probabilities.argmax(1)
-    matrix = confusion(truth, answers, len(genres))
+    matrix = confusion_matrix(truth, answers, labels=np.arange(len(genres)))
     np.fill_diagonal(matrix, 0)
     ranking = sorted(zip(*np.nonzero(matrix), strict=True), key=lambda pair: (-matrix[pair], pair))
     found = []
@@ -111,7 +104,11 @@ def most_confused(
 
 
 def brier(truth: Labels, probabilities: Probabilities) -> float:
-    """Mean over clips of the squared error summed over genres (Brier 1950), 0 to 2."""
+    """Mean over clips of the squared error summed over genres (Brier 1950), 0 to 2.
+
+    scikit-learn's `brier_score_loss` warns of, and refuses, float32 probabilities for their rounding: sums
+    that are not quite 1, and single ones above it.
+    """
     return float(np.mean(np.sum((probabilities - np.eye(probabilities.shape[1])[truth]) ** 2, axis=1)))
 
 
@@ -190,7 +187,7 @@ class Accuracy(_Metric):
     description = "Share of right answers."
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"accuracy": accuracy(np.asarray(references), np.asarray(predictions))}
+        return {"accuracy": float(accuracy_score(references, predictions))}
 
 
 class MacroF1(_Metric):
@@ -198,12 +195,8 @@ class MacroF1(_Metric):
 
     description = "Mean F1 over the genres that are present or answered."
 
-    def _compute(
-        self, predictions: Sequence[int], references: Sequence[int], genres: int | None = None
-    ) -> dict[str, float]:
-        truth, answers = np.asarray(references), np.asarray(predictions)
-        labels = genres or int(max(truth.max(), answers.max())) + 1
-        return {"macro_f1": macro_f1(truth, answers, labels)}
+    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+        return {"macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0))}
 
 
 class MacroAuc(_Metric):

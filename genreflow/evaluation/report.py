@@ -10,17 +10,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from genreflow.artifacts import CorpusDocument, ModelDocument
+from genreflow.core.documents import CorpusDocument, ModelDocument, SplitDocument
+from genreflow.core.genres import genre_named
+from genreflow.corpus.store import Corpus
 from genreflow.evaluation import figures
-from genreflow.evaluation.document import EvaluationDocument
+from genreflow.evaluation.document import Confusion, EvaluationDocument
 from genreflow.evaluation.exploration import Exploration
-from genreflow.evaluation.worst import WorstClip
+from genreflow.evaluation.worst_clips import WorstClip
 
 TEMPLATE = "report.html.j2"
 FEW_CLIPS = 100
 """Under so many test clips the report warns: at an accuracy of 0.8 the interval is over 15 points wide."""
 ROWS_SHOWN = 200
 """Of quarantine and duplicates; the artifact has them all."""
+NAMED_PAIRS = (("hiphop", "reggae"), ("disco", "pop"), ("classical", "jazz"), ("metal", "rock"))
+"""Genres that the authors of the five-channel MFCC network (family `mfcc_cnn`) report as confused."""
 BARS = 5
 CURVE_WIDTH, CURVE_HEIGHT = 640, 250
 CURVE_LEFT, CURVE_RIGHT, CURVE_TOP, CURVE_BOTTOM = 66, 18, 12, 54
@@ -32,6 +36,22 @@ class Banner:
 
     title: str
     text: str
+
+
+@dataclass(frozen=True)
+class PairConfusion:
+    """How often a model confuses two genres, in either direction, in test clips."""
+
+    first: str
+    second: str
+    first_as_second: int
+    second_as_first: int
+    clips: int
+    """Of both genres."""
+
+    @property
+    def confused(self) -> int:
+        return self.first_as_second + self.second_as_first
 
 
 @dataclass(frozen=True)
@@ -48,14 +68,47 @@ class Line:
 def write_report(
     document: EvaluationDocument,
     model: ModelDocument,
-    corpus: CorpusDocument,
+    corpus: Corpus,
     explored: Exploration,
     worst: list[WorstClip],
     path: Path,
 ) -> None:
     """Write the page; everything in it is inline, so that it can be mailed, or shown in a sandboxed frame."""
+    environment = page_environment()
+    page = environment.get_template(TEMPLATE).render(
+        document=document,
+        model=model,
+        corpus=corpus.document,
+        split=corpus.split,
+        explored=explored,
+        worst=worst,
+        title=f"{model.family} on {corpus.document.source}",
+        verdict=verdict(document),
+        banners=banners(document, model),
+        figure_confusion=pictured(figures.confusion(document.confusion)),
+        figure_calibration=pictured(figures.calibration(document.calibration)),
+        figure_per_genre=pictured(figures.per_genre(document.per_genre)),
+        figure_loudness=pictured(figures.loudness(explored)),
+        figure_descriptors=pictured(figures.descriptors(explored)) if explored.separation else None,
+        figures_typical={genre: pictured(figures.typical(clip)) for genre, clip in explored.typical.items()},
+        named_pairs=named_pairs(document.confusion),
+        lines=lines,
+        bars=bars,
+        curve_box=(CURVE_WIDTH, CURVE_HEIGHT, CURVE_LEFT, CURVE_RIGHT, CURVE_TOP, CURVE_BOTTOM),
+        time_marks=time_marks,
+        time_x=time_x,
+        rows_shown=ROWS_SHOWN,
+        guess_nll=float(np.log(len(document.genres))),
+        lineage=lineage(document, model, corpus.document, corpus.split),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page)
+
+
+def page_environment(*folders: Path) -> Environment:
+    """Templates of these folders and of this one, whose style sheet and macros are shared."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,  # genre and file names are other people's words
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -66,32 +119,7 @@ def write_report(
         "share": lambda value: "–" if value is None else f"{value:.2f}",
         "data_uri": data_uri,
     }
-    page = environment.get_template(TEMPLATE).render(
-        document=document,
-        model=model,
-        corpus=corpus,
-        explored=explored,
-        worst=worst,
-        title=f"{model.family} on {corpus.source}",
-        verdict=verdict(document),
-        banners=banners(document, model),
-        figure_confusion=pictured(figures.confusion(document.confusion)),
-        figure_calibration=pictured(figures.calibration(document.calibration)),
-        figure_per_genre=pictured(figures.per_genre(document.per_genre)),
-        figure_loudness=pictured(figures.loudness(explored)),
-        figure_descriptors=pictured(figures.descriptors(explored)) if explored.separation else None,
-        figures_typical={genre: pictured(figures.typical(clip)) for genre, clip in explored.typical.items()},
-        lines=lines,
-        bars=bars,
-        curve_box=(CURVE_WIDTH, CURVE_HEIGHT, CURVE_LEFT, CURVE_RIGHT, CURVE_TOP, CURVE_BOTTOM),
-        time_marks=time_marks,
-        time_x=time_x,
-        rows_shown=ROWS_SHOWN,
-        guess_nll=float(np.log(len(document.genres))),
-        lineage=lineage(document, model, corpus),
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page)
+    return environment
 
 
 def verdict(document: EvaluationDocument) -> str:
@@ -102,7 +130,8 @@ def verdict(document: EvaluationDocument) -> str:
     guess = 1 / len(document.genres)
     return (
         f"Right on {percent(document.accuracy)} of {document.clips} test clips "
-        f"(95 % interval {percent(low)} to {percent(high)}), under the {protocol_words(document)} protocol. "
+        f"(95 % interval {percent(low)} to {percent(high)}), under the {protocol_words(document)} protocol, "
+        f"with {document.scored_with}. "
         f"Guessing among {len(document.genres)} genres would be right on {percent(guess)}."
     )
 
@@ -136,10 +165,12 @@ def banners(document: EvaluationDocument, model: ModelDocument) -> list[Banner]:
     elif document.seen_clips and not document.leaky:
         found.append(
             Banner(
-                f"{document.seen_clips} of {document.clips} test clips were heard before",
+                f"{document.seen_clips} of {document.clips} test clips were seen in training or selection",
                 "The same file or audio lies in the training or validation split this model came from.",
             )
         )
+    if document.pretraining is not None:
+        found.append(Banner("Pretrained backbone", f"{document.pretrained}: {document.pretraining}."))
     if document.pretrained is None:
         found.append(
             Banner(
@@ -164,27 +195,48 @@ def banners(document: EvaluationDocument, model: ModelDocument) -> list[Banner]:
     return found
 
 
+def named_pairs(confusion: Confusion) -> list[PairConfusion]:
+    """The confusion between the genres of `NAMED_PAIRS`, for those pairs of which there are test clips."""
+    found = []
+    for pair in NAMED_PAIRS:
+        first, second = (genre_named(genre, confusion.genres) for genre in pair)
+        if first is None or second is None:
+            continue
+        one, other = confusion.genres.index(first), confusion.genres.index(second)
+        matrix = confusion.matrix
+        clips = sum(matrix[one]) + sum(matrix[other])
+        if clips:
+            found.append(PairConfusion(first, second, matrix[one][other], matrix[other][one], clips))
+    return found
+
+
 def lineage(
-    document: EvaluationDocument, model: ModelDocument, corpus: CorpusDocument
+    document: EvaluationDocument, model: ModelDocument, corpus: CorpusDocument, split: SplitDocument
 ) -> list[tuple[str, object]]:
     """What the figures were made from, as names and values."""
-    hearing = model.hearing
+    spec = model.input_spec
     entries: list[tuple[str, object | None]] = [
         ("corpus", corpus.source),
         ("corpus fingerprint", document.corpus_fingerprint),
-        ("protocol", f"{protocol_words(document)}, seed {corpus.seed}"),
+        ("split fingerprint", document.split_fingerprint),
+        ("protocol", f"{protocol_words(document)}, seed {split.seed}"),
         ("trained on corpus", document.model.corpus_fingerprint),
         ("features fingerprint", document.model.features_fingerprint),
         ("clips trained on", len(model.train_clips)),
         ("clips for selection", len(model.validation_clips)),
         ("model family", model.family),
-        ("began from", model.pretrained or "random weights"),
+        ("began from", model.pretrained or "no pretrained weights"),
+        ("backbone", model.pretraining),
+        ("calibration", model.calibration or ("validation clips" if model.validation_clips else "none")),
         ("weights sha256", document.model.weights_digest),
         (
-            "hears",
-            f"{hearing.representation}, {hearing.sample_rate} Hz, windows of {hearing.window_seconds:g} s "
-            f"every {hearing.hop_seconds:g} s",
+            "input",
+            f"{spec.representation}, {spec.sample_rate} Hz, windows of {spec.window_seconds:g} s "
+            f"every {spec.hop_seconds:g} s",
         ),
+        ("scored with", document.scored_with),
+        ("instruction set", document.instruction_set),
+        ("packaged model sha256", document.model.packaged_digest),
         ("MLflow run", model.run_id),
         ("code, training", model.code_version),
         ("code, evaluation", document.code_version),

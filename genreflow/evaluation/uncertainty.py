@@ -1,4 +1,4 @@
-"""How far a figure can be trusted: Wilson's interval for shares, the bootstrap over clips for the rest."""
+"""How far a figure can be trusted: intervals of shares and their differences, the bootstrap for the rest."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -32,6 +32,44 @@ def wilson(successes: float, trials: float, confidence: float = 0.95) -> tuple[f
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def paired_interval(
+    first: NDArray[np.float64], second: NDArray[np.float64], confidence: float
+) -> tuple[float, float]:
+    """Interval of the difference of two shares measured on the same units.
+
+    Newcombe's method 10 (Statistics in Medicine 17, 1998, 2635-2650): Wilson intervals of the two shares,
+    squared and added with their correlation. Exactly antisymmetric in its two inputs.
+
+    Args:
+        first: (n,) in [0, 1], 1 where the first model is right.
+        second: (n,) the same for the second model.
+        confidence: 0.95 for a 95 % interval.
+    """
+    n = len(first)
+    a, b = float((first * second).sum()), float((first * (1 - second)).sum())
+    c, d = float(((1 - first) * second).sum()), float(((1 - first) * (1 - second)).sum())
+    p, q = (a + b) / n, (a + c) / n
+    p_low, p_high = wilson(a + b, n, confidence)
+    q_low, q_high = wilson(a + c, n, confidence)
+    margins = (a + b) * (c + d) * (a + c) * (b + d)
+    # Newcombe's correction: a positive association is only believed beyond half an observation.
+    association = a * d - b * c
+    association = max(association - n / 2, 0.0) if association > 0 else association
+    phi = association / math.sqrt(margins) if margins > 0 else 0.0
+    below, above = p - p_low, q_high - q
+    low = p - q - math.sqrt(max(0.0, below**2 - 2 * phi * below * above + above**2))
+    below, above = p_high - p, q - q_low
+    high = p - q + math.sqrt(max(0.0, below**2 - 2 * phi * below * above + above**2))
+    return max(-1.0, low), min(1.0, high)
+
+
+def binomial_tail(trials: int, successes: float, share: float) -> float:
+    """Probability of `successes` (rounded down) or more in `trials` of success probability `share`; exact."""
+    from scipy.stats import binom
+
+    return float(binom.sf(math.floor(successes + ROUNDING) - 1, trials, share))
 
 
 def accuracy_interval(correct: NDArray[np.bool_], clusters: Sequence[str]) -> tuple[float, float]:

@@ -5,12 +5,13 @@ defaults, under the column names of the published `features_30_sec.csv`. They ar
 for shallow models; `quick_descriptors` leaves out the slow ones (harmonic-percussive separation, tempo).
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
 
 from genreflow.audio import resample
-from genreflow.errors import AudioError
+from genreflow.core.errors import AudioError
 from genreflow.features import spectral
 from genreflow.features.spectral import HOP, N_FFT
 
@@ -51,6 +52,8 @@ TUNING_STEPS = 100
 
 MEDIAN_FRAMES = 31
 """Length of the median filters that separate harmonic from percussive, in frames and in bins."""
+MEDIAN_BLOCK = 1 << 15
+"""Medians computed at once: the sorted runs of so many stay in the processor's cache."""
 
 TEMPO_SECONDS = 8.0
 """Of onsets autocorrelated at a time."""
@@ -80,10 +83,23 @@ def descriptors(samples: NDArray[np.float32], sample_rate: int) -> dict[str, flo
     """
     waveform, spectrum = _spectrum(samples, sample_rate)
     found = _quick(waveform, spectrum)
-    for name, part in zip(("harmony", "perceptr"), separate(spectrum, len(waveform)), strict=True):
+    for name, part in zip(("harmony", "perceptr"), separate(waveform, spectrum), strict=True):
         found |= _statistics(name, part)
     found["tempo"] = tempo(spectrum.real**2 + spectrum.imag**2)
     return {name: found[name] for name in NAMES}
+
+
+def descriptor_vectors(windows: NDArray[np.float32], *, sample_rate: int) -> NDArray[np.float32]:
+    """All 57 descriptors of each window as a representation, in the order of `NAMES`.
+
+    Args:
+        windows: (n, samples) float32 at `sample_rate` Hz.
+
+    Returns:
+        (n, 57) float32.
+    """
+    found = [list(descriptors(window, sample_rate).values()) for window in windows]
+    return np.asarray(found, dtype=np.float32).reshape(len(found), len(NAMES))
 
 
 def _spectrum(
@@ -120,7 +136,8 @@ def _statistics(name: str, values: NDArray[np.floating]) -> dict[str, float]:
 
 def frequencies() -> NDArray[np.float64]:
     """Hertz of each bin (1 + n_fft // 2,)."""
-    return fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE)
+    hertz: NDArray[np.float64] = np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE).astype(np.float64, copy=False)
+    return hertz
 
 
 def rms(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -194,34 +211,93 @@ def tuning(power: NDArray[np.float32]) -> float:
 
 
 def separate(
-    spectrum: NDArray[np.complex64], samples: int
+    waveform: NDArray[np.float32], spectrum: NDArray[np.complex64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The harmonic and the percussive part of a clip, (samples,) each, from its spectra (frames, bins).
+    """The harmonic and the percussive part of a clip (n,), each (n,), by its spectra (frames, bins).
 
     Fitzgerald 2010, "Harmonic/percussive separation using median filtering", with Wiener-like masks.
     """
     magnitude = np.abs(spectrum)
-    harmonic = _running_median(magnitude.T).T ** 2
-    percussive = _running_median(magnitude) ** 2
+    harmonic = running_median(magnitude, axis=0) ** 2
+    percussive = running_median(magnitude, axis=1) ** 2
     total = harmonic + percussive
     silent = total < np.finfo(np.float32).tiny
     mask = np.where(silent, np.float32(0.5), harmonic / np.where(silent, 1, total))
-    harmony = spectrum * mask
-    return _waveform(harmony, samples), _waveform(spectrum - harmony, samples)
+    harmony = _waveform(spectrum * mask, len(waveform))
+    # the masks add up to one, and so do the parts
+    return harmony, waveform - harmony
 
 
-def _running_median(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Median over `MEDIAN_FRAMES` along each row (n, length), mirrored at its ends."""
+def running_median(rows: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Median over `MEDIAN_FRAMES` along an axis of (frames, bins) magnitudes, mirrored at its ends; exact.
+
+    Medians of all windows at once: windows share the sorted runs of 2, 4, 8 and 16 values that they are made
+    of, and an exchange of two values is a minimum and a maximum over whole arrays, eight or sixteen values an
+    instruction. Two runs of 16 that share the middle value make a window of 31.
+    """
     half = MEDIAN_FRAMES // 2
-    # One long line, because SciPy's filter is many times faster in one dimension than along one of two.
-    padded = np.pad(rows, ((0, 0), (half, half)), mode="symmetric")
-    line = ndimage.median_filter(padded.ravel(), size=MEDIAN_FRAMES)
-    medians: NDArray[np.float32] = line.reshape(padded.shape)[:, half:-half]
+    padding = [(0, 0), (0, 0)]
+    padding[axis] = (half, half)
+    padded = np.pad(rows, padding, mode="symmetric")
+    # not negative: as integers in the same order, and integers are compared faster
+    line = np.ascontiguousarray(padded).reshape(-1).view(np.int32)
+    stride = padded.shape[1] if axis == 0 else 1
+    medians = np.empty(len(line) - 2 * half * stride, np.int32)
+    for first in range(0, len(medians), MEDIAN_BLOCK):
+        count = min(MEDIAN_BLOCK, len(medians) - first)
+        piece = line[first : first + count + 2 * half * stride]
+        medians[first : first + count] = _medians(piece, stride, count)
+    if axis == 0:
+        return medians.view(np.float32).reshape(rows.shape)
+    # the windows across the ends of two rows are dropped
+    whole = np.zeros(len(line), np.int32)
+    whole[: len(medians)] = medians
+    return whole.view(np.float32).reshape(padded.shape)[:, : rows.shape[1]]
+
+
+def _medians(line: NDArray[np.int32], stride: int, count: int) -> NDArray[np.int32]:
+    """Of `line` (count + 30 · stride,), the medians of the 31 values from each of the first `count` on.
+
+    Args:
+        stride: from one value of a window to the next.
+    """
+    runs: list[NDArray[np.int32]] = [line]
+    for width in (1, 2, 4, 8):
+        size = len(runs[0]) - width * stride
+        later = [run[width * stride :] for run in runs]
+        runs = [run[:size] for run in runs] + later
+        for one, other in _exchanges(width):
+            runs[one], runs[other] = np.minimum(runs[one], runs[other]), np.maximum(runs[one], runs[other])
+    shift = (len(runs) - 1) * stride
+    first, second = [run[:count] for run in runs], [run[shift : shift + count] for run in runs]
+    # the largest of the lower half and the smallest of the upper half of all 32
+    low, high = np.minimum(first[0], second[-1]), np.maximum(first[0], second[-1])
+    for run, later_run in zip(first[1:], second[-2::-1], strict=True):
+        np.maximum(low, np.minimum(run, later_run), out=low)
+        np.minimum(high, np.maximum(run, later_run), out=high)
+    # the middle value counts twice: where it is in the lower half, the median is the next one
+    middle = np.clip(line[shift : shift + count], low, high)
+    medians: NDArray[np.int32] = low ^ high ^ middle
     return medians
+
+
+@lru_cache(maxsize=4)
+def _exchanges(width: int) -> tuple[tuple[int, int], ...]:
+    """Places to exchange in order to merge two sorted runs of `width` (Batcher 1968, odd-even merge)."""
+
+    def merge(first: int, count: int, step: int) -> list[tuple[int, int]]:
+        if 2 * step >= count:
+            return [(first, first + step)]
+        rest = [(place, place + step) for place in range(first + step, first + count - step, 2 * step)]
+        return [*merge(first, count, 2 * step), *merge(first + step, count, 2 * step), *rest]
+
+    return tuple(merge(0, 2 * width, 1))
 
 
 def _waveform(spectrum: NDArray[np.complex64], samples: int) -> NDArray[np.float32]:
     """Samples (samples,) from spectra (frames, bins): overlap and add, divided by the windows' power."""
+    from scipy import fft
+
     window = spectral.hann(N_FFT)
     overlap = N_FFT // HOP
     frames = (fft.irfft(spectrum, n=N_FFT, axis=1) * window).reshape(len(spectrum), overlap, HOP)
@@ -237,6 +313,8 @@ def _waveform(spectrum: NDArray[np.complex64], samples: int) -> NDArray[np.float
 
 def tempo(power: NDArray[np.float32]) -> float:
     """Beats a minute of a power spectrogram (frames, bins), as librosa's `beat_track`; 0 without onsets."""
+    from scipy import fft
+
     mel = spectral.mel_decibels(power, SAMPLE_RATE)
     frames = len(mel)
     onsets = np.zeros(frames)
@@ -247,10 +325,12 @@ def tempo(power: NDArray[np.float32]) -> float:
     length = int(TEMPO_SECONDS * SAMPLE_RATE) // HOP
     padded = np.pad(onsets, length // 2, mode="linear_ramp", end_values=0)
     pieces = np.lib.stride_tricks.sliding_window_view(padded, length)[:frames] * spectral.hann(length)
-    spectrum = fft.rfft(pieces, n=2 * length - 1, axis=1)
-    correlation = fft.irfft(np.abs(spectrum) ** 2, n=2 * length - 1, axis=1)[:, :length]
-    peak = np.abs(correlation).max(axis=1, keepdims=True)
-    mean = (correlation / np.where(peak < np.finfo(np.float64).tiny, 1, peak)).mean(axis=0)
+    # Each autocorrelation is divided by its peak, which is at lag 0; their mean is that of mean power.
+    peak = np.einsum("tn,tn->t", pieces, pieces)
+    points = fft.next_fast_len(2 * length - 1, real=True)
+    spectrum = fft.rfft(pieces, n=points, axis=1)
+    scale = 1 / np.where(peak < np.finfo(np.float64).tiny, 1, peak)
+    mean = fft.irfft(scale @ (spectrum.real**2 + spectrum.imag**2), n=points)[:length] / frames
     lags = np.arange(1, length)
     bpm = 60 * SAMPLE_RATE / HOP / lags
     preference = -0.5 * np.log2(bpm / EXPECTED_BPM) ** 2

@@ -6,11 +6,15 @@ loads, the card, and a record of what publishing wrote.
 
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from genreflow import registry
-from genreflow.errors import PublishError
+from genreflow.core.documents import PackagedDocument
+from genreflow.core.errors import PublishError
+from genreflow.inference.backends import backend
+from genreflow.inference.loading import fallback
 from genreflow.publishing import bucket, repository
 from genreflow.publishing.layout import Published, lay_out
 
@@ -46,7 +50,22 @@ def publish(model: str, to: str, public: bool = False, licence: str | None = Non
     with tempfile.TemporaryDirectory(prefix="genreflow-publish-") as scratch:
         record = lay_out(version, packaged, to, Path(scratch), licence)
         published: Published = place.upload(to, Path(scratch), record, public)
-        return published
+    if place is bucket:
+        notes = (*published.notes, *_of_the_service(PackagedDocument.read(packaged)))
+        published = replace(published, notes=notes)
+    return published
+
+
+def _of_the_service(document: PackagedDocument) -> list[str]:
+    """A sentence where the image of the service, which fetches from buckets, cannot serve a model."""
+    served, other = (backend(one.runtime) for one in (document.served, fallback(document)))
+    if not (served.reads_native_files and other.reads_native_files):
+        return []
+    return [
+        f"This model is served by {served.title}, which the image of the service does not have: build a "
+        "bento of its own for it (genreflow build), or an image with "
+        f"{', '.join(served.packages)} (docs/serving.md, A model in a folder)."
+    ]
 
 
 def fetch(address: str) -> Path:

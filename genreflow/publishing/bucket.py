@@ -2,7 +2,7 @@
 
 A bucket has no commits. Every object carries the sha256 of its content. The record says first what is going
 to be written: a publish that broke off leaves nothing that a later one does not know. `packaged.json`, by
-which the folder becomes another model, comes last of the model's files: whoever fetches in between learns it
+which the folder becomes another model, comes last of the model's files: a download in between detects it
 from the digests and is never given half of each.
 """
 
@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from genreflow import home, objects
-from genreflow.artifacts import PackagedDocument, file_digest
-from genreflow.errors import GenreflowError, PublishError
-from genreflow.publishing.layout import CARD, Published, PublishedDocument
-from genreflow.runtime import problems
+from genreflow.core import home, object_store
+from genreflow.core.digests import file_digest
+from genreflow.core.documents import PackagedDocument, PublishedDocument
+from genreflow.core.errors import GenreflowError, NewerDocumentError, PublishError
+from genreflow.inference.package_files import package_differences
+from genreflow.publishing.layout import CARD, Published
 
 CONNECTIONS = 10
 ATTEMPTS = 5
@@ -33,7 +34,7 @@ CONTENT_TYPES = {
 
 
 def check(address: str, public: bool) -> None:
-    """Nothing where the bucket is there, and what publishing wrote below the prefix can be told.
+    """Nothing where the bucket is there, and what publishing wrote below the prefix can be recognised.
 
     Raises:
         PublishError: there is no such bucket, or the store refuses.
@@ -51,6 +52,7 @@ def upload(address: str, folder: Path, record: PublishedDocument, public: bool) 
     """
     place = _Place(address)
     before = place.record()
+    digest = file_digest(folder / PublishedDocument.file_name)
     held = {name: place.digest(name) for name in {*record.files, *before}}
     foreign = [name for name in record.files if held[name] == ""]
     if foreign:
@@ -60,7 +62,7 @@ def upload(address: str, folder: Path, record: PublishedDocument, public: bool) 
         )
     changed = [name for name, digest in record.files.items() if held[name] != digest]
     removed = [name for name in before if name not in record.files and held[name]]
-    if changed or removed or before != record.files:
+    if changed or removed or place.digest(PublishedDocument.file_name) != digest:
         place.write(record.model_copy(update={"files": before | record.files}))
         for name in sorted(changed, key=lambda name: LAST.index(name) + 1 if name in LAST else 0):
             place.put(name, folder / name, record.files[name])
@@ -70,6 +72,7 @@ def upload(address: str, folder: Path, record: PublishedDocument, public: bool) 
     return Published(
         version=record.version,
         url=address.rstrip("/"),
+        digest=digest,
         visibility="read by whom the bucket's policy lets",
         uploaded=tuple(changed),
         removed=tuple(removed),
@@ -82,6 +85,11 @@ def download(address: str) -> Path:
     Raises:
         PublishError: there is none, it is being replaced, or the store refuses.
     """
+    with home.writing(home.models_folder()):
+        return _downloaded(address)
+
+
+def _downloaded(address: str) -> Path:
     place = _Place(address)
     home.models_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home.models_folder()) as scratch:
@@ -91,12 +99,12 @@ def download(address: str) -> Path:
         document = _readable(address, arrived)
         folder = home.models_folder() / f"published-{file_digest(arrived / PackagedDocument.file_name)}"
         if folder.is_dir():
-            if next(problems(folder, document), None) is None:
+            if next(package_differences(folder, document), None) is None:
                 return folder
             shutil.rmtree(folder)
         for name in document.files:
             place.get(name, arrived)
-        wrong = next(problems(arrived, document), None)
+        wrong = next(package_differences(arrived, document), None)
         if wrong is not None:
             raise PublishError(
                 f"What lies at {address} is no whole model: {wrong}. Fetch again, or publish it anew."
@@ -110,14 +118,14 @@ class _Place:
 
     def __init__(self, address: str) -> None:
         try:
-            self._bucket, self._prefix = objects.parts(address)
-            self._client = objects.client(address, CONNECTIONS, ATTEMPTS)
+            self._bucket, self._prefix = object_store.parts(address)
+            self._client = object_store.client(address, CONNECTIONS, ATTEMPTS)
         except GenreflowError as error:
             raise PublishError(str(error)) from error
         self._address = address
 
     def check(self) -> None:
-        """Nothing where the bucket is there: a request for one object does not tell."""
+        """Nothing where the bucket is there: a request for one object does not show it."""
         with self._told("listed"):
             self._client.list_objects_v2(Bucket=self._bucket, Prefix=f"{self._prefix}/", MaxKeys=1)
 
@@ -130,6 +138,8 @@ class _Place:
                 return {}
             try:
                 return PublishedDocument.read(Path(scratch)).files
+            except NewerDocumentError as error:
+                raise PublishError(f"{self._address} cannot be read: {error}") from error
             except GenreflowError as error:
                 raise PublishError(
                     f"{self._address} has a {PublishedDocument.file_name} that this version of genreflow did "
@@ -176,11 +186,11 @@ class _Place:
     def _told(self, what: str, name: str = "") -> Iterator[None]:
         try:
             yield
-        except objects.errors() as error:
-            if objects.code(error) in GONE:
+        except object_store.error_types() as error:
+            if object_store.code(error) in GONE:
                 raise _Missing(f"There is no model at {self._address}: it has no {name}.") from error
-            told = objects.told(error, self._address, self._client.meta.endpoint_url, what)
-            raise PublishError(" ".join(told).strip()) from error
+            parts = object_store.describe_error(error, self._address, self._client.meta.endpoint_url, what)
+            raise PublishError(" ".join(parts).strip()) from error
 
 
 class _Missing(PublishError):
@@ -190,6 +200,8 @@ class _Missing(PublishError):
 def _readable(address: str, folder: Path) -> PackagedDocument:
     try:
         return PackagedDocument.read(folder)
+    except NewerDocumentError as error:
+        raise PublishError(f"{address} cannot be read: {error}") from error
     except GenreflowError as error:
         raise PublishError(
             f"What lies at {address} is no model that this version of genreflow reads."

@@ -1,16 +1,25 @@
 """The card of a published model: a README in the form that Hugging Face hubs read."""
 
 import json
+import shlex
 from typing import TYPE_CHECKING
 
-from genreflow.artifacts import PackagedDocument
-from genreflow.families.base import TransformersForm
+from genreflow.core.documents import PackagedDocument
+from genreflow.evaluation import card
+from genreflow.evaluation.card import ModelFacts
+from genreflow.fitting.contract import TransformersForm
+from genreflow.inference.backends import REFERENCE
 from genreflow.registry import MODEL_NAME, Version
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 PIPELINE = "audio-classification"
+LOADED_BY: dict[TransformersForm | None, str] = {
+    None: "genreflow",
+    "stock": "genreflow, transformers",
+    "own_code": "genreflow, transformers with the code that lies here",
+}
 
 
 def model_card(
@@ -29,11 +38,12 @@ def model_card(
         licence: as hubs write it; without one the card has none.
     """
     name = address.rstrip("/").rpartition("/")[2]
+    facts = _facts(version, packaged)
     parts = [
-        f"---\n{_metadata(version, packaged, form, name, licence)}\n---",
+        f"---\n{_metadata(version, facts, form, name, licence)}\n---",
         f"# {name}",
-        _summary(version, packaged),
-        *_warnings(version, packaged),
+        _summary(facts),
+        *card.warnings(facts),
         "## Use it",
         _with_genreflow(address),
     ]
@@ -41,30 +51,49 @@ def model_card(
         parts.append(_with_transformers(packaged, form, address))
     parts += [
         "## What it is",
-        _what(version, packaged, form),
+        card.bullets([*card.model_rows(facts), ("Loaded by", LOADED_BY[form])]),
         "## Where it came from",
         _lineage(version, packaged),
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def _facts(version: Version, packaged: PackagedDocument) -> ModelFacts:
+    """What is known of a registered version: its tags have the figures and the name of the corpus."""
+    try:
+        low, high = json.loads(version.tags["accuracy_ci95"])
+        figures = (float(version.tags["accuracy"]), (float(low), float(high)))
+    except (KeyError, TypeError, ValueError):  # `not measured`
+        figures = None
+    clips = version.metrics.get("test_clips")
+    return ModelFacts(
+        packaged=packaged,
+        data=version.tags.get("data", "unknown"),
+        accuracy=figures[0] if figures else None,
+        accuracy_ci95=figures[1] if figures else None,
+        test_clips=round(clips) if clips else None,
+        leaky=version.tags.get("leaky") == "true",
+        scored_with=version.tags.get("scored_with"),
+    )
+
+
 def _metadata(
     version: Version,
-    packaged: PackagedDocument,
+    facts: ModelFacts,
     form: TransformersForm | None,
     name: str,
     licence: str | None,
 ) -> str:
     from huggingface_hub import ModelCardData
 
-    model = packaged.model
+    packaged, model, measured = facts.packaged, facts.packaged.model, facts.accuracy is not None
     hub_id = model.pretrained if model.pretrained and "/" in model.pretrained else None
     tags = ["music", "music-genre-classification", "genreflow"]
-    tags += ["openvino"] if any(one.usable and one.name == "openvino" for one in packaged.runtimes) else []
+    tags += sorted({one.name for one in packaged.runtimes if one.usable} - {REFERENCE})
     tags += ["custom_code"] if form == "own_code" else []
     tags += ["synthetic"] if model.synthetic else []
-    tags += [] if _measured(version) else ["not-measured"]
-    tags += ["leaky-split"] if _leaky(version) else []
+    tags += [] if measured else ["not-measured"]
+    tags += ["leaky-split"] if facts.figures_leak else []
     return ModelCardData(
         license=licence,
         pipeline_tag=PIPELINE,
@@ -72,23 +101,22 @@ def _metadata(
         base_model=hub_id,
         base_model_relation="finetune" if hub_id else None,
         tags=tags,
-        metrics=["accuracy", "f1"] if _measured(version) else None,
+        metrics=["accuracy", "f1"] if measured else None,
         model_name=name,
-        eval_results=_results(version) or None,
+        eval_results=_results(version, facts) or None,
     ).to_yaml()
 
 
-def _results(version: Version) -> "list[EvalResult]":
+def _results(version: Version, facts: ModelFacts) -> "list[EvalResult]":
     from huggingface_hub import EvalResult
 
-    if not _measured(version):
+    if facts.accuracy is None:
         return []
-    tags = version.tags
-    data = tags.get("data", "unknown")
+    data, tags = facts.data, version.tags
     split = f"{tags.get('protocol', 'unknown')} split"
-    split += ", leaky: the figures flatter" if _leaky(version) else ""
-    names = {"accuracy": f"accuracy ({_interval(version)})", "f1": "macro F1"}
-    values = {"accuracy": float(tags["accuracy"]), "f1": float(tags["macro_f1"])}
+    split += ", leaky: the figures flatter" if facts.figures_leak else ""
+    names = {"accuracy": f"accuracy ({card.interval(facts)})", "f1": "macro F1"}
+    values = {"accuracy": facts.accuracy, "f1": float(tags["macro_f1"])}
     return [
         EvalResult(
             task_type=PIPELINE,
@@ -104,31 +132,13 @@ def _results(version: Version) -> "list[EvalResult]":
     ]
 
 
-def _summary(version: Version, packaged: PackagedDocument) -> str:
-    genres = ", ".join(packaged.model.genres)
-    what = f"Names the genre of music: {genres}."
-    if not _measured(version):
+def _summary(facts: ModelFacts) -> str:
+    what = f"Names the genre of music: {', '.join(facts.packaged.model.genres)}."
+    if facts.accuracy is None:
         return (
             f"{what} How good it is was **not measured**: no clip was left that it had not been trained on."
         )
-    share = float(version.tags["accuracy"]) * 100
-    return f"{what} **{share:.1f} % right** ({_interval(version)})."
-
-
-def _warnings(version: Version, packaged: PackagedDocument) -> list[str]:
-    model = packaged.model
-    warnings = []
-    if model.synthetic:
-        warnings.append(
-            "> **Synthetic.** Trained and tested on generated music: a demonstration that the pipeline "
-            "works, not a classifier of real music."
-        )
-    if _leaky(version):
-        reason = model.leak_reason or f"the {model.protocol} split is leaky"
-        warnings.append(f"> **Leaky.** The figures flatter: {reason.rstrip('.')}.")
-    if model.pretrained is None:
-        warnings.append("> **From scratch.** It began without pretrained weights.")
-    return warnings
+    return f"{what} **{card.percent(facts.accuracy)} right** ({card.interval(facts)})."
 
 
 def _with_genreflow(address: str) -> str:
@@ -138,17 +148,17 @@ With genreflow, songs of any length and format; a song's answer is the mean over
 ```python
 import genreflow
 
-classifier = genreflow.load("{address}")
+classifier = genreflow.load({json.dumps(address, ensure_ascii=False)})
 answer = classifier.classify("song.mp3")
 print(answer.genre, answer.confidence)
 ```
 
-or `genreflow classify song.mp3 --model {address}`."""
+or `genreflow classify song.mp3 --model {shlex.quote(address)}`."""
 
 
 def _with_transformers(packaged: PackagedDocument, form: TransformersForm, address: str) -> str:
-    hearing = packaged.model.hearing
-    rate, length = hearing.sample_rate, hearing.window_samples
+    spec = packaged.model.input_spec
+    rate, length = spec.sample_rate, spec.window_samples
     source = address.removeprefix("hf://")
     where = (
         "With transformers"
@@ -164,7 +174,7 @@ def _with_transformers(packaged: PackagedDocument, form: TransformersForm, addre
         else ""
     )
     return f"""\
-{where}, window by window of {hearing.window_seconds:g} s at {rate} Hz:
+{where}, window by window of {spec.window_seconds:g} s at {rate} Hz:
 
 ```python
 import soundfile, soxr
@@ -178,62 +188,13 @@ for start in range(0, len(mono) - {length} + 1, {length}):
 ```{code}"""
 
 
-def _what(version: Version, packaged: PackagedDocument, form: TransformersForm | None) -> str:
-    model = packaged.model
-    origin = f"`{model.pretrained}`, fine-tuned" if model.pretrained else "trained from scratch"
-    loaded = {
-        None: "genreflow",
-        "stock": "genreflow, transformers",
-        "own_code": "genreflow, transformers with the code that lies here",
-    }[form]
-    clips = f"{len(model.train_clips)} clips to train on, {len(model.validation_clips)} for selection"
-    tested = version.metrics.get("test_clips")
-    clips += f", {tested:.0f} to test on" if tested else ""
-    fold = "" if model.fold is None else f", fold {model.fold}"
-    rows = [
-        ("Model", f"family `{model.family}`, {origin}"),
-        ("Loaded by", loaded),
-        ("Data", f"{version.tags.get('data', 'unknown')}: {clips}"),
-        ("Split", f"{model.protocol}{fold}, {'leaky' if _leaky(version) else 'honest'}"),
-        (
-            "Hears",
-            f"windows of {model.hearing.window_seconds:g} s at {model.hearing.sample_rate} Hz; shorter clips "
-            f"are {'repeated' if model.hearing.extend == 'repeat' else 'followed by silence'}",
-        ),
-        (
-            "Calibration",
-            f"temperature {model.temperature:.3g}, fitted on the clips for selection"
-            if model.validation_clips
-            else "none: there were no clips to fit a temperature on",
-        ),
-    ]
-    return "\n".join(f"- **{name}**: {text}" for name, text in rows)
-
-
 def _lineage(version: Version, packaged: PackagedDocument) -> str:
-    rows = [
-        ("MLflow", f"version {version.version} of `{MODEL_NAME}`, registered {version.created}"),
-        ("Run", f"`{version.run_id or 'unknown'}`"),
-        ("Corpus fingerprint", f"`{packaged.model.corpus_fingerprint}`"),
-        ("sha256 of the model", f"`{packaged.digest}`"),
-        ("Code", f"genreflow {packaged.code_version}"),
-    ]
-    return "\n".join(f"- **{name}**: {text}" for name, text in rows)
-
-
-def _measured(version: Version) -> bool:
-    try:
-        return 0 <= float(version.tags["accuracy"]) <= 1
-    except (KeyError, ValueError):
-        return False
-
-
-def _leaky(version: Version) -> bool:
-    return _measured(version) and version.tags.get("leaky") == "true"
-
-
-def _interval(version: Version) -> str:
-    low, high = json.loads(version.tags["accuracy_ci95"])
-    clips = version.metrics.get("test_clips")
-    on = f"on {clips:.0f} test clips, " if clips else ""
-    return f"{on}95 % interval from {low * 100:.1f} % to {high * 100:.1f} %"
+    return card.bullets(
+        [
+            ("MLflow", f"version {version.version} of `{MODEL_NAME}`, registered {version.created}"),
+            ("Run", f"`{version.run_id or 'unknown'}`"),
+            ("Corpus fingerprint", f"`{packaged.model.corpus_fingerprint}`"),
+            ("sha256 of the model", f"`{packaged.digest}`"),
+            ("Code", f"genreflow {packaged.code_version}"),
+        ]
+    )

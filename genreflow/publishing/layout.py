@@ -1,19 +1,23 @@
 """The files of a published model, in a folder: what genreflow loads, what transformers loads, the card."""
 
+import json
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from genreflow import progress, runtime
-from genreflow.artifacts import Document, ModelDocument, PackagedDocument, file_digest
-from genreflow.errors import PublishError, one_line
+from genreflow.backbones.transformers.checkpoint import quiet
+from genreflow.core import progress
+from genreflow.core.digests import file_digest
+from genreflow.core.documents import ModelDocument, PackagedDocument, PublishedDocument
+from genreflow.core.errors import PublishError, one_line
 from genreflow.families import family
-from genreflow.families.base import TransformersForm
-from genreflow.families.encoder.backbone import quiet
+from genreflow.fitting.contract import TransformersForm
+from genreflow.inference.package_files import MODEL_FOLDER, read_reference, refuse_pickles
+from genreflow.inference.parity import PARITY
 from genreflow.publishing import card
 from genreflow.registry import Version
 
@@ -24,24 +28,14 @@ PRIVATE_TRAINING = ("checkpoint_uri", "notes")
 """Of the training settings, what may name places of the machine that trained."""
 
 
-class PublishedDocument(Document):
-    """What publishing wrote at a place, itself aside."""
-
-    file_name: ClassVar[str] = "published.json"
-    version: str
-    """In the registry it was published from."""
-    digest: str
-    """The model's identity."""
-    files: dict[str, str]
-    """sha256 by path."""
-
-
 @dataclass(frozen=True)
 class Published:
     """What became of it."""
 
     version: str
     url: str
+    digest: str
+    """sha256 of `published.json`, which lists that of every other file: `serving.fetch` verifies both."""
     visibility: str
     """`private`, `public`, or who decides."""
     uploaded: tuple[str, ...]
@@ -61,8 +55,8 @@ def lay_out(
         ModelError: it holds what may be a pickle.
         PublishError: the form for transformers cannot be written.
     """
-    runtime.refuse_pickles(packaged)
-    runtime.read_reference(packaged)  # arrays alone: numpy's own format could hold pickled objects
+    refuse_pickles(packaged)
+    read_reference(packaged)  # arrays alone: numpy's own format could hold pickled objects
     document = PackagedDocument.read(packaged)
     for name in document.files:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -75,9 +69,18 @@ def lay_out(
         for path in sorted(out.rglob("*"))
         if path.is_file()
     }
-    record = PublishedDocument(version=version.version, digest=document.digest, files=files)
+    facts = published_facts(version)
+    record = PublishedDocument(version=version.version, digest=document.digest, files=files, **facts)
     record.write(out)
     return record
+
+
+def published_facts(version: Version) -> dict[str, Any]:
+    """The accuracy on the test split, where evaluation recorded one, with its interval."""
+    tags = version.tags
+    if "accuracy_ci95" not in tags:
+        return {}
+    return {"accuracy": float(tags["accuracy"]), "accuracy_ci95": json.loads(tags["accuracy_ci95"])}
 
 
 def _without_places(document: PackagedDocument, out: Path) -> PackagedDocument:
@@ -95,9 +98,9 @@ def _without_places(document: PackagedDocument, out: Path) -> PackagedDocument:
             },
         }
     )
-    folder = out / runtime.MODEL_FOLDER
+    folder = out / MODEL_FOLDER
     public.write(folder)
-    name = f"{runtime.MODEL_FOLDER}/{ModelDocument.file_name}"
+    name = f"{MODEL_FOLDER}/{ModelDocument.file_name}"
     files = document.files | {name: file_digest(out / name)}
     published = document.model_copy(update={"model": public, "files": files})
     published.write(out)
@@ -119,11 +122,11 @@ def _for_transformers(document: PackagedDocument, out: Path) -> TransformersForm
     """
     model = document.model
     progress.report(STEP, "writing the form that transformers loads")
-    form = family(model.family).export_transformers(out / runtime.MODEL_FOLDER, model, out)
+    form = family(model.family).export_transformers(out / MODEL_FOLDER, model, out)
     if form is None:
         return None
     difference = _difference(out, form)
-    if difference > runtime.PARITY["f32"].probability_difference:
+    if difference > PARITY["f32"].probability_difference:
         raise PublishError(
             f"In transformers' form version {document.digest[:12]} gives other answers: a probability is "
             f"{difference:.4f} off. It is not published; report it with the model's settings."
@@ -135,10 +138,11 @@ def _difference(folder: Path, form: TransformersForm) -> float:
     """Largest difference of a probability on the reference windows, transformers' to the package's."""
     import torch
 
-    inputs, expected = runtime.read_reference(folder)
+    inputs, expected = read_reference(folder)
     try:
         with quiet(), torch.inference_mode():
-            logits = _model_class(form).from_pretrained(folder).eval()(torch.from_numpy(inputs)).logits
+            model = _model_class(form).from_pretrained(folder, trust_remote_code=False).eval()
+            logits = model(torch.from_numpy(inputs)).logits
     except (OSError, ValueError, RuntimeError) as error:
         raise PublishError(f"Transformers cannot load its form of this model: {one_line(error)}") from error
     return float(np.abs(torch.softmax(logits.float(), dim=-1).numpy() - expected).max())

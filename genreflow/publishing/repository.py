@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genreflow import hub
-from genreflow.artifacts import PackagedDocument
-from genreflow.errors import GenreflowError, PublishError
-from genreflow.publishing.layout import Published, PublishedDocument
+from genreflow.core import hub
+from genreflow.core.digests import file_digest
+from genreflow.core.documents import PackagedDocument, PublishedDocument
+from genreflow.core.errors import GenreflowError, NewerDocumentError, PublishError
+from genreflow.publishing.layout import Published
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -19,7 +20,7 @@ NO_XET = ", or, where the hub has no Xet storage, set HF_HUB_DISABLE_XET=1"
 
 
 def check(address: str, public: bool) -> None:
-    """Nothing where a model can be published there, as far as it can be told before.
+    """Nothing where a model can be published there, as far as can be checked beforehand.
 
     Raises:
         PublishError: the address is none, there is no token, or the repository is public though that was not
@@ -30,7 +31,7 @@ def check(address: str, public: bool) -> None:
         raise PublishError(
             f"{address} names a revision: a model is published on the main branch. Leave it out."
         )
-    with hub.asking(address, "write", PublishError, AGAIN):
+    with hub.translate_errors(address, "write", PublishError, AGAIN):
         from huggingface_hub import HfApi, constants, get_token
 
         if get_token() is None:
@@ -50,7 +51,7 @@ def upload(address: str, folder: Path, record: PublishedDocument, public: bool) 
         PublishError: the hub refuses.
     """
     name, _ = _parts(address)
-    with hub.asking(address, "write", PublishError, AGAIN + NO_XET):
+    with hub.translate_errors(address, "write", PublishError, AGAIN + NO_XET):
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
         api = HfApi()
@@ -80,6 +81,7 @@ def upload(address: str, folder: Path, record: PublishedDocument, public: bool) 
         return Published(
             version=record.version,
             url=f"{constants.ENDPOINT}/{name}",
+            digest=file_digest(folder / PublishedDocument.file_name),
             visibility="private" if info.private else "public",
             uploaded=tuple(uploaded) if changed else (),
             removed=removed,
@@ -94,7 +96,7 @@ def download(address: str) -> Path:
         PublishError: there is no such model, or the hub cannot be reached.
     """
     name, revision = _parts(address)
-    with hub.asking(address, "read", PublishError, "run again later; what was fetched is kept"):
+    with hub.translate_errors(address, "read", PublishError, "run again later; what was fetched is kept"):
         from huggingface_hub import errors, hf_hub_download, snapshot_download
 
         try:
@@ -147,5 +149,7 @@ def _before(name: str, commit: str, there: set[str]) -> dict[str, str]:
         return PublishedDocument.read(
             Path(hf_hub_download(name, PublishedDocument.file_name, revision=commit)).parent
         ).files
+    except NewerDocumentError as error:
+        raise PublishError(f"hf://{name} cannot be read: {error}") from error
     except GenreflowError:
         return {}  # not ours, or by another version of genreflow: nothing is removed

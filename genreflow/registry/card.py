@@ -4,13 +4,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genreflow.artifacts import CorpusDocument, PackagedDocument, RuntimeReport
+from genreflow.core.documents import CorpusDocument, PackagedDocument, SplitDocument
+from genreflow.evaluation import card
 from genreflow.evaluation.document import EvaluationDocument
 from genreflow.registry.runs import corpus_name
 from genreflow.registry.store import MODEL_NAME
 from genreflow.registry.versions import DOCUMENT_TAG, Version
 
 SPACE = "\u00a0"
+PADDING = 3 * SPACE
 """MLflow shows tables without borders or padding: cells bring their own."""
 NOT_MEASURED = "not measured"
 DESCRIPTION_CHARACTERS = 5000
@@ -63,6 +65,7 @@ def tags(
         "synthetic": str(model.synthetic).lower(),
         "family": model.family,
         "backbone": model.pretrained or "none (from scratch)",
+        **({"pretraining": model.pretraining} if model.pretraining else {}),
         "decision_reason": "The gate has not compared it yet.",
         "digest": packaged.digest,
         DOCUMENT_TAG: document_sha256,
@@ -78,32 +81,51 @@ def _figures(evaluation: EvaluationDocument) -> dict[str, str]:
         "accuracy": f"{evaluation.accuracy:.4f}",
         "accuracy_ci95": json.dumps([round(low, 4), round(high, 4)]),
         "macro_f1": f"{evaluation.macro_f1:.4f}",
+        "scored_with": evaluation.scored_with,
     }
 
 
 def headline(evaluation: EvaluationDocument) -> str:
     """How good, in a line, its figures kept together."""
-    return evaluation.headline.replace(" %", f"{SPACE}%")
+    return _unbroken(evaluation.headline)
 
 
 def describe(
-    packaged: PackagedDocument, evaluation: EvaluationDocument, corpus: CorpusDocument, trace: Trace
+    packaged: PackagedDocument,
+    evaluation: EvaluationDocument,
+    corpus: CorpusDocument,
+    split: SplitDocument,
+    trace: Trace,
 ) -> str:
     """A version's description: how good, whether champion, what it is, per genre, where it came from."""
+    facts = card.ModelFacts(
+        packaged=packaged,
+        data=corpus_name(corpus),
+        accuracy=evaluation.accuracy if evaluation.measured else None,
+        accuracy_ci95=evaluation.accuracy_ci95 if evaluation.measured else None,
+        test_clips=evaluation.clips,
+        leaky=packaged.model.leaky or evaluation.leaky,
+        leak_reason=evaluation.leak_reason,
+        seen_clips=evaluation.seen_clips,
+        unused_clips=split.counts.get("unused", 0),
+        quarantined=corpus.quarantined,
+        scored_with=_scored_with(evaluation),
+    )
     # MLflow's list of versions shows the first characters of this line, unformatted.
     parts = [
-        headline(evaluation),
-        *_warnings(packaged, evaluation),
+        evaluation.headline,
+        *card.warnings(facts),
         DECISION,
         "Not yet: the gate has not compared it.",
         WHAT,
+        card.bullets(card.model_rows(facts)),
     ]
-    parts.append(_what(packaged, corpus, evaluation))
     ending = _lineage(packaged, corpus, trace)
-    table = _per_genre(evaluation) if evaluation.measured else "(Not measured.)"
+    table = card.per_genre(evaluation.per_genre, PADDING) if evaluation.measured else "(Not measured.)"
     if len("\n\n".join([*parts, table, ending])) > DESCRIPTION_CHARACTERS - 1200:
         table = "(The table per genre is too long for this page: it is in the report.)"
-    return "\n\n".join([*parts, "### Per genre", table, "### Where it came from", ending])
+    parts += ["### Per genre", table, "### Where it came from", ending]
+    return _unbroken("\n\n".join(parts))
 
 
 def with_overview(description: str, versions: Sequence[Version]) -> str:
@@ -122,10 +144,10 @@ def with_overview(description: str, versions: Sequence[Version]) -> str:
         rows.append((link, names, _right(tags), f"{tags.get('data', '')}, {split}", reason))
     head = ("version", "now", "right (95 % interval)", "data, split", "why it is, was, or is not champion")
     kept = description.partition(OVERVIEW)[0].rstrip()[: DESCRIPTION_CHARACTERS // 3]
-    table = _table(head, rows)
+    table = card.table(head, rows, PADDING)
     while len(kept) + len(OVERVIEW) + len(table) + 4 > DESCRIPTION_CHARACTERS and rows:
         rows.pop()
-        table = _table(head, rows)
+        table = card.table(head, rows, PADDING)
     return f"{kept}\n\n{OVERVIEW}\n\n{table}"
 
 
@@ -148,81 +170,10 @@ def _right(tags: dict[str, str]) -> str:
     """`82.0 % (77.0 to 86.0)` from a version's tags; empty where they are not genreflow's."""
     try:
         low, high = json.loads(tags["accuracy_ci95"])
-        return f"{_percent(float(tags['accuracy']))} ({low * 100:.1f} to {high * 100:.1f})".replace(
-            " ", SPACE
-        )
+        text = f"{card.percent(float(tags['accuracy']))} ({low * 100:.1f} to {high * 100:.1f})"
+        return text.replace(" ", SPACE)
     except (KeyError, TypeError, ValueError):
         return NOT_MEASURED if tags.get("accuracy") == NOT_MEASURED else ""
-
-
-def _warnings(packaged: PackagedDocument, evaluation: EvaluationDocument) -> list[str]:
-    model = packaged.model
-    warnings = []
-    if model.synthetic:
-        warnings.append(
-            "> **Synthetic.** Trained and tested on generated music: it shows that the pipeline works and "
-            "says nothing about real music. It can never displace a champion trained on real music."
-        )
-    if (model.leaky or evaluation.leaky) and evaluation.measured:
-        reason = evaluation.leak_reason or model.leak_reason or f"the {model.protocol} split is leaky"
-        warnings.append(f"> **Leaky.** The figures flatter: {reason.rstrip('.')}.")
-    if evaluation.seen_clips and evaluation.measured:
-        warnings.append(f"> **{evaluation.seen_clips} of the test clips were met in training or selection.**")
-    if model.pretrained is None:
-        warnings.append("> **From scratch.** No pretrained weights.")
-    return warnings
-
-
-def _what(packaged: PackagedDocument, corpus: CorpusDocument, evaluation: EvaluationDocument) -> str:
-    model = packaged.model
-    origin = f"`{model.pretrained}`, fine-tuned" if model.pretrained else "trained from scratch"
-    counts = corpus.counts
-    rows = [
-        ("Model", f"family `{model.family}`, {origin}"),
-        (
-            "Hears",
-            f"windows of {model.hearing.window_seconds:g} s at {model.hearing.sample_rate / 1000:g} kHz; a "
-            "clip's answer is the mean over its windows",
-        ),
-        (
-            "Data",
-            f"{corpus_name(corpus)}: {len(model.train_clips)} clips to train on, "
-            f"{len(model.validation_clips)} for selection, {evaluation.clips} to test on "
-            f"({corpus.quarantined} refused)",
-        ),
-        ("Split", f"{model.protocol}{_fold(model.fold)}, {'leaky' if model.leaky else 'honest'}"),
-        ("Genres", ", ".join(model.genres[:30]) + (" …" if len(model.genres) > 30 else "")),
-    ]
-    unused = counts.get("unused", 0)
-    if unused:
-        rows.append(("Left out", f"{unused} clips that this split does not use"))
-    fastest = _fastest(packaged)
-    if fastest is not None:
-        rows.append(
-            (
-                "Speed",
-                f"{fastest.latency_ms_p50:.0f} ms a window in {fastest.name} {fastest.precision} "
-                f"({packaged.processor})",
-            )
-        )
-    refused = [f"{runtime.name} {runtime.precision}" for runtime in packaged.runtimes if not runtime.usable]
-    if refused:
-        rows.append(("Not served in", ", ".join(refused) + " (failed parity)"))
-    return "\n".join(f"- **{name}**: {text}" for name, text in rows)
-
-
-def _per_genre(evaluation: EvaluationDocument) -> str:
-    rows = []
-    for genre, scores in evaluation.per_genre.items():
-        recall = "–"
-        if scores.recall is not None:
-            recall = _percent(scores.recall, 0)
-            if scores.recall_ci95 is not None:
-                recall += f" ({scores.recall_ci95[0] * 100:.0f} to {scores.recall_ci95[1] * 100:.0f})"
-        precision = "–" if scores.precision is None else _percent(scores.precision, 0)
-        f1 = "–" if scores.f1 is None else f"{scores.f1:.2f}"
-        rows.append((genre, str(scores.support), recall, precision, f1))
-    return _table(("genre", "test clips", "found (95 % interval)", "right when said", "F1"), rows)
 
 
 def _lineage(packaged: PackagedDocument, corpus: CorpusDocument, trace: Trace) -> str:
@@ -237,20 +188,16 @@ def _lineage(packaged: PackagedDocument, corpus: CorpusDocument, trace: Trace) -
     )
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    padded = [[cell.replace("|", "\\|") + 3 * SPACE for cell in line] for line in (head, *rows)]
-    padded.insert(1, [":---"] * len(head))
-    return "\n".join("| " + " | ".join(line) + " |" for line in padded)
+def _scored_with(evaluation: EvaluationDocument) -> str | None:
+    spare = evaluation.fallback
+    if spare is None or not evaluation.measured:
+        return evaluation.scored_with if evaluation.measured else None
+    return (
+        f"{evaluation.scored_with}; its fallback {spare.label} is right on {card.percent(spare.accuracy)} "
+        f"and decides alike on {card.percent(spare.equal_decisions)} of the clips"
+    )
 
 
-def _percent(share: float, digits: int = 1) -> str:
-    return f"{share * 100:.{digits}f}{SPACE}%"
-
-
-def _fold(fold: int | None) -> str:
-    return "" if fold is None else f", fold {fold}"
-
-
-def _fastest(packaged: PackagedDocument) -> RuntimeReport | None:
-    usable = [runtime for runtime in packaged.runtimes if runtime.usable]
-    return min(usable, key=lambda runtime: runtime.latency_ms_p50, default=None)
+def _unbroken(text: str) -> str:
+    """With figures kept together with their percent sign."""
+    return text.replace(" %", f"{SPACE}%")

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from genreflow.errors import ChampionChangedError, RegistryError
-from genreflow.gate import Decision
+from genreflow.core.errors import ChampionChangedError, RegistryError
+from genreflow.evaluation.gate import Decision
 from genreflow.registry import card
-from genreflow.registry.lock import alone
-from genreflow.registry.store import MODEL_NAME, asking, connect
+from genreflow.registry.lock import registry_lock
+from genreflow.registry.split_decisions import count_decision, numbered
+from genreflow.registry.store import MODEL_NAME, connect, translate_errors
 from genreflow.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -16,6 +17,7 @@ from genreflow.registry.versions import (
     described,
     entries,
     find,
+    look_up,
 )
 
 if TYPE_CHECKING:
@@ -29,20 +31,26 @@ BENTO_TAG = "bento"
 """The tag of a version with the bento that was last built of it."""
 
 
-def conclude(version: str, decision: Decision, compared_with: str | None) -> None:
+def apply_decision(
+    version: str, decision: Decision, compared_with: str | None, test_split: str | None = None
+) -> Decision:
     """Write on a version what the gate decided and why, and do so: the alias moves last.
 
     An `identical` verdict changes nothing.
 
     Args:
         compared_with: the champion that the decision was made against; None where there was none.
+        test_split: the key of the test split that it was made on; the decision is counted.
+
+    Returns:
+        The decision with its number among those on its test split.
 
     Raises:
         ChampionChangedError: another is champion by now. Nothing was written: decide again.
         RegistryError: there is no such version, or the store refuses.
     """
     client = connect()
-    with asking("act on the gate's decision"), alone(client):
+    with translate_errors("act on the gate's decision"), registry_lock(client):
         present = alias_targets(client).get(CHAMPION)
         if present != compared_with:
             raise ChampionChangedError(
@@ -51,8 +59,10 @@ def conclude(version: str, decision: Decision, compared_with: str | None) -> Non
             )
         if decision.verdict == "identical":
             _note_displaced(client)
-            return
+            return decision
         entry = find(client, version)
+        if test_split is not None:
+            decision = numbered(decision, count_decision(client, entry, test_split))
         number = str(entry.version)
         tags = {"decision": decision.verdict, "decision_reason": decision.reason}
         if compared_with is not None:
@@ -66,6 +76,7 @@ def conclude(version: str, decision: Decision, compared_with: str | None) -> Non
         elif number != present:
             client.set_registered_model_alias(MODEL_NAME, CHALLENGER, number)
         refresh_overview(client)
+    return decision
 
 
 def set_champion(version: str, reason: str) -> Version:
@@ -77,7 +88,7 @@ def set_champion(version: str, reason: str) -> Version:
     if not reason.strip():
         raise RegistryError("A promotion needs a reason: it is kept with the version.")
     client = connect()
-    with asking("promote the version"), alone(client):
+    with translate_errors("promote the version"), registry_lock(client):
         entry = find(client, version)
         number = str(entry.version)
         before = alias_targets(client).get(CHAMPION)
@@ -86,13 +97,13 @@ def set_champion(version: str, reason: str) -> Version:
             _note(client, entry, tags, f"**Promoted by hand.** {_sentence(reason)}")
             _succeed(client, number, before)
             refresh_overview(client)
-        return described(client, find(client, number), alias_targets(client))
+        return described(client, find(client, number))
 
 
 def record_bento(version: str, tag: str) -> None:
     """Note on a version which bento was built of it, as its tag `bento`."""
     client = connect()
-    with asking("note the bento"):
+    with translate_errors("note the bento"):
         client.set_model_version_tag(MODEL_NAME, str(find(client, version).version), BENTO_TAG, tag)
 
 
@@ -105,7 +116,7 @@ def rollback(reason: str) -> Version:
     if not reason.strip():
         raise RegistryError("A rollback needs a reason: it is kept with the version.")
     client = connect()
-    with asking("roll back"), alone(client):
+    with translate_errors("roll back"), registry_lock(client):
         current = alias_targets(client).get(CHAMPION)
         if current is None:
             raise RegistryError("There is no champion to roll back from.")
@@ -119,18 +130,18 @@ def rollback(reason: str) -> Version:
         why = f"rolled back from version {current}: {reason}"
         tags = {"decision": "champion again", "decision_reason": why}
         _note(client, find(client, chosen), tags, f"**Champion again.** {_sentence(why)}")
-        _crown(client, chosen, earlier)
+        _move_champion_alias(client, chosen, earlier)
         why = f"rolled back to version {chosen}: {reason}"
         tags = {"decision": "rolled back", "decision_reason": why, "displaced_by": chosen}
         _note(client, find(client, current), tags, f"**No longer.** {_sentence(why)}")
         refresh_overview(client)
-        return described(client, find(client, chosen), alias_targets(client))
+        return described(client, find(client, chosen))
 
 
 def refresh_overview(client: "MlflowClient") -> None:
     """Bring the table of versions in the registered model's description up to date; text above it stays."""
     targets = alias_targets(client)
-    latest = [described(client, entry, targets) for entry in entries(client)[: card.OVERVIEW_ROWS]]
+    latest = [described(client, entry, targets) for entry in entries(client, most=card.OVERVIEW_ROWS)]
     before = client.get_registered_model(MODEL_NAME).description or card.MODEL_DESCRIPTION
     client.update_registered_model(MODEL_NAME, card.with_overview(before, latest))
 
@@ -145,18 +156,17 @@ def _note(client: "MlflowClient", entry: "ModelVersion", tags: dict[str, str], t
 
 def _succeed(client: "MlflowClient", number: str, before: str | None) -> None:
     earlier = [*_until(_history(client), before), before] if before is not None else []
-    _crown(client, number, [*earlier, number])
+    _move_champion_alias(client, number, [*earlier, number])
     _note_displaced(client)
 
 
 def _note_displaced(client: "MlflowClient") -> None:
     """Write on the champion before this one that it is no longer, unless that was done."""
     *_, before, after = ["", "", *_history(client)]
-    there = {str(entry.version): entry for entry in entries(client)}
-    if before not in there or after != alias_targets(client).get(CHAMPION):
+    entry = look_up(client, before) if before else None
+    if entry is None or entry.tags.get("displaced_by") == after:
         return
-    entry = there[before]
-    if entry.tags.get("displaced_by") == after:
+    if after != alias_targets(client).get(CHAMPION):
         return
     then = f"**No longer.** Champion until {datetime.now(UTC):%Y-%m-%d}, when version {after} took its place."
     earlier = card.decision_of(entry.description or "")
@@ -176,7 +186,7 @@ def _until(history: list[str], number: str) -> list[str]:
     )
 
 
-def _crown(client: "MlflowClient", number: str, history: list[str]) -> None:
+def _move_champion_alias(client: "MlflowClient", number: str, history: list[str]) -> None:
     """Everything around a new champion, and its alias last."""
     client.set_registered_model_tag(MODEL_NAME, HISTORY_TAG, ", ".join(history[-HISTORY_LENGTH:]))
     if "displaced_by" in find(client, number).tags:  # from an earlier reign

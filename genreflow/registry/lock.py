@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOCK_NAME = f"{MODEL_NAME}.lock"
 HOLDER_TAG = "held_by"
 STALE_SECONDS = 60.0
-"""What takes a second or two was given up by who holds the lock for longer: a process that was killed."""
+"""A lock held for longer was left by a process that was killed: the work takes a second or two."""
 SECONDS_BETWEEN_LOOKS = (0.1, 0.4)
 TAKEN = ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
 """What MLflow answers to who comes second; the latter where the first left before MLflow looked again."""
@@ -27,13 +27,13 @@ log = logging.getLogger("genreflow")
 
 
 @contextmanager
-def alone(client: "MlflowClient") -> Iterator[None]:
-    """Nobody else who asks for this lock changes the registry before the end of the block.
+def registry_lock(client: "MlflowClient") -> Iterator[None]:
+    """Hold the registry's lock for the block: other holders wait.
 
     MLflow has neither transactions nor a compare-and-set. But of all who create a registered model of the
-    same name just one succeeds, in every store: whoever creates `LOCK_NAME` has the lock, and deletes it in
-    the end. One that a killed process left behind is removed by the next who waited `STALE_SECONDS` for it;
-    no clock is compared with another.
+    same name just one succeeds, in every store: the process that creates `LOCK_NAME` has the lock, and
+    deletes it in the end. One that a killed process left behind is removed by the next process that waited
+    `STALE_SECONDS` for it; no clock is compared with another.
     """
     me = f"{socket.gethostname()} {os.getpid()} {threading.get_ident()}"
     _take(client, me)
@@ -82,7 +82,7 @@ def _held(client: "MlflowClient") -> tuple[str, int] | None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
-    return found.tags.get(HOLDER_TAG, "somebody"), found.creation_timestamp
+    return found.tags.get(HOLDER_TAG, "an unknown process"), found.creation_timestamp
 
 
 def _leave(client: "MlflowClient", me: str) -> None:

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genreflow.artifacts import CorpusDocument, PackagedDocument, file_digest, text_digest
-from genreflow.errors import ModelError, RegistryError
+from genreflow.core.digests import file_digest, text_digest
+from genreflow.core.documents import CorpusDocument, PackagedDocument, SplitDocument
+from genreflow.core.errors import ModelError, RegistryError
 from genreflow.evaluation.document import EvaluationDocument
+from genreflow.inference.backends import backend
+from genreflow.inference.package_files import native_files, package_differences
 from genreflow.registry import card
 from genreflow.registry.champions import refresh_overview
-from genreflow.registry.lock import alone
+from genreflow.registry.lock import registry_lock
 from genreflow.registry.runs import (
     DIGEST_CHARACTERS,
     dataset_name,
@@ -28,20 +31,16 @@ from genreflow.registry.runs import (
     metric_name,
     open_run,
 )
-from genreflow.registry.store import MODEL_NAME, as_default_store, asking, connect
-from genreflow.registry.versions import LOGGED_MODEL, METRIC_PREFIX, PACKAGED, entries
-from genreflow.runtime import native_files, problems
+from genreflow.registry.store import EXPERIMENT, MODEL_NAME, connect, translate_errors
+from genreflow.registry.versions import LOGGED_MODEL_TAG, METRIC_PREFIX, PACKAGED, entries, logged_model_id
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
-EXPERIMENT = "genreflow"
-"""Where a run is opened for a model whose training run this store does not know."""
-SERVED_MODEL = Path(__file__).parent.parent / "served_model.py"
+PYFUNC_MODEL = Path(__file__).with_name("pyfunc_model.py")
 SERVING_PACKAGES = ("mlflow", "numpy", "scipy", "pandas", "pydantic", "soundfile", "soxr", "av", "openvino")
-PYTORCH_PACKAGES = ("torch", "transformers", "safetensors")
 EXAMPLE_RATE = 8_000
 EXAMPLE_SECONDS = 0.5
 EXAMPLE_HERTZ = 440
@@ -59,7 +58,7 @@ class Registered:
     digest: str
 
 
-def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str | None) -> Registered:
+def register(packaged: Path, evaluation: Path, corpus: Path, split: Path, run_id: str | None) -> Registered:
     """Register a packaged model with evaluation and lineage; the same content again finds the first.
 
     The version comes into being in one call with everything on it: what fails before leaves none behind.
@@ -68,6 +67,7 @@ def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str | None)
         packaged: folder with `packaged.json`.
         evaluation: folder with `evaluation.json` of that very model on that very corpus.
         corpus: folder with `corpus.json`.
+        split: folder with `split.json`, of that corpus.
         run_id: the run that trained it; where None or unknown to this store, a new one is opened.
 
     Raises:
@@ -75,52 +75,50 @@ def register(packaged: Path, evaluation: Path, corpus: Path, run_id: str | None)
         ModelError: the packaged model is damaged.
     """
     package, scores = PackagedDocument.read(packaged), EvaluationDocument.read(evaluation)
-    music = CorpusDocument.read(corpus)
-    _check_belonging(package, scores, music)
-    client = connect()
+    music, parts = CorpusDocument.read(corpus), SplitDocument.read(split)
+    _check_belonging(package, scores, music, parts)
+    client = connect(create=True)
     if run_id:
-        with asking("finish the training run"):
+        with translate_errors("finish the training run"):
             finish_run(client, run_id)
-    with asking("look for the model"):
+    with translate_errors("look for the model"):
         found = _first_of(client, package.digest)
     if found is not None:
-        with asking("tell of the versions"), alone(client):
+        with translate_errors("list the versions"), registry_lock(client):
             refresh_overview(client)
         return found
-    wrong = next(problems(packaged, package), None)
+    wrong = next(package_differences(packaged, package), None)
     if wrong is not None:
         raise ModelError(f"The packaged model in {packaged} cannot be registered: {wrong}. Package it anew.")
-    with asking("log the evaluation"):
+    with translate_errors("log the evaluation"):
         run_id = _known_run(client, run_id, package)
         client.log_artifacts(run_id, str(evaluation), "evaluation")
-        with alone(client):  # MLflow fails where two runs name a new dataset at once
-            log_dataset(client, run_id, music, ("training", "evaluation"))
+        with registry_lock(client):  # MLflow fails where two runs name a new dataset at once
+            log_dataset(client, run_id, music, parts, ("training", "evaluation"))
         client.set_tag(run_id, "mlflow.note.content", card.headline(scores))
         experiment = client.get_run(run_id).info.experiment_id
     with (
-        asking("register the model"),
+        translate_errors("register the model"),
         _logged_model(client, experiment, run_id, packaged, package) as model_id,
-        as_default_store(),
     ):
         _log_metrics(client, run_id, model_id, scores, music)
         document = file_digest(packaged / PackagedDocument.file_name)
         _ensure_registered_model(client)
-        with alone(client):
+        with registry_lock(client):
             registered = _first_of(client, package.digest, model_id)
             if registered is None:
                 created = client.create_model_version(
                     MODEL_NAME,
-                    source=f"{LOGGED_MODEL}{model_id}",
+                    # not `models:/`, which MLflow's SQL registry resolves in its process-wide default store
+                    source=client.get_logged_model(model_id).artifact_location,
                     run_id=run_id,
-                    tags=card.tags(package, scores, music, document),
-                    description=card.describe(package, scores, music, card.Trace(experiment, run_id)),
+                    tags=card.tags(package, scores, music, document) | {LOGGED_MODEL_TAG: model_id},
+                    description=card.describe(package, scores, music, parts, card.Trace(experiment, run_id)),
                     model_id=model_id,
                 )
                 registered = _first_of(client, package.digest, model_id)
             if registered is None:
-                raise RegistryError(
-                    f"Version {created.version} was deleted by somebody while it was registered."
-                )
+                raise RegistryError(f"Version {created.version} was deleted while it was registered.")
             refresh_overview(client)
     return registered
 
@@ -129,30 +127,29 @@ def _first_of(client: "MlflowClient", digest: str, model_id: str | None = None) 
     """The lowest version of that digest; what else this process made of it is deleted. None where none is.
 
     A request whose answer was lost did its work all the same, and is sent again by MLflow's client: versions
-    that stand on one logged model are one. And whoever registers the same content at the same time finds the
-    same lowest version, should a lock have been taken for left behind that was not.
+    that stand on one logged model are one. And a process that registers the same content at the same time
+    finds the same lowest version, should a lock have been taken for left behind that was not.
 
     Args:
         model_id: the logged model that was just made for it; None where none was.
     """
-    same = sorted(
-        (entry for entry in entries(client) if entry.tags.get("digest") == digest),
-        key=lambda entry: int(entry.version),
-    )
+    same = entries(client, f"tags.digest = '{digest}'")[::-1]
     if not same:
         return None
-    winner, mine = same[0], f"{LOGGED_MODEL}{model_id}"
+    winner = same[0]
+    doubled = {logged_model_id(winner), model_id} - {None}
     for entry in same[1:]:
-        if entry.source in (winner.source, mine):
+        if logged_model_id(entry) in doubled:
             client.delete_model_version(MODEL_NAME, str(entry.version))
     if model_id is not None:
         _discard(client, model_id)
-    return Registered(str(winner.version), winner.source == mine, digest)
+    created = model_id is not None and logged_model_id(winner) == model_id
+    return Registered(str(winner.version), created, digest)
 
 
 def _discard(client: "MlflowClient", model_id: str) -> None:
     """Delete a logged model, unless a version stands on it: one whose creation "failed" may be there."""
-    if not any(entry.source == f"{LOGGED_MODEL}{model_id}" for entry in entries(client)):
+    if not entries(client, f"tags.{LOGGED_MODEL_TAG} = '{model_id}'", most=1):
         client.delete_logged_model(model_id)
 
 
@@ -164,7 +161,15 @@ def signature(genres: tuple[str, ...]) -> "ModelSignature":
     probabilities = [ColSpec("double", f"p_{genre}") for genre in genres]
     return ModelSignature(
         inputs=Schema([ColSpec("binary", "audio")]),
-        outputs=Schema([ColSpec("string", "genre"), ColSpec("double", "confidence"), *probabilities]),
+        outputs=Schema(
+            [
+                ColSpec("string", "genre"),
+                ColSpec("double", "confidence"),
+                ColSpec("boolean", "unsure"),
+                ColSpec("string", "reason", required=False),
+                *probabilities,
+            ]
+        ),
     )
 
 
@@ -181,30 +186,32 @@ def input_example() -> "pd.DataFrame":
 
 
 def serving_requirements(package: PackagedDocument) -> list[str]:
-    """What a server of this version needs, pinned; PyTorch only where OpenVINO does not serve it."""
+    """What a server of this version needs, pinned; PyTorch only where the model is served with it."""
     from importlib.metadata import version as installed
 
-    pinned = [f"{name}=={installed(name).split('+')[0]}" for name in SERVING_PACKAGES]
-    return pinned + pytorch_requirements(package)
+    names = [*SERVING_PACKAGES, *runtime_packages(package)]
+    return [f"{name}=={installed(name).split('+')[0]}" for name in names]
 
 
-def pytorch_requirements(package: PackagedDocument) -> list[str]:
-    """PyTorch's packages, pinned, for a model that OpenVINO does not serve; none for one that it does."""
-    from importlib.metadata import version as installed
-
-    if any(runtime.usable and runtime.name == "openvino" for runtime in package.runtimes):
-        return []
-    return [f"{name}=={installed(name).split('+')[0]}" for name in PYTORCH_PACKAGES]
+def runtime_packages(package: PackagedDocument) -> tuple[str, ...]:
+    """Packages that the declared runtime needs beside the library's core."""
+    return backend(package.served.runtime).packages
 
 
-def _check_belonging(package: PackagedDocument, scores: EvaluationDocument, music: CorpusDocument) -> None:
+def _check_belonging(
+    package: PackagedDocument, scores: EvaluationDocument, music: CorpusDocument, split: SplitDocument
+) -> None:
     evaluated, model = scores.model, package.model
     same_weights = evaluated.weights_digest == _weights_digest(package)
     same_features = evaluated.features_fingerprint == model.features_fingerprint
     if not same_weights or not same_features or scores.genres != model.genres:
         raise RegistryError("The evaluation is of another model than the packaged one: evaluate this model.")
+    if evaluated.packaged_digest not in (None, package.digest):
+        raise RegistryError("The evaluation is of this model in another form: evaluate the packaged one.")
     if scores.corpus_fingerprint != music.fingerprint:
         raise RegistryError("The evaluation was made on another corpus than the one given: name that corpus.")
+    if scores.split_fingerprint != split.fingerprint:
+        raise RegistryError("The evaluation was made on another split than the one given: name that split.")
 
 
 def _weights_digest(package: PackagedDocument) -> str:
@@ -227,7 +234,8 @@ def _known_run(client: "MlflowClient", run_id: str | None, package: PackagedDocu
             log.warning("This store does not know the training run %s: a new run is opened.", run_id)
     model = package.model
     parameters = {"family": model.family, "model": model.settings, "training": model.training}
-    new = open_run(EXPERIMENT, parameters, {"genreflow.trained_in_run": run_id or "unknown"})
+    tags = {"genreflow.trained_in_run": run_id or "unknown"}
+    new = open_run(EXPERIMENT, parameters, tags, call=f"register{package.digest}")
     client.set_terminated(new, "FINISHED")
     return new
 
@@ -257,9 +265,9 @@ def _logged_model(
             folder = Path(scratch) / "model"
             save_model(
                 str(folder),
-                python_model=str(SERVED_MODEL),
+                python_model=str(PYFUNC_MODEL),
                 artifacts={PACKAGED: str(packaged)},
-                code_paths=[str(SERVED_MODEL.parent)],
+                code_paths=[str(PYFUNC_MODEL.parent)],
                 signature=signature(package.model.genres),
                 input_example=input_example(),
                 pip_requirements=serving_requirements(package),

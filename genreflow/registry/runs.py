@@ -8,21 +8,25 @@ import platform
 import posixpath
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from genreflow import home
-from genreflow.artifacts import CorpusDocument, code_version
-from genreflow.errors import RegistryError
-from genreflow.registry.store import asking, connect, experiment_id
+from genreflow.core import home
+from genreflow.core.digests import code_version
+from genreflow.core.documents import CorpusDocument, SplitDocument
+from genreflow.core.errors import FailedBeforeError, GenreflowError, RegistryError
+from genreflow.registry import attempts
+from genreflow.registry.store import connect, experiment_id, show_training, translate_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
 PARAMETER_CHARACTERS = 500
+LOG_ATTEMPTS = 3
 BATCH_ENTRIES = 100
 """MLflow's limit of parameters or tags in one request."""
 BATCH_METRICS = 500
@@ -42,41 +46,84 @@ def open_run(
     parameters: Mapping[str, Any],
     tags: Mapping[str, str] | None = None,
     name: str | None = None,
+    step: str = "",
+    call: str | None = None,
+    child: bool = False,
 ) -> str:
     """Open a run, or join the one that `MLFLOW_RUN_ID` names (KFP injects it), and log how it was set up.
 
     A joined run that already has other parameters (the fits of a comparison share one pipeline run) gets a
-    child run.
+    child run. A run of the same inputs that a killed attempt left open is resumed, unless its process may be
+    alive (see `genreflow.registry.attempts`).
 
     Args:
         experiment: name of the experiment of a new run.
         parameters: possibly nested; flattened with dots.
         name: of a new run; where None, the family's where `parameters` has it.
+        step: path that the step's result is written to, the same for all attempts of one step.
+        call: letters and digits that identify the call: repeated, it returns the run of the first call.
+        child: never join, but open a run below the one that `MLFLOW_RUN_ID` names.
 
     Returns:
         The run's id.
+
+    Raises:
+        FailedBeforeError: an earlier attempt of the step with equal inputs ended in a permanent error.
+        RegistryError: the store cannot be reached or refuses.
+    """
+    client = connect(create=True)
+    flat = flatten(parameters)
+    given = {**environment_tags(), **(tags or {})}
+    name, call = name or flat.get("family"), call or uuid.uuid4().hex
+    joined = os.environ.get("MLFLOW_RUN_ID")
+    if joined:
+        run = _joined(client, joined)
+        show_training(client, run.info.experiment_id)
+        if child or any(run.data.params.get(key, value) != value for key, value in flat.items()):
+            given["mlflow.parentRunId"] = joined
+            run_id = _open(client, run.info.experiment_id, flat, given, name, step, call)
+        else:
+            run_id = joined
+            mine = attempts.identity(_inputs(name, flat, given), step)
+            with translate_errors("look for earlier attempts"):
+                _check_not_failed(client, run.info.experiment_id, mine)
+            given |= mine
+    else:
+        place = os.environ.get("MLFLOW_EXPERIMENT_ID")
+        if place:
+            show_training(client, place)
+        else:
+            place = experiment_id(client, experiment)
+        run_id = _open(client, place, flat, given, name, step, call)
+    with translate_errors("log the parameters of the run"):
+        _log_parameters(client, run_id, flat)
+        _log_tags(client, run_id, given)
+        client.log_text(run_id, requirements(), "environment/requirements.txt")
+    return run_id
+
+
+def open_child_run(
+    parent: str, parameters: Mapping[str, Any], tags: Mapping[str, str], name: str, call: str
+) -> str:
+    """Open a run below another, in its experiment; the same call again returns the same run.
+
+    Args:
+        parent: the other run's id.
+        parameters: possibly nested; flattened with dots.
+        call: letters and digits that identify the call.
 
     Raises:
         RegistryError: the store cannot be reached or refuses.
     """
     client = connect()
     flat = flatten(parameters)
-    given = {**environment_tags(), **(tags or {})}
-    joined = os.environ.get("MLFLOW_RUN_ID")
-    if joined:
-        run = _joined(client, joined)
-        if any(run.data.params.get(key, value) != value for key, value in flat.items()):
-            given["mlflow.parentRunId"] = joined
-            run_id = _create(client, run.info.experiment_id, given, name or flat.get("family"))
-        else:
-            run_id = joined
-    else:
-        place = os.environ.get("MLFLOW_EXPERIMENT_ID") or experiment_id(client, experiment)
-        run_id = _create(client, place, given, name or flat.get("family"))
-    with asking("log the parameters of the run"):
+    given = {**tags, "mlflow.parentRunId": parent}
+    with translate_errors("find the parent run"):
+        place = client.get_run(parent).info.experiment_id
+    run_id = _open(client, place, flat, given, name, "", call)
+    with translate_errors("log the parameters of the run"):
         _log_parameters(client, run_id, flat)
         _log_tags(client, run_id, given)
-        client.log_text(run_id, requirements(), "environment/requirements.txt")
     return run_id
 
 
@@ -89,10 +136,23 @@ def close_run(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FI
         return
     try:
         client = connect()
-        with asking("close the run"):
+        with translate_errors("close the run"):
             _end(client, client.get_run(run_id), status)
     except RegistryError as error:
         log.warning("Run %s stays open: %s", run_id, error)
+
+
+def record_failure(run_id: str, error: GenreflowError) -> None:
+    """Keep a permanent error with the run, so that the next attempt of the step ends in it at once.
+
+    A store that has gone away is reported, not raised: it must not hide the error.
+    """
+    try:
+        client = connect()
+        with translate_errors("record the failure"):
+            client.set_tag(run_id, attempts.FAILURE_TAG, str(error)[: attempts.FAILURE_CHARACTERS])
+    except RegistryError as away:
+        log.warning("Another attempt of this step will be made, though it cannot succeed: %s", away)
 
 
 def log_curves(run_id: str, seconds_between_flushes: float = SECONDS_BETWEEN_FLUSHES) -> "Curves":
@@ -105,7 +165,8 @@ class Curves:
 
     While the store cannot be reached the points are kept, tried again ever more rarely, and a last few times
     at the end. What could not be sent then is written into the state folder, from where `finish_run` sends
-    it when the model is registered; only where that fails, too, it is lost.
+    it when the model is registered; only where that fails, too, it is lost. Steps that the run already
+    has are not logged again: an attempt that resumes it trains from a checkpoint before its last point.
     """
 
     def __init__(self, run_id: str, seconds_between_flushes: float = SECONDS_BETWEEN_FLUSHES) -> None:
@@ -122,6 +183,8 @@ class Curves:
         self._sending = threading.Lock()
         self._ended = threading.Event()
         self._client: MlflowClient | None = None
+        self._logged: dict[str, int] | None = None
+        """The last step of each metric that the run had before, once it is known."""
         self._thread = threading.Thread(target=self._send_until_ended, name="curves", daemon=True)
         self._thread.start()
 
@@ -194,8 +257,12 @@ class Curves:
                         return True
                     if self._client is None:
                         self._client = connect()
-                    with asking("log the curves"):
-                        self._client.log_batch(self.run_id, metrics=batch)
+                    with translate_errors("log the curves"):
+                        if self._logged is None:
+                            self._logged = last_steps(self._client, self.run_id)
+                        new = [point for point in batch if point.step > self._logged.get(point.key, -1)]
+                        if new:
+                            self._client.log_batch(self.run_id, metrics=new)
                     with self._lock:
                         del self._waiting[: len(batch)]
             except RegistryError as error:
@@ -203,6 +270,14 @@ class Curves:
                 self._refusal = str(error)
                 self._client = None
                 return False
+
+
+def last_steps(client: "MlflowClient", run_id: str) -> dict[str, int]:
+    """The last step of every metric that a run has."""
+    return {
+        key: max(point.step for point in client.get_metric_history(run_id, key))
+        for key in client.get_run(run_id).data.metrics
+    }
 
 
 def kept_curves(run_id: str) -> Path:
@@ -258,8 +333,11 @@ def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def metric_name(name: str) -> str:
-    """A name with what MLflow refuses in keys replaced, at most 250 characters."""
-    taken = "".join(letter if letter.isalnum() or letter in "_-./: " else "_" for letter in name)[:249]
+    """A name with what MLflow refuses in keys replaced by its code point (`C+` by `C_2b`), at most 250
+    characters."""
+    taken = "".join(
+        letter if letter.isalnum() or letter in "_-./: " else f"_{ord(letter):x}" for letter in name
+    )[:249]
     # MLflow takes names for paths and refuses those that lead elsewhere: `a/`, `../b`, `.`.
     plain = posixpath.normpath(taken)
     return taken if plain == taken and not plain.startswith((".", "/")) else "_" + taken.replace("/", "_")
@@ -289,6 +367,7 @@ def log_dataset(
     client: "MlflowClient",
     run_id: str,
     corpus: CorpusDocument,
+    split: SplitDocument,
     contexts: Sequence[Literal["training", "evaluation"]],
 ) -> None:
     """Name the corpus' splits as the run's inputs: MLflow's dataset lineage."""
@@ -301,14 +380,15 @@ def log_dataset(
     else:
         kind, source = "local", {"uri": corpus.source}
     profile = {
-        "clips": corpus.counts,
+        "clips": split.counts,
         "genres": list(corpus.genres),
-        "protocol": corpus.protocol,
-        "fold": corpus.fold,
+        "protocol": split.protocol,
+        "fold": split.fold,
         "quarantined": corpus.quarantined,
         "duplicate_clusters": corpus.duplicate_clusters,
         "near_duplicate_clusters": corpus.near_duplicate_clusters,
         "fingerprint": corpus.fingerprint,
+        "split_fingerprint": split.fingerprint,
         "source_fingerprint": corpus.source_fingerprint,
     }
     # A run takes a dataset only once, whatever the context: each split is a dataset of its own name.
@@ -343,25 +423,65 @@ def dataset_name(corpus: CorpusDocument, context: Literal["training", "evaluatio
 
 def _joined(client: "MlflowClient", run_id: str) -> "Run":
     try:
-        with asking("find the run to join"):
+        with translate_errors("find the run to join"):
             return client.get_run(run_id)
     except RegistryError as error:
         raise RegistryError(f"MLFLOW_RUN_ID names the run {run_id}, but {error}") from error
 
 
-def _create(client: "MlflowClient", experiment: str, tags: Mapping[str, str], name: str | None) -> str:
-    with asking("open a run"):
-        run = client.create_run(experiment, tags=dict(tags), run_name=name)
-    return str(run.info.run_id)
+def _open(
+    client: "MlflowClient",
+    experiment: str,
+    parameters: Mapping[str, str],
+    tags: Mapping[str, str],
+    name: str | None,
+    step: str,
+    call: str,
+) -> str:
+    mine = attempts.tags(_inputs(name, parameters, tags), step, call)
+    with translate_errors("open a run"):
+        _check_not_failed(client, experiment, mine)
+        found = attempts.opened_by_call(client, experiment, call)
+        found = found or attempts.left_open(client, experiment, mine)
+        if found is not None:
+            return found
+        created = client.create_run(experiment, tags={**tags, **mine}, run_name=name).info.run_id
+        # a request whose answer was lost did its work all the same, and is sent again by MLflow's client
+        return attempts.opened_by_call(client, experiment, call) or str(created)
+
+
+def _inputs(name: str | None, parameters: Mapping[str, str], tags: Mapping[str, str]) -> str:
+    return json.dumps([name, dict(parameters), dict(tags)], sort_keys=True)
+
+
+def _check_not_failed(client: "MlflowClient", experiment: str, wanted: Mapping[str, str]) -> None:
+    failure = attempts.failed_for_good(client, experiment, wanted)
+    if failure is not None:
+        raise FailedBeforeError(
+            f"{failure} An earlier attempt of this step ended so, and this one would, too: it is not made."
+        )
 
 
 def _log_parameters(client: "MlflowClient", run_id: str, flat: Mapping[str, str]) -> None:
+    """Log parameters that the run does not have; another process may log the same ones at the same time."""
     from mlflow.entities import Param
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
-    known = client.get_run(run_id).data.params
-    params = [Param(key, value) for key, value in flat.items() if key not in known]
-    for start in range(0, len(params), BATCH_ENTRIES):
-        client.log_batch(run_id, params=params[start : start + BATCH_ENTRIES])
+    for attempt in range(LOG_ATTEMPTS):
+        known = client.get_run(run_id).data.params
+        params = [Param(key, value) for key, value in flat.items() if key not in known]
+        try:
+            for start in range(0, len(params), BATCH_ENTRIES):
+                client.log_batch(run_id, params=params[start : start + BATCH_ENTRIES])
+        except (
+            MlflowException,
+            SQLAlchemyError,
+        ):  # the other process was first: its parameters are there now
+            if attempt + 1 == LOG_ATTEMPTS:
+                raise
+        else:
+            return
 
 
 def _log_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 import numpy as np
 import torch
@@ -19,39 +18,37 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from genreflow.artifacts import FeaturesDocument, code_digest, text_digest
-from genreflow.home import checkpoints_folder
-from genreflow.training.mirror import PROBED, Mirror
-from genreflow.training.sealing import damage
+from genreflow.core.digests import code_digest, text_digest
+from genreflow.core.documents import FeaturesDocument, SplitDocument
+from genreflow.core.home import check_writable
+from genreflow.fitting.contract import RUN_SETTINGS, Family, FamilySettings
+from genreflow.training.checkpoint_digests import verify_checkpoint
+from genreflow.training.mirror import PROBED, CheckpointMirror
 from genreflow.training.settings import TrainingSettings
 
 BEST_FILE = "best.safetensors"
 STATE_FILE = "trainer_state.json"
 LOCK_FILE = ".lock"
-# where and how fast a run is made does not change what it computes
-NOT_IN_KEY = {"checkpoint_uri", "checkpoint_seconds", "resume"}
 
 log = logging.getLogger("genreflow")
 
 
-def root(settings: TrainingSettings) -> Path:
-    """The folder under which checkpoints of all runs lie; with `s3://` they are mirrored from there."""
-    if settings.checkpoint_uri is None or settings.checkpoint_uri.startswith("s3://"):
-        return checkpoints_folder()
-    uri = urlparse(settings.checkpoint_uri)
-    if uri.scheme == "file":
-        return Path(unquote(uri.path))
-    return Path(settings.checkpoint_uri).expanduser().resolve()
-
-
-def key(document: FeaturesDocument, settings: TrainingSettings) -> str:
-    """A digest of all that decides what a training run computes: features, settings, code."""
+def key(
+    features: FeaturesDocument,
+    split: SplitDocument,
+    family: Family,
+    model: FamilySettings,
+    settings: TrainingSettings,
+) -> str:
+    """A digest of all that decides what a training run computes, the backbone's weights and code included."""
     return text_digest(
         (
-            document.fingerprint,
-            document.family,
-            json.dumps(document.settings, sort_keys=True, default=str),
-            json.dumps(settings.model_dump(exclude=NOT_IN_KEY), sort_keys=True),
+            features.fingerprint,
+            split.fingerprint,
+            family.name,
+            family.backbone_digest(model) or "",
+            json.dumps(model.model_dump(mode="json"), sort_keys=True),
+            json.dumps(settings.model_dump(exclude=set(RUN_SETTINGS)), sort_keys=True),
             code_digest(),
         )
     )[:32]
@@ -59,8 +56,13 @@ def key(document: FeaturesDocument, settings: TrainingSettings) -> str:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[Path]:
-    """`folder`, for this process alone; where another process trains the same inputs, a folder beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """`folder`, for this process alone; where another process trains the same inputs, a folder beside it.
+
+    Raises:
+        GenreflowError: the folder that it lies in cannot be written.
+    """
+    check_writable(folder.parent, "The folder of checkpoints")
+    folder.mkdir(exist_ok=True)
     with (folder / LOCK_FILE).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,7 +75,7 @@ def locked(folder: Path) -> Iterator[Path]:
             yield folder
 
 
-def last_whole(run: Path, phase: str, mirror: Mirror | None) -> tuple[Path | None, list[str]]:
+def last_whole(run: Path, phase: str, mirror: CheckpointMirror | None) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint of a phase, here or in the object store, and what is wrong with newer ones.
 
     Damaged ones are removed here: they are of no use, and would count among those that are kept.
@@ -94,7 +96,7 @@ def last_whole(run: Path, phase: str, mirror: Mirror | None) -> tuple[Path | Non
     for name in sorted(names, key=lambda name: int(name.rpartition("-")[2]) if "-" in name else 0)[::-1]:
         path = run / name
         if path.exists():
-            problem = damage(path)
+            problem = verify_checkpoint(path)
             if problem is None:
                 return path, problems
             problems.append(f"{path} {problem}")

@@ -1,15 +1,14 @@
-"""Hugging Face Trainer over memory-mapped feature rows: one process of a training run."""
+"""One process of a training run: its phases, checkpoints and the selection of the best epoch."""
 
 import logging
 import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, cast
 
 import accelerate
 import numpy as np
@@ -19,294 +18,32 @@ import transformers
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import EvalPrediction
+from transformers import PrinterCallback, TrainerState, TrainingArguments
 
-from genreflow import devices, progress
-from genreflow.artifacts import ModelDocument, code_version
-from genreflow.errors import ObjectStoreError, TrainingError
+from genreflow.core import devices, home, progress
+from genreflow.core.errors import ObjectStoreError, TrainingError, one_line
+from genreflow.core.processors import available_processors
 from genreflow.extraction import Features
-from genreflow.families import family as family_named
+from genreflow.fitting.calibration import ClipMetrics
+from genreflow.fitting.contract import FitContext, FitResult, OnLog
 from genreflow.training import checkpoints
 from genreflow.training.attention import windowed_attention
+from genreflow.training.callback import EPOCH_ROUNDING, STEP, ProgressCallback, agreed
+from genreflow.training.checkpoint_digests import seal
+from genreflow.training.checkpoint_uri import local_root, mirror_of
 from genreflow.training.checkpoints import Best
-from genreflow.training.mirror import KEPT, PROBED, Mirror
-from genreflow.training.sealing import seal
-from genreflow.training.settings import OnLog, TrainingSettings, training_settings
+from genreflow.training.mirror import KEPT, PROBED, CheckpointMirror
+from genreflow.training.modules import ModuleFamily
+from genreflow.training.settings import TrainingSettings
+from genreflow.training.termination import Termination, deferred_termination
+from genreflow.training.trainer import ClipTrainer, Collator, Rows, stack
 
-STEP = "fine_tune"
 CURVE_POINTS = 200
 ROWS_AT_A_TIME = 256
-TEMPERATURE_BOUNDS = (0.2, 10.0)
-TEMPERATURE_SPREAD = 0.5
-"""Standard deviation of the preference for log T = 0, which counts where validation clips are few."""
-CURVES = {
-    "loss",
-    "learning_rate",
-    "grad_norm",
-    "epoch",
-    "eval_loss",
-    "eval_accuracy",
-    "eval_window_accuracy",
-    "eval_window_loss",
-}
 
 PROBED_FILE = "probe.safetensors"
-LONGEST_REASON = 300
-"""Characters of an error's own text that are shown."""
 
 log = logging.getLogger("genreflow")
-T = TypeVar("T")
-
-
-class Rows(torch.utils.data.Dataset[int]):
-    """Row numbers of a features artifact; the collator fetches what lies there, a batch at a time."""
-
-    def __init__(self, rows: NDArray[np.int64]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, position: int) -> int:
-        return int(self.rows[position])
-
-
-class Collator:
-    """Row numbers to a batch: `inputs` (batch, *window shape) in the stored dtype, `labels` (batch,) ids."""
-
-    def __init__(self, features: Features, labels: NDArray[np.int64]) -> None:
-        self.features, self.labels = features, torch.from_numpy(labels)
-
-    def __call__(self, rows: list[int]) -> dict[str, torch.Tensor]:
-        return {"inputs": _stack(self.features, rows), "labels": self.labels[rows]}
-
-
-class ClipMetrics:
-    """Clip-level figures of validation windows: a clip's probabilities are the mean over its windows'."""
-
-    def __init__(self, clips: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
-        self.clips, self.labels = clips, labels
-        """Clip number and label of each window, in the order of the validation rows."""
-        self.clip_labels = np.zeros(int(clips.max()) + 1, dtype=np.int64)
-        self.clip_labels[clips] = labels
-        self.logits: NDArray[np.float32] | None = None
-        """Logits (windows, genres) of the last evaluation."""
-
-    @classmethod
-    def of(cls, validation: pandas.DataFrame) -> Self:
-        """For the rows of an index."""
-        clips = validation["clip_id"].astype("category").cat.codes.to_numpy(dtype=np.int64)
-        return cls(clips, validation["label"].to_numpy(dtype=np.int64))
-
-    def negative_log_likelihood(self, logits: NDArray[Any], temperature: float = 1.0) -> NDArray[np.float64]:
-        """Of each clip's true genre: (clips,)."""
-        return -self.log_probabilities(logits, temperature)[
-            np.arange(len(self.clip_labels)), self.clip_labels
-        ]
-
-    def log_probabilities(self, logits: NDArray[Any], temperature: float = 1.0) -> NDArray[np.float64]:
-        """Logarithm of each clip's mean probabilities: (clips, genres)."""
-        windows = log_softmax(logits.astype(np.float64) / temperature, axis=1)
-        order = np.argsort(self.clips, kind="stable")
-        starts = np.searchsorted(self.clips[order], np.arange(len(self.clip_labels)))
-        counts = np.diff(starts, append=len(order))
-        sums = np.logaddexp.reduceat(windows[order], starts, axis=0)
-        return sums - np.log(counts)[:, None]
-
-    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        logits = np.asarray(prediction.predictions, dtype=np.float32)
-        if not np.array_equal(np.asarray(prediction.label_ids), self.labels):
-            raise TrainingError("The validation windows came back in another order than they were given in.")
-        self.logits = logits
-        clips = self.log_probabilities(logits)
-        loss = float(self.negative_log_likelihood(logits).mean())
-        accuracy = float((clips.argmax(axis=1) == self.clip_labels).mean())
-        windows = log_softmax(logits.astype(np.float64), axis=1)
-        return {
-            "loss": loss,
-            "accuracy": accuracy,
-            "window_loss": float(-windows[np.arange(len(windows)), self.labels].mean()),
-            "window_accuracy": float((logits.argmax(axis=1) == self.labels).mean()),
-            # more clips right is better, and among equals the lower loss
-            "score": accuracy * len(self.clip_labels) - loss / (1 + loss)
-            if math.isfinite(loss)
-            else -math.inf,
-        }
-
-    def temperature(self, logits: NDArray[np.float32]) -> float:
-        """The softmax temperature that makes the clips' probabilities most likely (Guo et al. 2017)."""
-
-        def cost(log_temperature: float) -> float:
-            likelihood = self.negative_log_likelihood(logits, math.exp(log_temperature)).sum()
-            return float(likelihood + 0.5 * (log_temperature / TEMPERATURE_SPREAD) ** 2)
-
-        low, high = TEMPERATURE_BOUNDS
-        found = minimize_scalar(cost, bounds=(math.log(low), math.log(high)), method="bounded")
-        return float(math.exp(found.x))
-
-
-class ClipTrainer(transformers.Trainer):
-    """Trainer with the family's parameter groups and loss, and checkpoints without pickled arguments."""
-
-    def __init__(
-        self,
-        *,
-        groups: list[dict[str, Any]],
-        settings: TrainingSettings,
-        genres: int,
-        class_weights: torch.Tensor | None,
-        best: Best,
-        kept: Callable[[Path, list[str]], None],
-        **others: Any,
-    ) -> None:
-        super().__init__(**others)
-        self.groups, self.settings, self.genres, self.best, self.kept = groups, settings, genres, best, kept
-        self.class_weights = None if class_weights is None else class_weights.to(self.args.device)
-        # the loss is a mean over the batch: Trainer divides it by the accumulation steps
-        self.model_accepts_loss_kwargs = False
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            kind = torch.optim.AdamW if self.settings.optimizer == "adamw" else torch.optim.Adam
-            self.optimizer = kind(self.groups, lr=self.settings.learning_rate, fused=True)
-        return self.optimizer
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        rows, labels, weights = inputs["inputs"].float(), inputs["labels"], None
-        if model.training:
-            weights = self.class_weights
-            if self.settings.label_smoothing or self.settings.mixup:
-                rows, labels = self._soften(rows, labels)
-        outputs = model(rows, labels=labels, class_weights=weights)
-        # a family may return hidden states, too; evaluation gathers logits alone
-        return (
-            (outputs.loss, {"loss": outputs.loss, "logits": outputs.logits})
-            if return_outputs
-            else outputs.loss
-        )
-
-    def _soften(self, rows: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Smoothed labels as shares (batch, genres), and rows and shares mixed in pairs."""
-        smoothing, mixup = self.settings.label_smoothing, self.settings.mixup
-        shares = torch.nn.functional.one_hot(labels, self.genres).float()
-        shares = shares * (1 - smoothing) + smoothing / self.genres
-        if mixup:
-            share = float(torch.distributions.Beta(mixup, mixup).sample())
-            other = torch.randperm(len(rows)).to(rows.device)
-            rows, shares = rows.lerp(rows[other], 1 - share), shares.lerp(shares[other], 1 - share)
-        return rows, shares
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write one, or go on without: no model is lost because of a checkpoint."""
-        problem = None
-        try:
-            super()._save_checkpoint(model, trial)
-        # torch.save tells a full disk by RuntimeError
-        except (OSError, RuntimeError, SafetensorError) as error:
-            problem = " ".join(str(error).split())[:LONGEST_REASON]
-        # waits for the other processes, too: each writes a file
-        problems = [found for found in accelerate.utils.gather_object([problem]) if found]
-        if self.is_world_process_zero():
-            self.kept(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}", problems)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or str(self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        save_model(self.accelerator.unwrap_model(self.model), str(folder / "model.safetensors"))
-        self.best.save(folder)
-
-
-class Course(TrainerCallback):
-    """Follows a phase of training: curves, progress, best weights, early stopping, checkpoints in time."""
-
-    def __init__(
-        self,
-        settings: TrainingSettings,
-        best: Best,
-        metrics: ClipMetrics | None,
-        tell: OnLog | None,
-        phase: str,
-        first_step: int,
-    ) -> None:
-        self.settings, self.best, self.metrics, self.tell = settings, best, metrics, tell
-        self.phase, self.first_step = phase, first_step
-        self.began = self.last_checkpoint = time.monotonic()
-        self.last_report = 0.0
-
-    def stale(self, epoch: int) -> bool:
-        """Whether validation has not improved for as long as patience lasts."""
-        patience = self.settings.patience
-        return bool(patience and self.best.weights is not None and epoch - self.best.epoch >= patience)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **others: Any,
-    ) -> None:
-        found = {name: float(value) for name, value in (logs or {}).items() if name in CURVES}
-        for name in ("loss", "eval_loss"):
-            if not math.isfinite(found.get(name, 0.0)):
-                kind = "validation" if name == "eval_loss" else "training"
-                raise TrainingError(
-                    f"The {kind} loss became {found[name]} in epoch {found.get('epoch', 0.0):.2f}. "
-                    "Lower training.learning_rate "
-                    f"(now {self.settings.learning_rate:g}), or set training.precision=fp32."
-                )
-        if not state.is_world_process_zero or not found.keys() - {"epoch"}:
-            return
-        found = {name: value for name, value in found.items() if math.isfinite(value)}
-        now = time.monotonic()
-        if self.tell is not None:
-            self.tell(self.first_step + state.global_step, {**found, "seconds": now - self.began})
-        if "eval_loss" in found or now - self.last_report >= progress.SECONDS_BETWEEN_EVENTS:
-            self.last_report = now
-            self._report(state, found)
-
-    def _report(self, state: TrainerState, found: dict[str, float]) -> None:
-        epoch = min(math.ceil(found["epoch"] - 1e-6), state.num_train_epochs)
-        message = f"{self.phase} epoch {epoch} of {state.num_train_epochs}"
-        if "loss" in found:
-            message += f": loss {found['loss']:.3f}"
-        if "eval_loss" in found:
-            message += f": validation accuracy {found['eval_accuracy']:.3f}, loss {found['eval_loss']:.3f}"
-        progress.report(STEP, message, done=state.global_step, total=state.max_steps)
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        model: torch.nn.Module | None = None,
-        **others: Any,
-    ) -> None:
-        if metrics is None or model is None or self.metrics is None:
-            return
-        epoch = round(state.epoch or 0)
-        if metrics["eval_score"] > self.best.score:
-            known = {name: metrics[name] for name in sorted(CURVES & metrics.keys() - {"epoch"})}
-            score = metrics["eval_score"]
-            self.best.take(model, state.global_step, epoch, score, metrics=known, logits=self.metrics.logits)
-        if self.stale(epoch):
-            control.should_training_stop = True
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
-    ) -> None:
-        due = time.monotonic() - self.last_checkpoint >= self.settings.checkpoint_seconds
-        if _agreed(due):
-            control.should_save = True
-            self.last_checkpoint = time.monotonic()
 
 
 @dataclass
@@ -326,9 +63,10 @@ class Run:
     metrics: ClipMetrics | None
     class_weights: torch.Tensor | None
     folder: Path
-    mirror: Mirror | None
+    mirror: CheckpointMirror | None
     """The run's checkpoints in an object store; of the main process alone."""
-    tell: OnLog | None
+    on_log: OnLog | None
+    termination: Termination
     best: Best = field(default_factory=Best)
     first_step: int = 0
     """Optimiser steps of the phases that are over."""
@@ -337,7 +75,7 @@ class Run:
     """Sentences on what went wrong with checkpoints."""
 
     def note(self, sentence: str) -> None:
-        """Tell something now, and keep it with the model."""
+        """Report a note now, and keep it with the model."""
         log.warning(sentence)
         progress.report(STEP, sentence)
         self.notes.append(sentence)
@@ -377,12 +115,34 @@ class Run:
             if problems:
                 then = f"goes on from {found.name}" if found else "begins again"
                 self.note(f"{'; '.join(problems)}. Passed over: {phase} {then}.")
-        return _agreed(found)
+        return agreed(found)
 
     def phase(self, name: str, epochs: int, groups: list[dict[str, Any]]) -> TrainerState:
-        """Train `groups` for at most `epochs` epochs, going on from the last checkpoint of this phase."""
+        """Train `groups` for at most `epochs` epochs, going on from the last checkpoint of this phase.
+
+        Raises:
+            DivergedError: the loss is no longer a number.
+            TrainingError: there is not enough memory.
+        """
+        try:
+            return self._phase(name, epochs, groups)
+        except (MemoryError, RuntimeError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            raise TrainingError(_too_large(self.settings, self.device, one_line(error))) from error
+
+    def _phase(self, name: str, epochs: int, groups: list[dict[str, Any]]) -> TrainerState:
         metrics = self.metrics if name == "tune" else None
-        course = Course(self.settings, self.best, metrics, self.tell, name, self.first_step)
+        course = ProgressCallback(
+            self.settings,
+            self.best,
+            metrics,
+            self.on_log,
+            name,
+            self.first_step,
+            self.termination,
+            self.processes,
+        )
         trainer = ClipTrainer(
             groups=groups,
             settings=self.settings,
@@ -406,7 +166,7 @@ class Run:
             state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE_FILE))
             self.resumed_from_step = self.first_step + state.global_step
             progress.report(STEP, f"{name} goes on from step {state.global_step} of {state.max_steps}")
-            if course.stale(round(state.epoch or 0)):
+            if course.stale(math.floor((state.epoch or 0) + EPOCH_ROUNDING)):
                 return state
         with windowed_attention():
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -443,7 +203,7 @@ class Run:
             dataloader_drop_last=windows % batch == 1 and windows > batch,
             dataloader_pin_memory=not cpu,
             eval_strategy="epoch" if evaluated else "no",
-            # `Course` says when
+            # `ProgressCallback` says when
             save_strategy="no",
             # `Run.kept` deletes old ones: Trainer goes by the time of files, and the clock may be set back
             save_total_limit=None,
@@ -493,41 +253,30 @@ class Run:
             self.mirror_one(done)
 
 
-def fine_tune(
-    features: Path, out: Path, training: dict[str, Any], tell: OnLog | None = None, run_id: str | None = None
-) -> ModelDocument:
-    """What `genreflow.training.fine_tune` says, in this process (under torchrun: in each of several)."""
-    began = time.monotonic()
-    rows = Features.open(features)
+def fit(family: ModuleFamily, context: FitContext) -> FitResult:
+    """What `TorchFamily.fit` says, in this process (under torchrun: in each of several)."""
+    rows, settings, family_settings = context.features, context.training, context.settings
     document = rows.document
-    family = family_named(document.family)
-    family_settings = family.settings_type.model_validate(document.settings)
-    settings = training_settings(family, family_settings, training)
     train_rows = np.asarray(rows.rows("train"), dtype=np.int64)
     validation_rows = np.asarray(rows.rows("validation", view=0), dtype=np.int64)
     train, validation = rows.index.iloc[train_rows], rows.index.iloc[validation_rows]
-    _check_learnable(train)
-    if family.backbone(family_settings) != document.backbone:
-        raise TrainingError(
-            f"The backbone {family.pretrained(family_settings)} is no longer the one that these features "
-            "were extracted with: extract them again."
-        )
     device = devices.choose(settings.device, "training.device")
     backend = {"backend": "gloo"} if device == "cpu" and "WORLD_SIZE" in os.environ else {}
     state = accelerate.PartialState(cpu=device == "cpu", **backend)
 
     transformers.set_seed(settings.seed)
-    module = family.build(family_settings, document.genres, document.stage, settings.seed)
-    family.fit_inputs(module, (_stack(rows, some.tolist()) for some in _chunks(train_rows)))
-    with ExitStack() as stack:
-        stack.enter_context(_threads(settings))
-        folder = checkpoints.root(settings) / checkpoints.key(document, settings)
+    module = family.build(family_settings, document.genres, context.stage, settings.seed)
+    family.fit_inputs(module, (stack(rows, some.tolist()) for some in _chunks(train_rows)))
+    with ExitStack() as contexts:
+        contexts.enter_context(_threads(settings))
+        termination = contexts.enter_context(deferred_termination())
+        folder = local_root(settings.checkpoint_uri, home.checkpoints_folder()) / checkpoints.key(
+            document, context.split.document, family, family_settings, settings
+        )
         mirror = None
         if state.is_main_process:
-            folder = stack.enter_context(checkpoints.locked(folder))
-            if settings.checkpoint_uri is not None and settings.checkpoint_uri.startswith("s3://"):
-                mirror = Mirror(settings.checkpoint_uri, folder.name)
-                mirror.check()
+            folder = contexts.enter_context(checkpoints.locked(folder))
+            mirror = mirror_of(settings.checkpoint_uri, folder.name)
             if not settings.resume:
                 checkpoints.empty(folder)
                 if mirror is not None and (problem := mirror.clear()):
@@ -544,9 +293,10 @@ def fine_tune(
             validation_rows=validation_rows,
             metrics=ClipMetrics.of(validation) if len(validation) else None,
             class_weights=_class_weights(train, len(document.genres)) if settings.class_weights else None,
-            folder=_agreed(folder),
+            folder=agreed(folder),
             mirror=mirror,
-            tell=tell,
+            on_log=context.on_log,
+            termination=termination,
         )
         if run.metrics is None:
             progress.report(
@@ -561,15 +311,10 @@ def fine_tune(
             assert run.best.logits is not None
             module.load_state_dict(run.best.weights, strict=False)
             temperature = run.metrics.temperature(run.best.logits)
-        seconds = time.monotonic() - began
-        model = ModelDocument(
-            family=document.family,
-            settings=document.settings,
-            genres=document.genres,
-            hearing=document.hearing,
+        result = FitResult(
             temperature=temperature,
+            calibration=None if run.metrics is None else "validation clips",
             training={
-                **settings.model_dump(),
                 "used_device": device,
                 "used_precision": run.precision,
                 "processes": run.processes,
@@ -579,47 +324,31 @@ def fine_tune(
                 "selection": "validation clips" if run.metrics is not None else "none: no validation clips",
                 "resumed_from_step": run.resumed_from_step,
                 "steps": end.global_step,
-                "seconds": seconds,
-                "windows": len(train_rows),
                 "notes": run.notes,
             },
-            pretrained=family.pretrained(family_settings),
-            synthetic=document.synthetic,
-            train_clips=_clips(train),
-            validation_clips=_clips(validation),
-            corpus_fingerprint=document.corpus_fingerprint,
-            features_fingerprint=document.fingerprint,
-            protocol=document.protocol,
-            fold=document.fold,
-            leaky=document.leaky,
-            leak_reason=document.leak_reason,
-            code_version=code_version(),
-            run_id=run_id,
         )
         if state.is_main_process:
-            out.mkdir(parents=True, exist_ok=True)
-            family.save(module.to("cpu").eval(), out)
-            model.write(out)
+            family.save(module.to("cpu").eval(), context.out)
             checkpoints.clear(run.folder)
             if mirror is not None and (problem := mirror.clear()):
                 run.note(f"Checkpoints stay in {mirror.address}, where they are no longer needed: {problem}")
         state.wait_for_everyone()
-    return model
+    return result
 
 
-def _check_learnable(train: pandas.DataFrame) -> None:
-    """Raise TrainingError where training could learn nothing."""
-    if train.empty:
-        raise TrainingError(
-            "There are no training windows in these features: every clip was left out or is in another "
-            "split. Look at the corpus's quarantine and protocol."
-        )
-    genres = sorted(train["genre"].unique())
-    if len(genres) == 1:
-        raise TrainingError(
-            f"All training clips are {genres[0]}: a classifier needs two genres at least. "
-            "Add clips of other genres or choose another protocol."
-        )
+def _too_large(settings: TrainingSettings, device: str, reason: str) -> str:
+    """The sentence for a step that does not fit into memory."""
+    size = settings.batch_size
+    found = f"Training ran out of memory on {device} with training.batch_size={size} ({reason.rstrip('.')})"
+    if size == 1:
+        return f"{found}, the smallest there is: shorten the model's windows, or choose a smaller model."
+    # a divisor, so that accumulated gradients make the same steps
+    smaller = max(part for part in range(1, size // 2 + 1) if size % part == 0)
+    accumulated = settings.gradient_accumulation * (size // smaller)
+    return (
+        f"{found}: lower training.batch_size, for instance to {smaller} with "
+        f"training.gradient_accumulation={accumulated}, which makes the same steps."
+    )
 
 
 def _precision(settings: TrainingSettings, device: str) -> str:
@@ -633,27 +362,18 @@ def _precision(settings: TrainingSettings, device: str) -> str:
 
 @contextmanager
 def _threads(settings: TrainingSettings) -> Iterator[None]:
-    """PyTorch with the threads that the settings ask for."""
+    """PyTorch with the threads of the settings."""
     before = torch.get_num_threads()
-    torch.set_num_threads(settings.threads or before)
+    torch.set_num_threads(settings.threads or min(before, available_processors()))
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def _agreed(value: T) -> T:
-    """The main process's value, in every process."""
-    return accelerate.utils.broadcast_object_list([value])[0]
-
-
 def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     for first in range(0, len(rows), ROWS_AT_A_TIME):
         yield rows[first : first + ROWS_AT_A_TIME]
-
-
-def _stack(features: Features, rows: Iterable[int]) -> torch.Tensor:
-    return torch.stack([features.tensor(row) for row in rows])
 
 
 def _class_weights(train: pandas.DataFrame, genres: int) -> torch.Tensor:
@@ -663,9 +383,3 @@ def _class_weights(train: pandas.DataFrame, genres: int) -> torch.Tensor:
     for label, count in clips.items():
         weights[cast(int, label)] = clips.sum() / (len(clips) * count)
     return weights
-
-
-def _clips(index: pandas.DataFrame) -> dict[str, str]:
-    """sha256 → duplicate cluster of the clips in some rows of an index."""
-    clips = index.drop_duplicates("sha256").sort_values("sha256")
-    return dict(zip(clips["sha256"], clips["duplicate_cluster"], strict=True))

@@ -7,60 +7,61 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from genreflow import errors
-from genreflow.artifacts import ModelDocument
-from genreflow.training.settings import OnLog
+from genreflow.core import errors
+from genreflow.core.processors import available_processors
+from genreflow.fitting.contract import Family, FitContext, FitResult
+from genreflow.training.termination import raised_termination
 
+WORKER = "genreflow.families"
+"""The module that each process runs: it finds the family by its name."""
 SECONDS_BETWEEN_LOOKS = 0.5
 # the end of what a failed process said, enough to show its last traceback
 CHARACTERS_SHOWN = 2000
 
 
-def processes_wanted(training: dict[str, Any]) -> int:
-    """One a GPU; 1 where there is none, the CPU is asked for, or a launcher started this process."""
-    if "WORLD_SIZE" in os.environ or training.get("device") == "cpu":
+def processes_wanted(device: str) -> int:
+    """One a GPU; 1 where there is none, `device` is `cpu`, or a launcher started this process."""
+    if "WORLD_SIZE" in os.environ or device == "cpu":
         return 1
     return max(1, torch.cuda.device_count())
 
 
-def fine_tune(
-    features: Path,
-    out: Path,
-    training: dict[str, Any],
-    on_log: OnLog | None,
-    run_id: str | None,
-    processes: int,
-) -> ModelDocument:
-    """Train in `processes` processes of this machine under PyTorch's launcher, as `accelerate launch` does.
+def fit(family: Family, context: FitContext, processes: int) -> FitResult:
+    """Fit in `processes` processes of this machine under PyTorch's launcher, as `accelerate launch` does.
 
     Raises:
         GenreflowError: what the processes raised.
         TrainingError: they ended otherwise.
     """
     with tempfile.TemporaryDirectory(prefix="genreflow-launch-") as folder:
-        job = Path(folder) / "job.json"
+        job, result = Path(folder) / "job.json", Path(folder) / "result.json"
         curves, failure, said = (Path(folder) / name for name in ("curves.jsonl", "error.json", "said.txt"))
         job.write_text(
             json.dumps(
                 {
-                    "features": str(features.resolve()),
-                    "out": str(out.resolve()),
-                    "training": training,
-                    "run_id": run_id,
+                    "features": str(context.features.folder.resolve()),
+                    "split": str(context.split_folder.resolve()),
+                    "corpus": None if context.corpus is None else str(context.corpus.resolve()),
+                    "out": str(context.out.resolve()),
+                    "family": family.name,
+                    "model": context.settings.model_dump(mode="json"),
+                    "training": context.training.model_dump(mode="json"),
+                    "run_id": context.run_id,
                     "curves": str(curves),
+                    "result": str(result),
                     "error": str(failure),
                 }
             )
         )
         curves.touch()
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        with said.open("w") as output, curves.open() as points:
+        with said.open("w") as output, curves.open() as points, raised_termination():
             process = subprocess.Popen(
-                [sys.executable, *launcher, "-m", "genreflow.training", str(job)],
+                [sys.executable, *launcher, "-m", WORKER, str(job)],
+                env=os.environ | {"OMP_NUM_THREADS": str(max(1, available_processors() // processes))},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -68,9 +69,9 @@ def fine_tune(
                 while True:
                     ended = process.poll() is not None
                     for line in points:
-                        if on_log is not None:
+                        if context.on_log is not None:
                             point = json.loads(line)
-                            on_log(point["step"], point["metrics"])
+                            context.on_log(point["step"], point["metrics"])
                     if ended:
                         break
                     time.sleep(SECONDS_BETWEEN_LOOKS)
@@ -87,4 +88,4 @@ def fine_tune(
                 f"Training in {processes} processes ended with status {process.returncode}. "
                 f"It said last:\n{end}"
             )
-    return ModelDocument.read(out)
+        return FitResult.model_validate_json(result.read_text())

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run in an object store, from where another machine goes on.
+"""Checkpoints of a training run, or of a search, in an object store, from where another machine goes on.
 
 Files lie there by the digest of their content, and one object, written last, names those of the whole
 checkpoints: an upload that was cut short is never taken for one, and what did not change is not stored again.
@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from genreflow import objects
-from genreflow.errors import ObjectStoreError
-from genreflow.training.sealing import damage, digests_of, write_digests
+from genreflow.core import object_store
+from genreflow.core.errors import ObjectStoreError
+from genreflow.training.checkpoint_digests import digests_of, verify_checkpoint, write_digests
 
 POINTER = "last.json"
 KEPT = 2
@@ -27,7 +27,9 @@ ATTEMPTS = 2
 GONE = ("NoSuchKey", "404")
 PROBED = "probed"
 """What the phase that trains the head alone ended with."""
-CHECKPOINT = re.compile(r"(probe|tune)/checkpoint-\d+|" + PROBED)
+SEARCHED = "searched"
+"""The trials so far of a search for parameters."""
+CHECKPOINT = re.compile(rf"(probe|tune)/checkpoint-\d+|{PROBED}|{SEARCHED}")
 FILE = re.compile(r"\w[\w.-]*")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -36,7 +38,7 @@ Files = dict[str, str]
 """sha256 by file name."""
 
 
-class Mirror:
+class CheckpointMirror:
     """The checkpoints of one training run below `s3://BUCKET/PREFIX`.
 
     Args:
@@ -49,9 +51,9 @@ class Mirror:
 
     def __init__(self, address: str, key: str) -> None:
         self.address = address
-        self._bucket, prefix = objects.parts(address)
+        self._bucket, prefix = object_store.parts(address)
         self._place = "/".join(part for part in (prefix, key) if part)
-        self._client = objects.client(address, CONNECTIONS, ATTEMPTS)
+        self._client = object_store.client(address, CONNECTIONS, ATTEMPTS)
         self._stored: set[str] = set()
         """Digests of files that the store has."""
 
@@ -66,7 +68,7 @@ class Mirror:
             self._client.list_objects_v2(Bucket=self._bucket, Prefix=f"{self._place}/", MaxKeys=1)
             self._client.put_object(**probe, Body=b"")
             self._client.delete_object(**probe)
-        except objects.errors() as error:
+        except object_store.error_types() as error:
             raise ObjectStoreError(" ".join(self._told(error, "written to")).strip()) from error
 
     @cached_property
@@ -79,8 +81,8 @@ class Mirror:
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=f"{self._place}/{POINTER}")
             text = answer["Body"].read()
-        except objects.errors() as error:
-            if objects.code(error) in GONE:
+        except object_store.error_types() as error:
+            if object_store.code(error) in GONE:
                 return {}
             raise ObjectStoreError(" ".join(self._told(error, "read")).strip()) from error
         named = _pointer(text)
@@ -106,12 +108,12 @@ class Mirror:
             for file, digest in self.checkpoints[name].items():
                 self._client.download_file(self._bucket, self._key(digest), str(half / file))
             write_digests(half, self.checkpoints[name])
-            problem = damage(half)
+            problem = verify_checkpoint(half)
             if problem is None:
                 shutil.rmtree(folder, ignore_errors=True)
                 half.rename(folder)
-        except objects.errors() as error:
-            if objects.code(error) not in GONE:
+        except object_store.error_types() as error:
+            if object_store.code(error) not in GONE:
                 raise ObjectStoreError(" ".join(self._told(error, "read")).strip()) from error
             problem = f"is damaged: {file} is missing"
         finally:
@@ -144,7 +146,7 @@ class Mirror:
             named = {some: files for some, files in named.items() if some not in _superseded(named)}
             pointer = json.dumps({"checkpoints": named}, indent=1).encode()
             self._client.put_object(Bucket=self._bucket, Key=f"{self._place}/{POINTER}", Body=pointer)
-        except objects.errors() as error:
+        except object_store.error_types() as error:
             return self._told(error, "written to")[0]
         except OSError as error:
             return f"{run / name} cannot be read: {error.strerror}."
@@ -166,7 +168,7 @@ class Mirror:
             for page in pages:
                 for entry in page.get("Contents", ()):
                     self._client.delete_object(Bucket=self._bucket, Key=entry["Key"])
-        except objects.errors() as error:
+        except object_store.error_types() as error:
             return self._told(error, "cleared")[0]
         return None
 
@@ -176,7 +178,7 @@ class Mirror:
         for digest in {digest for files in before.values() for digest in files.values()} - still:
             try:
                 self._client.delete_object(Bucket=self._bucket, Key=self._key(digest))
-            except objects.errors() as error:
+            except object_store.error_types() as error:
                 # only room is lost, and no longer than until the run ends
                 log.warning("An old checkpoint stays: %s", self._told(error, "cleared")[0])
                 return
@@ -186,7 +188,7 @@ class Mirror:
         return f"{self._place}/files/{digest}"
 
     def _told(self, error: Exception, what: str) -> tuple[str, str]:
-        return objects.told(error, self.address, self._client.meta.endpoint_url, what)
+        return object_store.describe_error(error, self.address, self._client.meta.endpoint_url, what)
 
 
 def _superseded(names: Collection[str]) -> set[str]:

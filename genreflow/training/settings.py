@@ -1,22 +1,15 @@
-"""Training settings: the engine's defaults, changed by the family, changed by the user; and who is told."""
+"""The training settings of torch families."""
 
-import difflib
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field
 
-from genreflow import objects
-from genreflow.artifacts import Frozen
-from genreflow.errors import ObjectStoreError, SettingsError
-from genreflow.families.base import Family
-
-OnLog = Callable[[int, dict[str, float]], None]
-"""Called with the optimiser step and the figures of a point of the curves."""
+from genreflow.core.documents import Frozen
+from genreflow.training.checkpoint_uri import CheckpointUri
 
 
 class TrainingSettings(Frozen):
-    """How a model learns (what `--set training.…` reaches)."""
+    """How a torch model is trained (what `--set training.…` reaches)."""
 
     epochs: int = Field(default=10, ge=1)
     """Passes over all training rows with everything trained; fewer where early stopping ends it."""
@@ -59,50 +52,11 @@ class TrainingSettings(Frozen):
     less than a millisecond."""
     seed: int = Field(default=42, ge=0)
     """Of new weights, the order of rows, dropout and mixup."""
-    checkpoint_uri: str | None = None
+    checkpoint_uri: CheckpointUri = None
     """Folder (path or file://) under which checkpoints lie, or s3://BUCKET/PREFIX, to which they are mirrored
     from the state folder's `checkpoints`; those alone where None."""
     checkpoint_seconds: float = Field(default=30.0, ge=0)
-    """A checkpoint is written at the end of an epoch when this long has passed since the last."""
+    """A checkpoint is written at the end of an epoch when this long has passed since the last, in the middle
+    of one after ten times as long (never, where 0), and on SIGTERM."""
     resume: bool = True
     """Go on from the last checkpoint of the same inputs, where there is one."""
-
-    @field_validator("checkpoint_uri")
-    @classmethod
-    def _is_a_place(cls, uri: str | None) -> str | None:
-        scheme, mark, _ = (uri or "").partition("://")
-        if mark and scheme not in ("file", "s3"):
-            raise ValueError("checkpoints go to a folder, file:// or s3://BUCKET/PREFIX")
-        if scheme == "s3" and mark:
-            try:
-                objects.parts(uri or "")
-            except ObjectStoreError as error:
-                raise ValueError(str(error)) from error
-        return uri
-
-
-def training_settings(
-    family: Family | str, family_settings: Any, given: Mapping[str, Any]
-) -> TrainingSettings:
-    """The engine's defaults, changed by the family's, changed by what is given.
-
-    Raises:
-        SettingsError: a key does not exist (the nearest is named) or a value does not fit.
-    """
-    if isinstance(family, str):
-        from genreflow.families import family as family_named
-
-        family = family_named(family)
-    known = TrainingSettings.model_fields
-    for key in given:
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)
-            raise SettingsError(f"There is no training setting {key!r}; the nearest is {nearest[0]!r}.")
-    try:
-        return TrainingSettings.model_validate({**family.training_defaults(family_settings), **given})
-    except ValidationError as error:
-        problems = "; ".join(
-            f"training.{'.'.join(map(str, problem['loc']))} = {problem['input']!r}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise SettingsError(f"Training settings do not fit: {problems}.") from error

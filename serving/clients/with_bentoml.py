@@ -1,4 +1,4 @@
-"""The genre of a song, asked through BentoML's client: python with_bentoml.py song.mp3 [address]."""
+"""The genre of a song, through BentoML's client: python with_bentoml.py song.mp3 [address]."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The genre of a song, asked through requests: python with_requests.py song.mp3 [address]."""
+"""The genre of a song, through requests: python with_requests.py song.mp3 [address]."""
 
 import sys
 from pathlib import Path

@@ -10,9 +10,9 @@ import pytest
 import soundfile
 from services import CLI
 
-from genreflow import runtime
-from genreflow.artifacts import PackagedDocument
-from genreflow.features import hear
+from genreflow.core.documents import PackagedDocument
+from genreflow.features import window_inputs
+from genreflow.inference.loading import load_classifier
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
@@ -38,9 +38,11 @@ def test_every_precision_that_is_served_decides_as_pytorch_in_fp32(shared: Path,
         samples, rate = soundfile.read(song, dtype="float32")
         twice = np.tile(samples[: 30 * rate], 2)
         for start in STARTS:
-            windows.append(hear(document.hearing, twice[start * rate : (start + 30) * rate], rate)[0][:1])
+            windows.append(
+                window_inputs(document.input_spec, twice[start * rate : (start + 30) * rate], rate)[0][:1]
+            )
     inputs = np.concatenate(windows)
-    pytorch = runtime.load(folder, runtime="pytorch", precision="f32")
+    pytorch = load_classifier(folder, runtime="pytorch", precision="f32")
     expected = pytorch.probabilities(pytorch.logits(inputs))
 
     accuracy = json.loads(summary.read_text())["metrics"]["accuracy"]
@@ -50,7 +52,7 @@ def test_every_precision_that_is_served_decides_as_pytorch_in_fp32(shared: Path,
     for report in PackagedDocument.read(folder).runtimes:
         if report.name != "openvino" or not report.usable:
             continue
-        classifier = runtime.load(folder, "openvino", report.precision)  # type: ignore[arg-type]
+        classifier = load_classifier(folder, "openvino", report.precision)  # type: ignore[arg-type]
         answers = classifier.probabilities(classifier.logits(inputs))
         agreement = (answers.argmax(axis=1) == expected.argmax(axis=1)).mean()
         print(

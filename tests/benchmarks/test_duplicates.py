@@ -13,10 +13,10 @@ import soxr
 from memory import PEAK
 from reencodings import REENCODINGS, Clip
 
+from genreflow.core.genres import GENRES
 from genreflow.corpus import fingerprints
 from genreflow.corpus.fingerprints import RATE, Fingerprints, Match, acoustic_fingerprint
 from genreflow.corpus.sources import open_source
-from genreflow.genres import GENRES
 
 pytestmark = pytest.mark.bench
 

@@ -1,5 +1,6 @@
 """Measurement: a fine-tuning epoch of genreflow against the plain recipe and against the tutorial's."""
 
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import transformers
@@ -16,17 +16,17 @@ import yaml
 from numpy.typing import NDArray
 from transformers import AutoModelForAudioClassification, TrainerCallback, TrainingArguments
 
-from genreflow.artifacts import FeaturesDocument
-from genreflow.corpus.ingest import ingest, resolve
+from genreflow.backbones import load_stage
+from genreflow.core.genres import GENRES
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.evaluation.uncertainty import wilson
 from genreflow.extraction import extract
 from genreflow.families import family
-from genreflow.genres import GENRES
-from genreflow.training import fine_tune
 from tests.benchmarks.test_inference import DISTILHUBERT
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import ROOT
+from tests.corpora import ingest_and_split, split_of
+from tests.training.test_training import fine_tune, write_features
 
 RATE = 16_000
 BATCH = 8
@@ -117,16 +117,16 @@ def plain(
 
 def ours(features: Path, precision: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Timed:
     """genreflow's engine on cached front-end output."""
-    from genreflow.training import engine
+    from genreflow.training import trainer
 
     clock = StepClock()
-    original = engine.ClipTrainer.__init__
+    original = trainer.ClipTrainer.__init__
 
     def with_clock(self: Any, **arguments: Any) -> None:
         original(self, **{**arguments, "callbacks": [*arguments["callbacks"], clock]})
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.ClipTrainer, "__init__", with_clock)
+        patch.setattr(trainer.ClipTrainer, "__init__", with_clock)
         training = {
             "epochs": 1,
             "batch_size": BATCH,
@@ -146,46 +146,26 @@ def cache(
     folder: Path, settings: Any, waveforms: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> tuple[Path, float]:
     """The windows' front-end output as a features artifact, and the seconds that computing it took."""
-    part = ENCODER.frozen_part(settings, "cpu")
-    assert part is not None
+    part = load_stage(ENCODER.representation(settings), "cpu")
     began = time.perf_counter()
     rows = np.concatenate([part.compute(waveforms[i : i + BATCH]) for i in range(0, len(waveforms), BATCH)])
     seconds = time.perf_counter() - began
-    folder.mkdir(parents=True)
-    np.save(folder / "windows.npy", rows)
-    names = [f"clip{i}" for i in range(len(rows))]
-    pd.DataFrame(
+    index = [
         {
-            "row": np.arange(len(rows)),
-            "clip_id": names,
-            "sha256": names,
-            "duplicate_cluster": names,
-            "genre": [GENRES[label] for label in labels],
-            "label": labels,
+            "row": number,
+            "clip_id": f"clip{number}",
+            "sha256": f"clip{number}",
+            "duplicate_cluster": f"clip{number}",
+            "genre": GENRES[label],
+            "label": label,
             "split": "train",
             "start_seconds": 0.0,
             "view": 0,
         }
-    ).to_parquet(folder / "index.parquet")
-    FeaturesDocument(
-        fingerprint=folder.name,
-        corpus_fingerprint="",
-        family="encoder",
-        settings=settings.model_dump(mode="json"),
-        hearing=ENCODER.hearing(settings),
-        backbone=ENCODER.backbone(settings),
-        stage=part.stage,
-        dtype=part.dtype,
-        window_shape=rows.shape[1:],
-        windows=len(rows),
-        genres=GENRES,
-        synthetic=True,
-        protocol="",
-        fold=None,
-        leaky=False,
-        leak_reason=None,
-        code_version="",
-    ).write(folder)
+        for number, label in enumerate(labels.tolist())
+    ]
+    model = settings.model_dump(mode="json")
+    write_features(folder, "encoder", model, index, rows, GENRES, folder.name, stage=part.name)
     return folder, seconds
 
 
@@ -292,9 +272,12 @@ QUICKSTART = yaml.safe_load((ROOT / "pipelines" / "profiles" / "quickstart.yaml"
 def small_features(tmp_path: Path) -> Path:
     """The quickstart's small model on synthetic clips."""
     source = "synthetic?clips=60&seconds=5&seed=0"
-    settings = CorpusSettings(protocol="grouped")
-    ingest(source, resolve(source), settings, tmp_path / "corpus")
-    extract(tmp_path / "corpus", "encoder", QUICKSTART["model"], tmp_path / "features")
+    ingest_and_split(source, CorpusSettings(protocol="grouped"), tmp_path / "corpus")
+    representation = ENCODER.representation(ENCODER.settings(QUICKSTART["model"]))
+    extract(tmp_path / "corpus", representation, tmp_path / "features")
+    split_of(tmp_path / "corpus").rename(split_of(tmp_path / "features"))
+    trained = {"family": "encoder", "model": QUICKSTART["model"]}
+    (tmp_path / "features" / "trained.json").write_text(json.dumps(trained))
     return tmp_path / "features"
 
 

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from transformers import HubertConfig
 
-from genreflow import packaging, runtime
-from genreflow.artifacts import ModelDocument
+from genreflow.core.documents import ModelDocument
+from genreflow.core.genres import GENRES
 from genreflow.families import family
-from genreflow.genres import GENRES
+from genreflow.inference.backends.openvino import compile_openvino, openvino_precisions
+from genreflow.inference.classifier import Classifier
+from genreflow.inference.loading import load_trained
+from genreflow.inference.package_files import OPENVINO_MODEL
+from genreflow.inference.processor import processor
+from genreflow.packaging.export import export_openvino
 from tests.checkpoints import tiny_checkpoint
 
 DISTILHUBERT = {
@@ -42,7 +47,7 @@ def untrained_distilhubert(folder: Path) -> ModelDocument:
         family="encoder",
         settings=chosen.model_dump(mode="json"),
         genres=GENRES,
-        hearing=kind.hearing(chosen),
+        input_spec=kind.input_spec(chosen),
         temperature=1.0,
         training={},
         pretrained=None,
@@ -76,26 +81,24 @@ def best_of(answer: Callable[[], object]) -> float:
 @pytest.mark.bench
 def test_openvino_answers_thirty_seconds_of_audio_faster_than_pytorch(tmp_path: Path) -> None:
     document = untrained_distilhubert(tmp_path / "model")
-    rate = document.hearing.sample_rate
+    rate = document.input_spec.sample_rate
     song = np.random.default_rng(0).uniform(-1, 1, round(SECONDS * rate)).astype(np.float32)
     inputs = song.reshape(3, -1) * np.array([[0.2], [0.5], [1.0]], dtype=np.float32)
-    path = tmp_path / runtime.OPENVINO_MODEL
-    packaging.export_openvino(tmp_path / "model", document, inputs, path)
+    path = tmp_path / OPENVINO_MODEL
+    export_openvino(tmp_path / "model", document, inputs, path)
 
     classifiers = {
-        "PyTorch f32": runtime.load_pytorch(tmp_path / "model", document, "f32", "cpu"),
-        "PyTorch bf16": runtime.load_pytorch(tmp_path / "model", document, "bf16", "cpu"),
-        "OpenVINO f32": runtime.Classifier(
-            document, runtime.compile_openvino(path, "f32"), "openvino", "f32"
-        ),
+        "PyTorch f32": load_trained(tmp_path / "model", document, "f32", "cpu"),
+        "PyTorch bf16": load_trained(tmp_path / "model", document, "bf16", "cpu"),
+        "OpenVINO f32": Classifier(document, compile_openvino(path, "f32"), "openvino", "f32"),
     }
-    if "bf16" in runtime.openvino_precisions():
-        compiled = runtime.compile_openvino(path, "bf16")
-        classifiers["OpenVINO bf16"] = runtime.Classifier(document, compiled, "openvino", "bf16")
+    if "bf16" in openvino_precisions():
+        compiled = compile_openvino(path, "bf16")
+        classifiers["OpenVINO bf16"] = Classifier(document, compiled, "openvino", "bf16")
 
     expected = classifiers["PyTorch f32"].logits(inputs)
     seconds = {}
-    print(f"\n30 s of audio as 3 windows of 10 s, DistilHuBERT's dimensions, {packaging.processor()}")
+    print(f"\n30 s of audio as 3 windows of 10 s, DistilHuBERT's dimensions, {processor()}")
     for name, classifier in classifiers.items():
         seconds[name] = best_of(lambda classifier=classifier: classifier.classify_samples(song, rate))  # type: ignore[misc]
         difference = np.abs(classifier.logits(inputs) - expected).max()

@@ -25,19 +25,22 @@ import requests
 import soundfile
 import yaml
 from candidates import write_corpus, write_evaluation
+from corpora import ingest_and_split, split_of
 from servers import free_port, served
 from services import CLI, Champion, Service, crowned
 from test_inference import DISTILHUBERT
 
-from genreflow import home, packaging, registry, runtime
-from genreflow.artifacts import PackagingSettings
-from genreflow.corpus.ingest import ingest, resolve
+from genreflow import packaging, registry
+from genreflow.core import home
+from genreflow.core.documents import PackagingSettings
+from genreflow.core.progress import MB
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.extraction import extract
 from genreflow.families import family
-from genreflow.progress import MB
-from genreflow.runtime import Classification
-from genreflow.training import fine_tune
+from genreflow.fitting.fine_tuning import fine_tune
+from genreflow.inference.answers import Classification
+from genreflow.inference.parity import PARITY
+from genreflow.inference.processor import processor
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import ROOT
 
@@ -85,7 +88,7 @@ class Subject:
     """Times as many clips a second as the pipeline behind Flask, at eight clients, on the same windows: what
     was seen, less some noise. The aim is 3.5, which the processor that this was measured on cannot give
     (docs/benchmarks.md) but in int8."""
-    decisions: float = runtime.PARITY["int8"].decision_agreement
+    decisions: float = PARITY["int8"].decision_agreement
     """What int8 has to keep. The genres of an encoder with random weights lie so close together that its int8
     keeps 97 to 99 %: it is served here for its speed, which does not depend on weights."""
 
@@ -155,10 +158,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, shared: Path, subject: str
     if subject != WHISPER:
         backbone = tiny_checkpoint("hubert", root / "distilhubert", **DISTILHUBERT)
     music = str(shared / "gtzan-mini")
-    ingest(music, resolve(music), CorpusSettings(), root / "corpus")
-    chosen = SUBJECTS[subject]
-    extract(root / "corpus", "encoder", {"backbone": str(backbone), **chosen.model}, root / "features")
-    document = fine_tune(root / "features", root / "model", chosen.training)
+    corpus, features = ingest_and_split(music, CorpusSettings(), root / "corpus"), root / "features"
+    chosen, encoder = SUBJECTS[subject], family("encoder")
+    model = {"backbone": str(backbone), **chosen.model}
+    extract(corpus, encoder.representation(encoder.settings(model)), features)
+    document = fine_tune(
+        features, split_of(corpus), root / "model", encoder, model, chosen.training, corpus=corpus
+    )
     (root / "transformers").mkdir()
     family("encoder").export_transformers(root / "model", document, root / "transformers")
     share = document.training["validation"]["eval_accuracy"]
@@ -174,18 +180,20 @@ def champion(
     root = tmp_path_factory.mktemp("service")
     packaged, evaluation, corpus = root / "packaged", root / "evaluation", root / "corpus"
     settings = PackagingSettings(int8=SUBJECTS[subject].int8)
-    allowed = replace(runtime.PARITY["int8"], decision_agreement=SUBJECTS[subject].decisions)
+    allowed = replace(PARITY["int8"], decision_agreement=SUBJECTS[subject].decisions)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(runtime.PARITY, "int8", allowed)
-        document = packaging.package(trained.model, trained.corpus, packaged, settings)
+        patch.setitem(PARITY, "int8", allowed)
+        document = packaging.package(
+            trained.model, trained.corpus, split_of(trained.corpus), packaged, settings
+        )
     for one in document.runtimes:
         print(f"{one.name} {one.precision}: {one.latency_ms_p50:.0f} ms a window; {one.reason or 'kept'}")
     write_corpus(corpus, {})
     write_evaluation(evaluation, packaged, 0.1, {})
     song = sorted((shared / "gtzan-mini" / "genres" / "jazz").glob("*.wav"))[0]
-    made = Champion(root, song, Classification("", 0.0, {}, "", 0.0, 0), document.digest)
+    made = Champion(root, song, Classification("", 0.0, {}, "", 0.0, 0, None), document.digest)
     with made.registry():
-        registry.register(packaged, evaluation, corpus, None)
+        registry.register(packaged, evaluation, corpus, split_of(corpus), None)
         registry.set_champion("1", "a measurement")
     built = subprocess.run(
         [*CLI, "build"], env=os.environ | made.environment, capture_output=True, text=True, check=False
@@ -253,7 +261,7 @@ def test_more_clips_a_second_than_a_pipeline_behind_flask(
     for send in senders.values():
         load(send, 1, WARM_UP)
     card = service.model()
-    print(f"\n{subject}, {clients} clients, clips of 30 s; {packaging.processor()}")
+    print(f"\n{subject}, {clients} clients, clips of 30 s; {processor()}")
     print(f"genreflow: {card['runtime']} {card['precision']}")
     seen: dict[str, Load] = {}
     spent: dict[str, float] = {}

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sounds import genre_folder, tone, write
 
+from genreflow.core.errors import CorpusError
 from genreflow.corpus.ingest import ingest, resolve
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.corpus.sources import open_source, shown
@@ -25,7 +26,6 @@ from genreflow.corpus.sources import unpack as unpacking
 from genreflow.corpus.sources.unpack import unpack
 from genreflow.corpus.store import Corpus
 from genreflow.corpus.synthetic import synthesise
-from genreflow.errors import CorpusError
 
 TWO = ("jazz", "rock")
 ODD = {
@@ -179,6 +179,18 @@ def test_an_archive_that_names_a_place_outside_is_refused(name: str, kind: str, 
             packed.writestr(name.replace("/", "\\") if kind == "windows" else name, b"x")
     assert "names a place outside of itself" in refusal(archive, tmp_path / "in" / "out")
     assert not list(tmp_path.rglob("outside.wav"))
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_a_name_that_climbs_and_stays_inside_lands_where_it_leads(kind: str, tmp_path: Path) -> None:
+    if kind == "tar":
+        archive = members(tmp_path / "climbing", ("jazz/extra/../a.wav", b"x"))
+    else:
+        archive = tmp_path / "climbing"
+        with zipfile.ZipFile(archive, "w") as packed:
+            packed.writestr("jazz/extra/../a.wav", b"x")
+    unpack(archive, tmp_path / "out")
+    assert list((tmp_path / "out").rglob("*.wav")) == [tmp_path / "out" / "jazz" / "a.wav"]
 
 
 def test_links_and_devices_are_left_out_and_told(tmp_path: Path) -> None:

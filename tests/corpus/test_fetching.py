@@ -18,13 +18,13 @@ from faults import Web, serving
 from servers import free_port
 from sounds import genre_folder
 
-from genreflow import home
+from genreflow.core import home
+from genreflow.core.errors import CorpusError, FetchError
 from genreflow.corpus import download as downloading
 from genreflow.corpus import known
 from genreflow.corpus.download import download
 from genreflow.corpus.known import KNOWN, KnownCorpus, fetch_address, fetch_known
 from genreflow.corpus.sources import open_source
-from genreflow.errors import CorpusError, FetchError
 from pipelines import cli
 from pipelines.settings import settings
 

@@ -7,10 +7,10 @@ import pytest
 import soundfile
 from reencodings import OFFSET_SECONDS, REENCODINGS, Clip, cut, gain, mp3
 
+from genreflow.core.genres import GENRES
 from genreflow.corpus import fingerprints
 from genreflow.corpus.fingerprints import HOP, RATE, VOID, Fingerprints, Match, acoustic_fingerprint
 from genreflow.corpus.sources import open_source
-from genreflow.genres import GENRES
 
 CLIPS = ("blues.00000", "classical.00003", "disco.00001", "hiphop.00004", "metal.00002")
 

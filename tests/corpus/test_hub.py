@@ -19,16 +19,20 @@ from sounds import genre_folder
 
 TWO = ("jazz", "rock")
 OPEN = """
-import json, sys
+import json, os, sys
+from collections import Counter
 from genreflow.corpus.sources import open_source
-from genreflow.errors import CorpusError
+from genreflow.core.errors import CorpusError
 for spec in sys.argv[1:]:
     try:
-        source = open_source(spec, ("jazz", "rock"))
+        source = open_source(spec, tuple(json.loads(os.environ.get("GENRES", '["jazz", "rock"]'))))
         fingerprint = source.resolve()
         source.fetch()
         items = {item.name: item.open().stat().st_size for item in source.items()}
-        print(json.dumps({"fingerprint": fingerprint, "items": items, "notes": source.notes()}))
+        folders = sorted({item.folder for item in source.items()})
+        made = {"fingerprint": fingerprint, "items": items, "notes": source.notes(), "folders": folders}
+        made["genres"] = Counter(item.genre for item in source.items())
+        print(json.dumps(made))
     except CorpusError as error:
         print(json.dumps({"error": str(error)}))
 """
@@ -114,6 +118,53 @@ def test_parquet_files_and_genre_folders_are_clips(hub: Hub, clips: dict[str, by
     specs = [f"hf://datasets/owner/{name}" for name in ("numbers@main", "names", "folders")]
     results = opened(hub.url, tmp_path, *specs)
     assert [made.get("items", made) for made in results] == [sizes(clips)] * 3
+
+
+def test_all_folders_above_the_genres_are_read_from_a_repository(
+    hub: Hub, clips: dict[str, bytes], tmp_path: Path
+) -> None:
+    files = {f"{folder}/{name}": content for folder in ("train", "test") for name, content in clips.items()}
+    pictures = {f"images/{genre}/{n}.png": b"x" for genre in ("blues", *TWO) for n in range(3)}
+    hub.add("owner/folders", {f"data/{name}": content for name, content in (files | pictures).items()})
+    hub.add("owner/unlike", {"a/jazz/0.wav": b"x", "b/rock/0.wav": b"x"})
+    made, refused = opened(hub.url, tmp_path, "hf://datasets/owner/folders", "hf://datasets/owner/unlike")
+    assert made["items"] == sizes(files)
+    assert made["folders"] == ["test", "train"]
+    assert any("Files of 2 folders were merged: test (4), train (4)." in note for note in made["notes"])
+    assert any("data/images, without files that are named like audio" in note for note in made["notes"])
+    assert len([path for method, path, _ in hub.requests if method == "GET" and path.endswith(".png")]) == 0
+    assert "in a (jazz) and in b (rock)" in refused["error"]
+
+
+@pytest.mark.parametrize("genres", [("C+", "C#"), ("R&B/Soul", "हिप हॉप"), ("हप", "हिप"), ("k" * 300, "..")])
+def test_labels_of_rows_stay_whole(
+    genres: tuple[str, str], hub: Hub, clips: dict[str, bytes], tmp_path: Path
+) -> None:
+    labels = [genres[TWO.index(name.partition("/")[0])] for name in clips]
+    sounds = [{"bytes": content, "path": name.rpartition("/")[2]} for name, content in clips.items()]
+    out = io.BytesIO()
+    parquet.write_table(pyarrow.table({"audio": sounds, "genre": labels}), out)
+    hub.add("owner/rows", {"train.parquet": out.getvalue()})
+    (made,) = opened(hub.url, tmp_path, "hf://datasets/owner/rows", GENRES=json.dumps(genres))
+    assert sorted(made["genres"].items()) == sorted(dict.fromkeys(genres, 2).items())
+
+
+def test_the_splits_of_parquet_files_are_kept_as_folders(
+    hub: Hub, clips: dict[str, bytes], tmp_path: Path
+) -> None:
+    rows = table(clips, numbers=True)
+    hub.add(
+        "owner/splits",
+        {f"data/{split}-0000{n}-of-00002.parquet": rows for split in ("train", "test") for n in range(2)},
+    )
+    hub.add("owner/shards", {f"data/{n:04d}.parquet": rows for n in range(2)})
+    splits, shards = opened(
+        hub.url, tmp_path, *(f"hf://datasets/owner/{name}" for name in ("splits", "shards"))
+    )
+    assert splits["folders"] == ["test", "train"]
+    assert len(splits["items"]) == 4 * len(clips)
+    assert shards["folders"] == [""]
+    assert len(shards["items"]) == 2 * len(clips)
 
 
 def test_rows_without_audio_or_label_are_left_out_and_a_damaged_file_is_told(

@@ -14,23 +14,34 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from corpora import split_of
 from memory import PEAK
 from sounds import genre_folder, tone, write, write_silent_film
 
-from genreflow.artifacts import CorpusDocument, file_digest
 from genreflow.audio import Audio, decode
+from genreflow.audio.decode import OUT_OF_PHASE
+from genreflow.core.digests import file_digest
+from genreflow.core.documents import CorpusDocument, SplitDocument
+from genreflow.core.errors import CorpusError
+from genreflow.core.progress import PROGRESS_VARIABLE
+from genreflow.corpus import splitting
 from genreflow.corpus.ingest import _Refused, _store, _take, _Taken, fingerprint, ingest, resolve
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.corpus.sources import SourceItem
+from genreflow.corpus.splitting import Split
 from genreflow.corpus.store import MANIFEST_TYPES, Corpus, quantise
-from genreflow.errors import CorpusError
-from genreflow.progress import PROGRESS_VARIABLE
 
 TWO = CorpusSettings(genres=("jazz", "rock"))
 
 
 def take_in(source: Path, out: Path, settings: CorpusSettings = TWO, workers: int = 2) -> CorpusDocument:
-    return ingest(str(source), resolve(str(source), settings.genres), settings, out, workers)
+    return ingest(str(source), resolve(str(source), settings.genres), settings.ingest(), out, workers)
+
+
+def split(corpus: Path, settings: CorpusSettings = TWO) -> tuple[SplitDocument, pd.DataFrame]:
+    """Split a corpus; the split's document, and its table by clip."""
+    document = splitting.split(corpus, settings.split(), split_of(corpus))
+    return document, Split.open(split_of(corpus)).table.set_index("clip_id")
 
 
 @pytest.fixture
@@ -44,7 +55,8 @@ def test_a_corpus_holds_every_clip_its_manifest_and_its_document(music: Path, tm
     assert corpus.document == document
     assert list(corpus.manifest) == list(MANIFEST_TYPES)
     assert corpus.manifest["clip_id"].is_unique
-    assert document.counts == {"train": 8, "validation": 2, "test": 2, "unused": 0}
+    assert document.clips == 12
+    assert split(tmp_path / "corpus")[0].counts == {"train": 8, "validation": 2, "test": 2, "unused": 0}
     assert (document.quarantined, document.duplicate_clusters, document.synthetic) == (0, 0, False)
     assert document.fingerprint == fingerprint(corpus.manifest, document.genres)
     assert document.code_version
@@ -55,6 +67,17 @@ def test_a_corpus_holds_every_clip_its_manifest_and_its_document(music: Path, tm
         assert corpus.sample_rate(row) == rate == corpus.manifest["sample_rate"][row]
         assert corpus.manifest["sha256"][row] == file_digest(source)
         assert corpus.manifest["seconds"][row] == pytest.approx(1.2)
+
+
+def test_what_was_chosen_in_decoding_is_among_the_notes(music: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        sound = tone(1.5, 8_000, 300 if name == "one" else 500)
+        soundfile.write(music / "jazz" / f"{name}.wav", np.stack([sound, -sound], axis=1), 8_000)
+    document = take_in(music, tmp_path / "corpus")
+    assert document.quarantined == 0
+    noted = [note for note in document.notes if OUT_OF_PHASE in note]
+    assert len(noted) == 1
+    assert noted[0].startswith("2 clips (")
 
 
 def test_levels_are_in_the_manifest(tmp_path: Path) -> None:
@@ -110,8 +133,16 @@ def test_unusable_files_go_to_quarantine_each_with_its_reason_and_the_work_goes_
         detail.startswith(source) and detail.endswith(".") for source, detail in refused["detail"].items()
     )
     assert document.quarantined == 10
-    assert sum(document.counts.values()) == 12
+    assert document.clips == 12
     assert "10 of 22 files are in quarantine" in document.notes[0]
+
+
+def test_a_clip_over_the_longest_length_goes_to_quarantine(tmp_path: Path) -> None:
+    music = genre_folder(tmp_path / "music")
+    write(music / "rock" / "long.wav", tone(3.0))
+    take_in(music, tmp_path / "corpus", TWO.model_copy(update={"max_seconds": 2.5}))
+    refused = Corpus.open(tmp_path / "corpus").quarantine()
+    assert list(zip(refused["source"], refused["reason"], strict=True)) == [("rock/long.wav", "too-long")]
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (192_000, 2), (44_100, 6)])
@@ -156,11 +187,12 @@ def test_duplicates_by_file_and_by_decoded_audio_are_one_cluster_and_never_strad
     soundfile.write(music / "rock" / "other.flac", samples, rate)
     document = take_in(music, tmp_path / "corpus")
     manifest = Corpus.open(tmp_path / "corpus").manifest.set_index("clip_id")
-    same = manifest.loc[["rock.00000", "rock.copy", "rock.other"]]
+    names = ["rock.00000", "rock.copy", "rock.other"]
+    same, parts = manifest.loc[names], split(tmp_path / "corpus")[1]
     assert document.duplicate_clusters == 1
     assert same["duplicate_cluster"].nunique() == 1
     assert same["sha256"].nunique() == 2
-    assert same["split"].nunique() == 1
+    assert parts.loc[names, "split"].nunique() == 1
     assert manifest["duplicate_cluster"].nunique() == 12
 
 
@@ -182,12 +214,12 @@ def test_re_encodings_are_one_near_cluster_beside_their_exact_ones_and_never_str
     same = manifest.loc[["rock.0", "rock.copy", "rock.late", "jazz.stray"]]
     assert same["duplicate_cluster"].nunique() == 3
     assert set(same["near_duplicate_cluster"]) == {min(same["duplicate_cluster"])}
-    assert same["split"].nunique() == 1
+    assert split(tmp_path / "corpus")[1].loc[same.index, "split"].nunique() == 1
     others = manifest.drop(same.index)
     assert (others["near_duplicate_cluster"] == others["duplicate_cluster"]).all()
     assert (document.duplicate_clusters, document.near_duplicate_clusters) == (1, 1)
     assert "The same recording under several genres: jazz.stray, rock.0, rock.copy, rock.late." in (
-        document.notes
+        split(tmp_path / "corpus")[0].notes
     )
     found = corpus.near_duplicates().set_index(["clip_id", "other_clip_id"])
     assert set(found.index) == {
@@ -228,18 +260,28 @@ def test_clips_tagged_with_one_artist_stay_on_one_side(tmp_path: Path) -> None:
     take_in(tmp_path / "music", tmp_path / "corpus")
     manifest = Corpus.open(tmp_path / "corpus").manifest
     assert manifest["artist"].nunique() == 8
-    assert (manifest.groupby("artist")["split"].nunique() == 1).all()
+    parts = split(tmp_path / "corpus")[1].join(manifest.set_index("clip_id")["artist"])
+    assert (parts.groupby("artist")["split"].nunique() == 1).all()
+    assert (parts.groupby("artist_group")["split"].nunique() == 1).all()
 
 
-def test_the_fingerprint_of_a_corpus_follows_clips_split_and_labels(music: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_of_a_corpus_follows_clips_and_labels_and_not_its_split(
+    music: Path, tmp_path: Path
+) -> None:
     prints = {
         take_in(music, tmp_path / "a").fingerprint,
         take_in(music, tmp_path / "b", CorpusSettings(genres=("rock", "jazz"))).fingerprint,
         take_in(music, tmp_path / "c", CorpusSettings(genres=("jazz", "rock"), seed=1)).fingerprint,
     }
+    assert len(prints) == 2
     write(music / "rock" / "rock.00000.wav", tone(1.2, 8_000, 999), 8_000)
     prints.add(take_in(music, tmp_path / "d").fingerprint)
-    assert len(prints) == 4
+    assert len(prints) == 3
+    first, other = (
+        split(tmp_path / name, TWO.model_copy(update={"seed": seed})) for name, seed in (("a", 1), ("c", 2))
+    )
+    assert first[0].fingerprint != other[0].fingerprint
+    assert first[0].corpus_fingerprint == other[0].corpus_fingerprint
 
 
 def test_a_touched_file_gives_the_same_corpus(music: Path, tmp_path: Path) -> None:
@@ -368,7 +410,7 @@ def test_a_pipe_and_a_device_among_the_clips_are_not_waited_for(music: Path, tmp
 def test_a_file_whose_decoding_takes_too_long_is_given_up(
     music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genreflow.corpus.ingest.PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr("genreflow.corpus.ingest.DECODE_TIMEOUT_SECONDS", -1.0)
     with pytest.raises(CorpusError, match="too-slow"):
         take_in(music, tmp_path / "corpus")
 
@@ -402,10 +444,11 @@ def test_progress_is_told(music: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_synthetic_corpus_is_tagged_and_has_no_artist(tmp_path: Path) -> None:
     source = "synthetic?clips=2&seconds=1"
-    document = ingest(source, resolve(source), CorpusSettings(), tmp_path / "corpus")
+    document = ingest(source, resolve(source), CorpusSettings().ingest(), tmp_path / "corpus")
+    parts, _ = split(tmp_path / "corpus", CorpusSettings())
     assert document.synthetic
-    assert (document.protocol, document.leaky) == ("grouped", False)
-    assert sum(document.counts.values()) == 20
+    assert (parts.protocol, parts.leaky) == ("grouped", False)
+    assert sum(parts.counts.values()) == document.clips == 20
     assert Corpus.open(tmp_path / "corpus").manifest["artist"].isna().all()
 
 
@@ -413,13 +456,13 @@ def test_gtzan_mini_is_grouped_leaky_with_its_artists_known(shared: Path, tmp_pa
     settings = CorpusSettings()
     document = take_in(shared / "gtzan-mini", tmp_path / "corpus", settings)
     manifest = Corpus.open(tmp_path / "corpus").manifest
-    assert sum(document.counts.values()) == 100
-    assert (document.protocol, document.leaky) == ("grouped", True)
-    assert "4 of 10 genres are one artist each (blues, classical, reggae, rock)" in (
-        document.leak_reason or ""
-    )
+    parts, table = split(tmp_path / "corpus", settings)
+    assert sum(parts.counts.values()) == document.clips == 100
+    assert (parts.protocol, parts.leaky) == ("grouped", True)
+    assert "4 of 10 genres are one artist each (blues, classical, reggae, rock)" in (parts.leak_reason or "")
     assert manifest.set_index("clip_id")["artist"]["blues.00000"] == "John Lee Hooker"
     assert not any("not the bytes" in note for note in document.notes)
+    manifest = manifest.join(table["split"], on="clip_id")
     assert (pd.crosstab(manifest["genre"], manifest["split"]) > 0).all(axis=None)
 
 
@@ -435,8 +478,9 @@ def test_converted_gtzan_is_taken_by_name_and_said(shared: Path, tmp_path: Path)
 @pytest.mark.parametrize("protocol", ["fault-filtered", "artist"])
 def test_gtzan_mini_has_no_published_split(shared: Path, tmp_path: Path, protocol: str) -> None:
     settings = CorpusSettings.model_validate({"protocol": protocol})
+    take_in(shared / "gtzan-mini", tmp_path / "corpus", settings)
     with pytest.raises(CorpusError, match="leaves no training clip of"):
-        take_in(shared / "gtzan-mini", tmp_path / "corpus", settings)
+        split(tmp_path / "corpus", settings)
 
 
 MEASURE = (

@@ -168,10 +168,8 @@ def test_hours_and_gigabytes_are_refused_in_bounded_time_and_memory(long_files: 
     few, many = json.loads(done.stdout)
     refused = pd.read_parquet(tmp_path / "out" / "long" / QUARANTINE)
     reasons = dict(zip(refused["source"].str.removeprefix("rock/"), refused["reason"], strict=True))
-    # of what claims to be short, what is claimed is read, and it is silence
-    short = {"claims a second.ogg": "silent", "claims ten minutes.mp3": "silent"}
     every = {path.name for path in (long_files / "rock").iterdir()} - set(TAKEN)
-    assert reasons == dict.fromkeys(every, "too-long") | short
-    assert refused["detail"].str.contains("is too long: more than 1800 s at|is silent").all()
+    assert reasons == dict.fromkeys(every, "too-long")
+    assert refused["detail"].str.contains("is too long: more than 1800 s at").all()
     assert many - few < WORKERS * CLIP_MIB * SLACK
     assert seconds < SECONDS

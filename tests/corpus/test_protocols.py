@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genreflow.core.errors import CorpusError, SettingsError
+from genreflow.core.genres import GENRES
 from genreflow.corpus import gtzan
 from genreflow.corpus.protocols import Assignment, assign
-from genreflow.errors import CorpusError, SettingsError
-from genreflow.genres import GENRES
 
 
 def clips(rows: list[tuple[str, str, str | None, str]]) -> pd.DataFrame:
@@ -234,3 +234,89 @@ def test_a_split_depends_on_the_seed_and_not_on_the_order_of_clips(protocol: str
     other = assign(manifest, protocol, seed=7).manifest.set_index("clip_id")["split"]
     assert (split == again.loc[split.index]).all()
     assert (split != other.loc[split.index]).any()
+
+
+def in_folders(folders: dict[str, int], artists: bool = False) -> pd.DataFrame:
+    """Clips of two genres in folders, so many a genre in each; with artists of two clips in one folder."""
+    rows = [
+        (
+            f"{genre}.{folder}{i}",
+            genre,
+            f"{genre} {folder} {i // 2}" if artists else None,
+            f"{genre}{folder}{i}",
+        )
+        for folder, count in folders.items()
+        for genre in ("jazz", "rock")
+        for i in range(count)
+    ]
+    names = [folder for folder, count in folders.items() for _ in range(2 * count)]
+    return clips(rows).assign(folder=names)
+
+
+def assigned(manifest: pd.DataFrame, protocol: str = "auto") -> Assignment:
+    return assign(manifest, protocol, genres=("jazz", "rock"))
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "Validation", "data/VAL"])
+def test_auto_keeps_folders_of_train_validation_and_test_as_they_were_made(validation: str) -> None:
+    made = assigned(in_folders({"Train": 6, validation: 2, "TEST": 3}))
+    assert (made.protocol, made.leaky, made.leak_reason, made.notes) == ("folders", False, None, ())
+    expected = {"Train": "train", validation: "validation", "TEST": "test"}
+    assert made.manifest["split"].tolist() == [expected[name] for name in made.manifest["folder"]]
+    assert assigned(in_folders({"train": 6, validation: 2, "test": 3}), "grouped").protocol == "grouped"
+
+
+def test_without_a_validation_folder_whole_artists_of_the_training_folder_select() -> None:
+    made = assigned(in_folders({"train": 10, "test": 4}, artists=True))
+    assert counts(made) == {"train": 16, "validation": 4, "test": 8}
+    assert set(made.manifest.loc[made.manifest["split"] == "validation", "folder"]) == {"train"}
+    assert not straddles(made, "artist")
+    assert not made.leaky
+    assert made.notes == (
+        "There is no validation folder: 4 clips of the training folder select the model; known artists and "
+        "duplicates are kept on one side.",
+    )
+
+
+def test_what_lies_in_several_folders_stays_and_is_reported_as_a_leak() -> None:
+    manifest = in_folders({"train": 6, "val": 2, "test": 3}, artists=True)
+    manifest.loc[manifest["clip_id"].isin(["jazz.train0", "jazz.test1"]), "near_duplicate_cluster"] = "one"
+    manifest.loc[manifest["clip_id"].isin(["rock.val0", "rock.test0"]), "artist"] = "Same Band"
+    made = assigned(manifest)
+    assert counts(made) == {"train": 12, "validation": 4, "test": 6}
+    assert made.leaky
+    assert "clips of 1 known artists and 1 recordings both in training or validation and in test" in str(
+        made.leak_reason
+    )
+    assert made.notes == (
+        "The split by folders has the same recording on both sides: jazz.train0 (train), jazz.test1 (test).",
+        "The split by folders has 1 artists (by the files' tags) in training or validation and in test.",
+    )
+
+
+def test_clips_in_other_folders_are_not_used_and_the_notes_say_so() -> None:
+    made = assigned(in_folders({"train": 5, "val": 2, "test": 2, "extra": 3}))
+    assert counts(made) == {"train": 10, "validation": 4, "test": 4, "unused": 6}
+    assert made.notes[0].startswith("6 clips lie in extra, which is none of the folders train, val,")
+
+
+def test_folders_that_are_no_split_are_left_to_grouped_and_refused_where_they_are_asked_for() -> None:
+    years = in_folders({"2019": 8, "2020": 8})
+    made = assigned(years)
+    assert made.protocol == "grouped"
+    with pytest.raises(CorpusError, match=r"needs folders train and test.*this source has 2019, 2020"):
+        assigned(years, "folders")
+    with pytest.raises(CorpusError, match="none of them"):
+        assigned(own(), "folders")
+    half = assigned(in_folders({"train": 8, "val": 8}))
+    assert half.protocol == "grouped"
+    assert half.notes[0] == "There is no folder test beside train, val: the split is made here."
+
+
+def test_a_test_folder_may_lack_a_genre_and_a_training_folder_may_not() -> None:
+    manifest = in_folders({"train": 6, "test": 3})
+    no_rock = manifest[~((manifest["folder"] == "test") & (manifest["genre"] == "rock"))]
+    assert "The split by folders leaves no test clip of rock here." in assigned(no_rock).notes
+    untrained = manifest[~((manifest["folder"] == "train") & (manifest["genre"] == "rock"))]
+    with pytest.raises(CorpusError, match="leaves no training clip of rock"):
+        assigned(untrained)

@@ -5,22 +5,21 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clocks import clock
-from faults import Proxy, Web, proxied, serving
+from faults import Proxy, Web, serving
 from servers import free_port
 from sounds import genre_folder
 
+from genreflow.core.errors import CorpusError, FetchError
 from genreflow.corpus.ingest import ingest, resolve
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.corpus.sources import open_source, shown
 from genreflow.corpus.sources import s3 as s3_module
-from genreflow.errors import CorpusError, FetchError
 
 TWO = ("jazz", "rock")
 PART = 5 << 20
@@ -34,12 +33,10 @@ def bucket(aws: Any) -> str:
 
 
 @pytest.fixture
-def proxy(store: int, aws: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """What stands between the library and the server."""
+def proxy(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
+    """The proxy of all tests, and short pauses between tries."""
     monkeypatch.setattr(s3_module, "FIRST_PAUSE_SECONDS", 0.01)
-    with proxied(store) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
-        yield proxy
+    return proxy
 
 
 def fill(aws: Any, bucket: str, objects: dict[str, bytes]) -> None:
@@ -69,7 +66,7 @@ def refusal(spec: str) -> str:
 
 
 def cached() -> list[Path]:
-    from genreflow import home
+    from genreflow.core import home
 
     return [path for path in home.corpora_folder().glob("s3-*/*") if "partial" not in path.name]
 
@@ -82,6 +79,24 @@ def test_a_bucket_holds_the_clips_below_its_prefix(prefix: str, aws: Any, bucket
     place = prefix.removesuffix("genres/")
     assert contents(f"s3://{bucket}/{place}") == small()
     assert "polka" in open_source(f"s3://{bucket}/{place}", TWO).notes()[0]
+
+
+def test_all_folders_above_the_genres_are_read_from_a_bucket(aws: Any, bucket: str) -> None:
+    pictures = {f"clips/images/{genre}/{n}.png": b"x" for genre in ("blues", *TWO) for n in range(3)}
+    fill(aws, bucket, small("clips/train/") | small("clips/test/") | pictures)
+    source = open_source(f"s3://{bucket}/clips", TWO)
+    assert {item.name: item.folder for item in source.items()} == {
+        f"{folder}/{name}": folder for folder in ("train", "test") for name in small()
+    }
+    assert contents(f"s3://{bucket}/clips") == small("train/") | small("test/")
+    assert source.notes()[0].startswith("Files of 2 folders were merged: test (4), train (4).")
+    assert "images, without files that are named like audio" in source.notes()[1]
+    aws.put_object(Bucket=bucket, Key="clips/test/metal/0.wav", Body=b"x")
+    with pytest.raises(CorpusError, match="only one file of the genre metal"):
+        open_source(f"s3://{bucket}/clips", (*TWO, "metal"))
+    aws.put_object(Bucket=bucket, Key="clips/train/pop/0.wav", Body=b"x")
+    with pytest.raises(CorpusError, match=r"in clips/test \(jazz.*in clips/train \(jazz"):
+        open_source(f"s3://{bucket}", (*TWO, "metal", "pop"))
 
 
 def test_a_corpus_from_a_bucket_equals_that_of_the_folder(aws: Any, bucket: str, tmp_path: Path) -> None:
@@ -185,7 +200,7 @@ def test_a_killed_fetch_is_gone_on_from(aws: Any, bucket: str, proxy: Proxy) -> 
 @pytest.mark.parametrize("offset", ["-1h", "+1d"])
 def test_a_clock_that_is_set_wrong_is_told_as_such(offset: str, aws: Any, bucket: str) -> None:
     fill(aws, bucket, small())
-    code = "import sys; from genreflow import steps; steps.resolve(sys.argv[1], {}, {})"
+    code = "import sys; from genreflow import steps; steps.resolve(sys.argv[1], {}, 'mfcc_cnn', {})"
     command = [sys.executable, "-c", code, f"s3://{bucket}"]
     done = subprocess.run(
         command, env=os.environ | clock(offset), capture_output=True, text=True, check=False

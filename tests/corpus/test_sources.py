@@ -1,6 +1,8 @@
 """Sources: what is found in a folder, what is refused, and when the fingerprint changes."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sounds import genre_folder, tone, write
 
+from genreflow.core.errors import CorpusError, SettingsError
+from genreflow.core.genres import GENRES
 from genreflow.corpus.ingest import resolve
-from genreflow.corpus.sources import clip_ids, open_source
+from genreflow.corpus.sources import SourceItem, clip_ids, open_source
 from genreflow.corpus.synthetic import synthesise
-from genreflow.errors import CorpusError, SettingsError
-from genreflow.genres import GENRES
 
 TWO = ("jazz", "rock")
 
@@ -21,6 +23,11 @@ def refusal(source: Path | str, genres: tuple[str, ...] = TWO) -> str:
     with pytest.raises(CorpusError) as caught:
         resolve(str(source), genres)
     return str(caught.value)
+
+
+def ids(names: list[tuple[str, str]], folder: str = "") -> list[str]:
+    """The ids of files by name and genre."""
+    return clip_ids([SourceItem(name, genre, Path, folder=folder) for name, genre in names])
 
 
 def labels(source: Path, genres: tuple[str, ...] = TWO) -> dict[str, str]:
@@ -93,27 +100,41 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     assert "is a file" in refusal(write(tmp_path / "a.wav", tone()))
 
 
-def test_an_unreadable_folder_is_refused(tmp_path: Path) -> None:
-    folder = genre_folder(tmp_path / "music")
-    (folder / "jazz").chmod(0)
+@contextmanager
+def unreadable(folder: Path) -> Iterator[None]:
+    """Nobody may read the folder for a while."""
+    folder.chmod(0)
     root = os.geteuid() == 0
     if root:  # root reads everything: be somebody else for a moment
-        for path in (tmp_path, *tmp_path.parents):
+        for path in folder.parents:
             if path.stat().st_uid == 0 and path.stat().st_mode & 0o077 == 0:
                 path.chmod(0o711)
         os.seteuid(65_534)
     try:
-        assert "cannot be read: Permission denied" in refusal(folder)
+        yield
     finally:
         if root:
             os.seteuid(0)
-        (folder / "jazz").chmod(0o755)
+        folder.chmod(0o755)
+
+
+def test_an_unreadable_genre_is_refused(tmp_path: Path) -> None:
+    folder = genre_folder(tmp_path / "music")
+    with unreadable(folder / "jazz"):
+        assert "cannot be read: Permission denied" in refusal(folder)
+
+
+def test_an_unreadable_folder_beside_the_genres_is_left_alone(tmp_path: Path) -> None:
+    folder = genre_folder(tmp_path / "music")
+    (folder / "lost+found").mkdir()
+    with unreadable(folder / "lost+found"):
+        assert "Left alone: lost+found" in open_source(str(folder), TWO).notes()[0]
 
 
 def test_a_folder_without_a_genre_names_its_folders_and_the_setting(tmp_path: Path) -> None:
     message = refusal(genre_folder(tmp_path, genres=("polka", "waltz")))
     assert "polka" in message
-    assert "--set corpus.genres=[polka,waltz]" in message
+    assert "--set 'corpus.genres=[polka, waltz]'" in message
 
 
 def test_a_folder_of_loose_files_has_no_genre(tmp_path: Path) -> None:
@@ -124,7 +145,7 @@ def test_a_folder_of_loose_files_has_no_genre(tmp_path: Path) -> None:
 def test_a_missing_genre_is_named_with_the_way_to_leave_it_out(tmp_path: Path) -> None:
     message = refusal(genre_folder(tmp_path), ("jazz", "metal", "rock"))
     assert "metal" in message
-    assert "--set corpus.genres=[jazz,rock]" in message
+    assert "--set 'corpus.genres=[jazz, rock]'" in message
 
 
 def test_one_clip_in_a_genre_cannot_be_split(tmp_path: Path) -> None:
@@ -132,7 +153,7 @@ def test_one_clip_in_a_genre_cannot_be_split(tmp_path: Path) -> None:
     write(tmp_path / "metal" / "one.wav", tone())
     message = refusal(tmp_path, ("jazz", "metal", "rock"))
     assert "only one file of the genre metal" in message
-    assert "--set corpus.genres=[jazz,rock]" in message
+    assert "--set 'corpus.genres=[jazz, rock]'" in message
 
 
 def test_an_unknown_kind_of_source_is_refused() -> None:
@@ -209,7 +230,7 @@ def test_the_fingerprint_changes_with_one_clip(tmp_path: Path, change: str) -> N
 
 
 def test_ids_are_gtzan_s_own_for_gtzan_s_files() -> None:
-    assert clip_ids([("hiphop/hiphop.00042.wav", "hiphop"), ("Hip-Hop/song.mp3", "hiphop")]) == [
+    assert ids([("hiphop/hiphop.00042.wav", "hiphop"), ("Hip-Hop/song.mp3", "hiphop")]) == [
         "hiphop.00042",
         "hiphop.song",
     ]
@@ -217,9 +238,9 @@ def test_ids_are_gtzan_s_own_for_gtzan_s_files() -> None:
 
 def test_clips_of_one_name_keep_apart() -> None:
     names = [("jazz/a.wav", "jazz"), ("jazz/a.mp3", "jazz"), ("jazz/x/a.wav", "jazz"), ("Jazz/a.wav", "jazz")]
-    ids = clip_ids(names)
-    assert len(set(ids)) == 4
-    assert ids[1:3] == ["jazz.a.mp3", "jazz.x_a"]
+    made = ids(names)
+    assert len(set(made)) == 4
+    assert made[1:3] == ["jazz.a.mp3", "jazz.x_a"]
 
 
 @given(st.lists(st.text("ab./_", min_size=1, max_size=6), unique=True, max_size=20), st.randoms())
@@ -227,8 +248,8 @@ def test_ids_are_unique_and_do_not_depend_on_the_order(names: list[str], random:
     files = [(f"jazz/{name}", "jazz") for name in names]
     mixed = files.copy()
     random.shuffle(mixed)  # type: ignore[attr-defined]
-    assert len(set(clip_ids(files))) == len(files)
-    assert dict(zip(files, clip_ids(files), strict=True)) == dict(zip(mixed, clip_ids(mixed), strict=True))
+    assert len(set(ids(files))) == len(files)
+    assert dict(zip(files, ids(files), strict=True)) == dict(zip(mixed, ids(mixed), strict=True))
 
 
 def test_a_folder_of_synthesised_music_stays_synthetic_under_any_name(tmp_path: Path) -> None:

@@ -5,23 +5,23 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from corpora import ingest_and_split, split_of
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sounds import genre_folder
 
-from genreflow.corpus.ingest import ingest, resolve
+from genreflow.core.errors import CorpusError, GenreflowError
 from genreflow.corpus.settings import CorpusSettings
+from genreflow.corpus.splitting import open_corpus
 from genreflow.corpus.store import ClipWriter, Corpus, quantise
-from genreflow.errors import CorpusError, GenreflowError
 
 
 @pytest.fixture
 def corpus_folder(tmp_path: Path) -> Path:
     source = str(genre_folder(tmp_path / "music"))
     settings = CorpusSettings(genres=("jazz", "rock"))
-    ingest(source, resolve(source, settings.genres), settings, tmp_path / "corpus")
-    return tmp_path / "corpus"
+    return ingest_and_split(source, settings, tmp_path / "corpus")
 
 
 def test_samples_are_a_view_into_the_file(corpus_folder: Path) -> None:
@@ -32,16 +32,18 @@ def test_samples_are_a_view_into_the_file(corpus_folder: Path) -> None:
 
 
 def test_rows_of_the_splits_are_all_rows(corpus_folder: Path) -> None:
-    corpus = Corpus.open(corpus_folder)
+    corpus = open_corpus(corpus_folder, split_of(corpus_folder))
     splits = [corpus.rows(split) for split in ("train", "validation", "test", "unused")]
     assert sorted(row for rows in splits for row in rows) == corpus.rows() == list(range(len(corpus)))
     assert corpus.rows(("train", "test")) == sorted(splits[0] + splits[2])
 
 
 def test_an_unknown_split_and_an_unknown_row_are_errors(corpus_folder: Path) -> None:
-    corpus = Corpus.open(corpus_folder)
+    corpus = open_corpus(corpus_folder, split_of(corpus_folder))
     with pytest.raises(CorpusError, match="no split dev"):
         corpus.rows("dev")
+    with pytest.raises(CorpusError, match="opened without a split"):
+        _ = Corpus.open(corpus_folder).split
     for row in (-1, len(corpus)):
         with pytest.raises(IndexError):
             corpus.samples(row)

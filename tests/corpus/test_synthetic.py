@@ -12,12 +12,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from genreflow.artifacts import file_digest
+from genreflow.core.digests import file_digest
+from genreflow.core.errors import CorpusError
+from genreflow.core.genres import GENRES
 from genreflow.corpus.synthetic import GENERATOR_VERSION, perform, render, synthesise
+from genreflow.corpus.synthetic.performance import Performance
 from genreflow.corpus.synthetic.styles import NEIGHBOURS, STYLES
-from genreflow.corpus.synthetic.take import Take
-from genreflow.errors import CorpusError
-from genreflow.genres import GENRES
 
 CLIPS = 18
 SECONDS = 6.0
@@ -148,7 +148,7 @@ def test_every_player_can_sit_in_with_every_neighbour(genre: str) -> None:
         bands = (STYLES[genre], STYLES[neighbour])
         for scale, progression in (*bands[0].harmony, *bands[1].harmony):
             for player in {player for band in bands for players in band.parts.values() for player in players}:
-                take = Take(np.random.default_rng(1), 3.0, 150.0, 4, scale, progression)
+                take = Performance(np.random.default_rng(1), 3.0, 150.0, 4, scale, progression)
                 assert player(take)
                 assert take.tracks, player.__name__
                 assert all(np.isfinite(line).all() for line in take.tracks.values()), player.__name__

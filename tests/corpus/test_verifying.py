@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from sounds import tone, write
 
+from genreflow.core.errors import CorpusError
 from genreflow.corpus import gtzan
 from genreflow.corpus.known import KNOWN
 from genreflow.corpus.verify import Findings, matching_index, verify
-from genreflow.errors import CorpusError
 
 INDEXES = {name: corpus.clips() for name, corpus in KNOWN.items()}
 

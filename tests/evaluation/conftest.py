@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from genreflow.artifacts import Hearing, ModelDocument
-from genreflow.corpus.ingest import ingest, resolve
+from genreflow.core.documents import InputSpec, ModelDocument
 from genreflow.corpus.settings import CorpusSettings
+from genreflow.corpus.splitting import open_corpus
 from genreflow.corpus.store import Corpus
-from genreflow.runtime import Classifier
+from genreflow.inference.classifier import Classifier
+from tests.corpora import ingest_and_split, split_of
 from tests.sounds import tone, write
 
 RATE = 8_000
@@ -19,7 +20,7 @@ GENRES = ("<b>low", "r&b $x$", "high")
 """Names that would break a page or a figure that took them for markup."""
 PITCHES = dict(zip(GENRES, (150.0, 500.0, 1400.0), strict=True))
 CLIPS = 10
-HEARING = Hearing(
+HEARING = InputSpec(
     sample_rate=RATE,
     window_seconds=1.0,
     hop_seconds=0.5,
@@ -42,13 +43,12 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "high" / "page.wav").write_text("<html>not found</html>")
     out = tmp_path_factory.mktemp("corpus") / "corpus"
     settings = CorpusSettings(protocol="grouped", genres=GENRES)
-    ingest(str(root), resolve(str(root), GENRES), settings, out)
-    return out
+    return ingest_and_split(root, settings, out)
 
 
 @pytest.fixture(scope="session")
 def corpus(corpus_folder: Path) -> Corpus:
-    return Corpus.open(corpus_folder)
+    return open_corpus(corpus_folder, split_of(corpus_folder))
 
 
 def by_pitch(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -73,7 +73,7 @@ def document(corpus: Corpus) -> ModelDocument:
         family="mfcc_cnn",
         settings={"dropout": 0.3},
         genres=GENRES,
-        hearing=HEARING,
+        input_spec=HEARING,
         temperature=0.7,
         training={"epochs": 3},
         pretrained=None,

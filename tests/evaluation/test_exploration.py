@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from genreflow.corpus.duplicates import NEAR_COLUMNS
+from genreflow.corpus.splitting import open_corpus
 from genreflow.corpus.store import NEAR_DUPLICATES, Corpus
 from genreflow.evaluation.exploration import between_share, explore
+from tests.corpora import split_of
 
 
 def test_every_clip_is_counted_once_under_its_genre_and_split(corpus: Corpus) -> None:
@@ -40,7 +42,7 @@ def test_near_duplicates_are_listed_by_likeness_with_what_is_wrong_about_them(
     pairs = [(train, same, 0.0, 0.8), (train, test, -1.5, 0.9)]
     folder = shutil.copytree(corpus.folder, tmp_path / "corpus")
     pd.DataFrame(pairs, columns=list(NEAR_COLUMNS)).to_parquet(folder / NEAR_DUPLICATES)
-    first, second = explore(Corpus.open(folder)).near_duplicates
+    first, second = explore(open_corpus(folder, split_of(corpus.folder))).near_duplicates
     assert (first.first.clip_id, first.second.clip_id, first.offset_seconds) == (train, test, -1.5)
     assert (first.straddles, second.straddles) == (True, False)
     genres = corpus.manifest["genre"]

@@ -1,5 +1,6 @@
-"""The metrics against scikit-learn, closed forms, and what must hold of any predictions."""
+"""The metrics against their definitions, closed forms, and what must hold of any predictions."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,56 +26,66 @@ def predictions(draw: st.DrawFn) -> tuple[NDArray[np.int64], NDArray[np.float64]
 
 
 @given(predictions())
-def test_accuracy_macro_f1_and_confusion_are_scikit_learns(
+def test_macro_f1_of_a_confusion_matrix_is_scikit_learns_of_its_clips(
     drawn: tuple[NDArray[np.int64], NDArray[np.float64]],
 ) -> None:
     truth, probabilities = drawn
     answers = probabilities.argmax(1)
-    assert metrics.accuracy(truth, answers) == pytest.approx(reference.accuracy_score(truth, answers))
-    assert metrics.macro_f1(truth, answers, 4) == pytest.approx(
-        reference.f1_score(truth, answers, average="macro", zero_division=0)
-    )
-    expected = reference.confusion_matrix(truth, answers, labels=range(4))
-    assert (metrics.confusion(truth, answers, 4) == expected).all()
+    matrix = reference.confusion_matrix(truth, answers, labels=range(4))
+    expected = reference.f1_score(truth, answers, average="macro", zero_division=0)
+    assert metrics.macro_f1_of(matrix) == pytest.approx(expected)
+    found = metrics.MacroF1().compute(predictions=answers, references=truth)
+    assert found == {"macro_f1": pytest.approx(expected)}
 
 
 @given(predictions())
-def test_every_genres_figures_are_scikit_learns_where_defined_and_none_elsewhere(
+def test_every_genres_figures_are_shares_of_counts_where_defined_and_none_elsewhere(
     drawn: tuple[NDArray[np.int64], NDArray[np.float64]],
 ) -> None:
     truth, probabilities = drawn
     answers = probabilities.argmax(1)
-    precision, recall, f1, support = reference.precision_recall_fscore_support(
-        truth, answers, labels=range(4), zero_division=np.nan
-    )
-    for label, (genre, scores) in enumerate(metrics.per_genre(truth, probabilities, GENRES).items()):
-        assert genre == GENRES[label]
-        assert scores.support == support[label]
-        for ours, theirs in ((scores.precision, precision), (scores.recall, recall)):
-            assert ours == (None if np.isnan(theirs[label]) else pytest.approx(theirs[label]))
-        if scores.support + scores.predicted:
-            assert scores.f1 == pytest.approx(np.nan_to_num(f1[label]))
-        else:
-            assert scores.f1 is None
-        if 0 < scores.support < len(truth):
-            area = reference.roc_auc_score(truth == label, probabilities[:, label])
-            assert scores.auc == pytest.approx(area)
+    found = metrics.per_genre(truth, probabilities, GENRES)
+    assert tuple(found) == GENRES
+    for label, scores in enumerate(found.values()):
+        hits = sum((truth == label) & (answers == label))
+        assert (scores.support, scores.predicted) == (sum(truth == label), sum(answers == label))
+        for ours, counted in (
+            (scores.precision, scores.predicted),
+            (scores.recall, scores.support),
+            (scores.f1, (scores.support + scores.predicted) / 2),
+        ):
+            assert ours == (pytest.approx(hits / counted) if counted else None)
+        ours, others = probabilities[truth == label, label], probabilities[truth != label, label]
+        if len(ours) and len(others):
+            above = (ours[:, None] > others).mean() + (ours[:, None] == others).mean() / 2
+            assert scores.auc == pytest.approx(above)
         else:
             assert scores.auc is None
+        assert (scores.recall_ci95 is None) == (scores.recall is None)
         if scores.recall is not None and scores.recall_ci95 is not None:
             assert scores.recall_ci95[0] <= scores.recall <= scores.recall_ci95[1]
 
 
 @given(predictions())
-def test_likelihood_and_brier_score_are_scikit_learns(
+def test_likelihood_and_brier_score_are_those_of_their_definitions(
     drawn: tuple[NDArray[np.int64], NDArray[np.float64]],
 ) -> None:
     truth, probabilities = drawn
     found = metrics.calibration(truth, probabilities)
     assert found.nll == pytest.approx(reference.log_loss(truth, probabilities, labels=range(4)))
-    assert found.brier == pytest.approx(
-        reference.brier_score_loss(truth, probabilities, labels=range(4), scale_by_half=False)
-    )
+    assert found.brier == pytest.approx(((probabilities - np.eye(4)[truth]) ** 2).sum(1).mean())
+
+
+def test_probabilities_in_float32_are_scored_without_a_complaint_of_their_rounding() -> None:
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(4), 200).astype(np.float32)
+    probabilities[0] = [1 + 1e-6, 0, 0, 0]
+    truth = np.arange(200) % 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = metrics.calibration(truth, probabilities)
+        metrics.per_genre(truth, probabilities, GENRES)
+        metrics.MacroAuc().compute(predictions=probabilities, references=truth)
+    assert found.brier == pytest.approx(((probabilities - np.eye(4)[truth]) ** 2).sum(1).mean())
 
 
 @given(predictions(), st.integers(1, 20))
@@ -124,7 +135,7 @@ def test_pairs_are_named_by_how_many_clips_are_confused_with_the_surest_mistakes
     assert pairs[0].share == pytest.approx(2 / 3)
 
 
-def test_metric_objects_agree_with_the_functions_and_write_nothing(
+def test_metric_objects_give_scikit_learns_figures_and_write_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_CACHE_HOME", str(tmp_path))
@@ -135,12 +146,12 @@ def test_metric_objects_agree_with_the_functions_and_write_nothing(
     answers = probabilities.argmax(1)
     found = {
         **metrics.Accuracy(cache_dir=str(tmp_path)).compute(predictions=answers, references=truth),
-        **metrics.MacroF1(cache_dir=str(tmp_path)).compute(predictions=answers, references=truth, genres=4),
+        **metrics.MacroF1(cache_dir=str(tmp_path)).compute(predictions=answers, references=truth),
         **metrics.MacroAuc(cache_dir=str(tmp_path)).compute(predictions=probabilities, references=truth),
     }
     assert found == {
-        "accuracy": pytest.approx(metrics.accuracy(truth, answers)),
-        "macro_f1": pytest.approx(metrics.macro_f1(truth, answers, 4)),
+        "accuracy": pytest.approx(float((truth == answers).mean())),
+        "macro_f1": pytest.approx(reference.f1_score(truth, answers, average="macro")),
         "macro_auc": pytest.approx(reference.roc_auc_score(truth, probabilities, multi_class="ovr")),
     }
     assert not list(tmp_path.rglob("*.arrow"))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from genreflow.core.errors import GenreflowError
 from genreflow.corpus.store import Corpus
-from genreflow.errors import GenreflowError
 from genreflow.evaluation import predict
 from genreflow.evaluation.predictions import probability_columns
-from genreflow.runtime import Classifier
+from genreflow.inference.classifier import Classifier
 
 
 def test_every_clip_has_its_windows_in_order_and_then_one_row_of_its_own(
@@ -56,7 +56,7 @@ def test_answers_that_are_no_numbers_are_an_error_that_names_the_clip(
     answering: Callable[..., Classifier], corpus: Corpus
 ) -> None:
     broken = answering(lambda inputs: np.full((len(inputs), 3), np.nan, np.float32))
-    with pytest.raises(GenreflowError, match=r"high\.\S+ with values that are no numbers"):
+    with pytest.raises(GenreflowError, match=r"predicts values for high\.\S+ that are no numbers"):
         predict(broken, corpus, [int(np.flatnonzero(corpus.manifest["genre"] == "high")[0])])
 
 

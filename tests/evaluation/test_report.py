@@ -12,29 +12,29 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page
 
-from genreflow.artifacts import ModelDocument
 from genreflow.audio import decode
+from genreflow.core.documents import ModelDocument
 from genreflow.corpus.store import Corpus
 from genreflow.evaluation import figures
 from genreflow.evaluation.artifact import judge
 from genreflow.evaluation.document import Confusion, EvaluationDocument
 from genreflow.evaluation.exploration import DuplicateMember, Exploration, NearDuplicates, explore
 from genreflow.evaluation.predictions import predict
-from genreflow.evaluation.report import banners, verdict, write_report
-from genreflow.evaluation.worst import EXCERPT_SECONDS, WorstClip, listen_to_worst, mp3
-from genreflow.runtime import Classifier
+from genreflow.evaluation.report import PairConfusion, banners, named_pairs, verdict, write_report
+from genreflow.evaluation.worst_clips import EXCERPT_SECONDS, WorstClip, collect_worst_clips, mp3
+from genreflow.inference.classifier import Classifier
 from tests.corpora import tones, write_corpus
 
 
 @pytest.fixture(scope="session")
 def worst(classifier: Classifier, corpus: Corpus) -> list[WorstClip]:
-    return listen_to_worst(classifier, corpus, predict(classifier, corpus, corpus.rows()))
+    return collect_worst_clips(classifier, corpus, predict(classifier, corpus, corpus.rows()))
 
 
 @pytest.fixture(scope="session")
 def evaluated(classifier: Classifier, corpus: Corpus) -> EvaluationDocument:
     table = predict(classifier, corpus, corpus.rows())
-    return judge(table, classifier.document, corpus.document, "digest", 1.0)
+    return judge(table, classifier.document, corpus.document, corpus.split, "digest", 1.0)
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +52,7 @@ def page(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(evaluated, document, corpus.document, explored, worst, path)
+    write_report(evaluated, document, corpus, explored, worst, path)
     return path
 
 
@@ -141,7 +141,7 @@ def test_of_a_long_clip_half_a_minute_around_its_worst_window_can_be_played(
         return np.stack([0 * level, 0 * level, level], 1)
 
     loud = Classifier(document, by_level, "pytorch", "f32")
-    (clip,) = listen_to_worst(loud, corpus, predict(loud, corpus, [0]))
+    (clip,) = collect_worst_clips(loud, corpus, predict(loud, corpus, [0]))
     assert clip.excerpt_seconds == EXCERPT_SECONDS
     assert clip.excerpt_start < quiet_at < clip.excerpt_start + EXCERPT_SECONDS
     assert len(clip.audio) < 400_000
@@ -178,7 +178,7 @@ def test_what_makes_figures_flatter_is_told_above_them(
     assert "Leaky split" in titles(leaky=True, leak_reason="Same artists.")
     assert "Trained from scratch" in titles(pretrained=None)
     assert "Only 12 test clips" in titles(clips=12, seen_clips=0)
-    assert "3 of 500 test clips were heard before" in titles(clips=500, seen_clips=3)
+    assert "3 of 500 test clips were seen in training or selection" in titles(clips=500, seen_clips=3)
     assert titles(**honest | {"seen_clips": 500}, leaky=True, leak_reason="All.") == "Not measured"
 
 
@@ -236,8 +236,39 @@ def test_the_page_of_a_perfect_model_says_that_nothing_is_confused(
     tmp_path: Path,
 ) -> None:
     perfect = evaluated.model_copy(update={"most_confused": ()})
-    write_report(perfect, document, corpus.document, explored, worst[-1:], tmp_path / "report.html")
+    write_report(perfect, document, corpus, explored, worst[-1:], tmp_path / "report.html")
     assert "nothing is confused" in (tmp_path / "report.html").read_text()
+
+
+def test_pairs_that_are_reported_as_confused_are_counted_in_both_directions_where_there_are_clips() -> None:
+    genres = ("Hip-Hop", "jazz", "metal", "reggae", "rock")
+    matrix = ((5, 0, 0, 2, 1), (0, 4, 0, 0, 0), (0, 0, 0, 0, 0), (1, 0, 0, 3, 0), (0, 0, 0, 0, 4))
+    assert named_pairs(Confusion(genres=genres, matrix=matrix)) == [
+        PairConfusion("Hip-Hop", "reggae", first_as_second=2, second_as_first=1, clips=12),
+        PairConfusion("metal", "rock", first_as_second=0, second_as_first=0, clips=4),
+    ]
+    nothing = Confusion(genres=("metal", "rock"), matrix=((0, 0), (0, 0)))
+    assert named_pairs(nothing) == []
+
+
+def test_the_page_has_a_line_on_such_pairs_with_the_models_own_numbers_or_none(
+    page: Path,
+    evaluated: EvaluationDocument,
+    document: ModelDocument,
+    corpus: Corpus,
+    explored: Exploration,
+    worst: list[WorstClip],
+    tmp_path: Path,
+) -> None:
+    assert "reported as often confused" not in page.read_text()
+    confusion = Confusion(genres=("disco", "pop", "rock"), matrix=((7, 3, 0), (1, 8, 1), (0, 0, 9)))
+    known = evaluated.model_copy(update={"confusion": confusion})
+    write_report(known, document, corpus, explored, worst[-1:], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert (
+        "with the numbers of this model: disco and pop, 4 of 20 clips "
+        "(disco predicted as pop: 3; pop as disco: 1).</p>"
+    ) in text
 
 
 def test_near_duplicates_are_on_the_page_with_likeness_and_offset(
@@ -250,7 +281,7 @@ def test_near_duplicates_are_on_the_page_with_likeness_and_offset(
 ) -> None:
     train, test = DuplicateMember("high.1", "high", "train"), DuplicateMember("high.2", "r&b $x$", "test")
     found = replace(explored, near_duplicates=(NearDuplicates(train, test, -0.2, 0.914),))
-    write_report(evaluated, document, corpus.document, found, worst[-1:], tmp_path / "report.html")
+    write_report(evaluated, document, corpus, found, worst[-1:], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "1 pairs of clips" not in text
     assert "high.1, high.2</td><td>0.91</td><td>-0.20 s</td>" in text

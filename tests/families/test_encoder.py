@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +14,18 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import LAYOUTS, tiny_checkpoint, tiny_model, window_seconds
+from corpora import tones, write_corpus
+from model_hub import ModelHub, Repository, model_hub
 from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, BertConfig, BertModel
 
-from genreflow import steps
-from genreflow.errors import ModelError, SettingsError
+from genreflow.backbones import load_stage
+from genreflow.backbones.transformers.checkpoint import describe_checkpoint, load_encoder
+from genreflow.backbones.transformers.scratch import mel_centres
+from genreflow.core.errors import ModelError, SettingsError
+from genreflow.extraction import extract
 from genreflow.families.encoder import Encoder, EncoderSettings
 from genreflow.families.encoder.module import CachedFrontEnd
-from genreflow.families.encoder.scratch import mel_centres
 from genreflow.features import represent
 
 FAMILY = Encoder()
@@ -37,7 +42,7 @@ def _settings(layout: str, tmp_path: Path, **changes: Any) -> EncoderSettings:
 
 
 def _inputs(settings: EncoderSettings, count: int = 3) -> torch.Tensor:
-    hearing = FAMILY.hearing(settings)
+    hearing = FAMILY.input_spec(settings)
     noise = np.random.default_rng(0).normal(0, 0.1, (count, hearing.window_samples))
     return torch.from_numpy(represent(hearing, noise.astype(np.float32)))
 
@@ -52,6 +57,7 @@ def _forward(module: Any, inputs: torch.Tensor) -> Any:
     return module(inputs.clone(), labels=LABELS)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("layers", ["last", "weighted"])
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -87,7 +93,9 @@ def test_what_is_saved_is_a_complete_hugging_face_checkpoint(layout: str, tmp_pa
     heard = extractor(windows, sampling_rate=16_000, return_tensors="np")[
         theirs.main_input_name if layout != "whisper" else "input_features"
     ]
-    np.testing.assert_allclose(represent(FAMILY.hearing(settings), windows[None]), heard, rtol=0, atol=5e-4)
+    np.testing.assert_allclose(
+        represent(FAMILY.input_spec(settings), windows[None]), heard, rtol=0, atol=5e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,19 +113,20 @@ def test_a_saved_model_loads_and_answers_as_before(
     settings = _settings(layout, tmp_path, **changes)
     module = FAMILY.build(settings, GENRES, "inputs", seed=1).eval()
     FAMILY.save(module, tmp_path / "saved")
-    loaded = FAMILY.load(tmp_path / "saved", settings, GENRES)
+    loaded = FAMILY.load_module(tmp_path / "saved", settings, GENRES)
     assert not loaded.training
     inputs = _inputs(settings)
     torch.testing.assert_close(loaded(inputs).logits, module(inputs).logits, rtol=0, atol=0)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("layout", WAVEFORM)
 def test_training_on_cached_frames_is_training_on_waveforms(layout: str, tmp_path: Path) -> None:
     # layerdrop 0.1 and masking are on: the same draws, the same loss, to the last digit that float32 has
     settings = _settings(layout, tmp_path, cache_precision="float32")
-    part = FAMILY.frozen_part(settings, "cpu")
+    part = load_stage(FAMILY.representation(settings), "cpu")
     assert part is not None
-    assert (part.stage, part.dtype) == ("front_end", "float32")
+    assert (part.name, part.dtype) == ("front_end", "float32")
     inputs = _inputs(settings)
     cached = torch.from_numpy(part.compute(inputs.numpy()))
     plain = FAMILY.build(settings, GENRES, "inputs", seed=1).train()
@@ -133,12 +142,13 @@ def test_training_on_cached_frames_is_training_on_waveforms(layout: str, tmp_pat
         assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("layout", WAVEFORM)
 def test_frames_in_bfloat16_hardly_move_the_answer(layout: str, tmp_path: Path) -> None:
     settings = _settings(layout, tmp_path)
-    part = FAMILY.frozen_part(settings, "cpu")
+    part = load_stage(FAMILY.representation(settings), "cpu")
     assert part is not None
-    assert (part.stage, part.dtype) == ("front_end", "bfloat16")
+    assert (part.name, part.dtype) == ("front_end", "bfloat16")
     inputs = _inputs(settings)
     bits = part.compute(inputs.numpy())
     assert bits.dtype == np.uint16
@@ -155,7 +165,7 @@ def test_a_model_trained_on_cached_frames_is_saved_whole(layout: str, tmp_path: 
     assert isinstance(module.encoder.feature_extractor, CachedFrontEnd)
     FAMILY.save(module, tmp_path / "saved")
     inputs = _inputs(settings)
-    loaded = FAMILY.load(tmp_path / "saved", settings, GENRES)
+    loaded = FAMILY.load_module(tmp_path / "saved", settings, GENRES)
     whole = FAMILY.build(settings, GENRES, "inputs", seed=1).eval()
     torch.testing.assert_close(loaded(inputs).logits, whole(inputs).logits, rtol=0, atol=0)
 
@@ -187,9 +197,9 @@ def test_a_probe_hears_pooled_states_of_the_frozen_encoder(
     layout: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     settings = _settings(layout, tmp_path, method="probe", **changes)
-    part = FAMILY.frozen_part(settings, "cpu")
+    part = load_stage(FAMILY.representation(settings), "cpu")
     assert part is not None
-    assert (part.stage, part.dtype) == ("pooled", "float32")
+    assert (part.name, part.dtype) == ("pooled", "float32")
     inputs = _inputs(settings)
     rows = part.compute(inputs.numpy())
     states = {"weighted": 3, "inner": 1, "None": 1}.get(str(changes.get("layers")), 2)
@@ -197,7 +207,7 @@ def test_a_probe_hears_pooled_states_of_the_frozen_encoder(
     module = FAMILY.build(settings, GENRES, "pooled", seed=1).eval()
     assert all(name.startswith("head.") for name in module.state_dict())
     FAMILY.save(module, tmp_path / "saved")
-    whole = FAMILY.load(tmp_path / "saved", settings, GENRES)
+    whole = FAMILY.load_module(tmp_path / "saved", settings, GENRES)
     torch.testing.assert_close(module(torch.from_numpy(rows)).logits, whole(inputs).logits, rtol=0, atol=1e-5)
 
 
@@ -224,13 +234,13 @@ def test_concatenated_states_give_the_head_every_layer(tmp_path: Path) -> None:
 
 def test_summary_tokens_cannot_be_cut_into_segments(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="segments"):
-        FAMILY.hearing(_settings("ast", tmp_path, segments=2))
+        FAMILY.input_spec(_settings("ast", tmp_path, segments=2))
 
 
 def test_the_real_whisper_encoder_keeps_its_weights(shared: Path, tmp_path: Path) -> None:
     checkpoint = shared / "weights" / "whisper-tiny.en-encoder"
     settings = EncoderSettings(backbone=str(checkpoint))
-    hearing = FAMILY.hearing(settings)
+    hearing = FAMILY.input_spec(settings)
     assert (hearing.window_seconds, hearing.sample_rate, hearing.extend) == (30.0, 16_000, "silence")
     module = FAMILY.build(settings, GENRES, "inputs", seed=0)
     published = load_file(checkpoint / "model.safetensors")
@@ -249,7 +259,7 @@ def test_whisper_takes_shorter_windows_with_fewer_positions(tmp_path: Path) -> N
     inputs = _inputs(settings)
     assert inputs.shape == (3, 80, 100)
     FAMILY.save(module, tmp_path / "saved")
-    loaded = FAMILY.load(tmp_path / "saved", settings, GENRES)
+    loaded = FAMILY.load_module(tmp_path / "saved", settings, GENRES)
     torch.testing.assert_close(loaded(inputs).logits, module(inputs).logits, rtol=0, atol=0)
     assert (
         AutoModelForAudioClassification.from_pretrained(tmp_path / "saved").config.max_source_positions == 50
@@ -267,12 +277,12 @@ def test_a_folder_is_known_by_its_content_alone(tmp_path: Path) -> None:
     first, copy = tiny_checkpoint("hubert", tmp_path / "a"), tmp_path / "b"
     shutil.copytree(first, copy, copy_function=shutil.copyfile)  # with times of its own
     (copy / "README.md").write_text("The same model.")
-    known = [FAMILY.backbone(EncoderSettings(backbone=str(folder))) for folder in (first, copy)]
+    known = [FAMILY.representation(EncoderSettings(backbone=str(folder))).digest for folder in (first, copy)]
     assert known[0] == known[1]
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"layerdrop": 0.2}))
-    assert FAMILY.backbone(EncoderSettings(backbone=str(copy))) != known[0]
-    assert FAMILY.backbone(EncoderSettings(from_scratch={})) is None
+    assert FAMILY.representation(EncoderSettings(backbone=str(copy))).digest != known[0]
+    assert FAMILY.representation(EncoderSettings(from_scratch={})).digest is None
 
 
 def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,9 +292,90 @@ def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path: Path, monkeypatch: 
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(commit)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert FAMILY.backbone(EncoderSettings(backbone="someone/a-model")) == f"someone/a-model@{commit}"
-    assert steps.backbone_fingerprint("someone/a-model") == f"someone/a-model@{commit}"
-    assert steps.backbone_fingerprint("someone/never-seen") == "someone/never-seen"
+    assert (
+        FAMILY.representation(EncoderSettings(backbone="someone/a-model")).digest
+        == f"someone/a-model@{commit}"
+    )
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelHub]:
+    """A hub on this machine, and an empty cache."""
+    with model_hub() as hub:
+        for name, value in (
+            ("HF_HUB_OFFLINE", False),
+            ("HF_HUB_DISABLE_XET", True),
+            ("ENDPOINT", hub.url),
+            ("HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"),
+            ("HF_HUB_CACHE", str(tmp_path / "cache")),
+        ):
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        yield hub
+
+
+def commit_to(hub: ModelHub, name: str, folder: Path) -> str:
+    """Make the files of a folder the newest commit of a repository of the hub."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    repository = hub.repositories.setdefault(name, Repository(private=False, commits=[]))
+    commit = f"{len(repository.commits) + 1:040x}"
+    repository.commits.append((commit, files))
+    return commit
+
+
+def weights_of(module: Any) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.encoder.state_dict().items()}
+
+
+def test_the_commit_that_was_fingerprinted_is_loaded_though_the_hub_has_a_newer_one(
+    hub: ModelHub, tmp_path: Path
+) -> None:
+    name = "someone/a-model"
+    folders = [tiny_checkpoint("hubert", tmp_path / str(seed), seed=seed) for seed in (1, 2)]
+    wanted, other = (
+        weights_of(FAMILY.build(EncoderSettings(backbone=str(folder)), GENRES, "inputs", 0))
+        for folder in folders
+    )
+    first = commit_to(hub, name, folders[0])
+    corpus = write_corpus(tmp_path / "corpus", tones(("blues", "jazz")), ("blues", "jazz"))
+    settings = FAMILY.pinned(EncoderSettings(backbone=name, window_seconds=1.0))
+    representation = FAMILY.representation(settings)
+    assert representation.digest == f"{name}@{first}"
+    assert settings.revision == first
+
+    commit_to(hub, name, folders[1])
+    # in another pod, with a cache of its own
+    shutil.rmtree(tmp_path / "cache")
+    extract(corpus, representation, tmp_path / "features", "cpu")
+    shutil.rmtree(tmp_path / "cache")
+    assert FAMILY.backbone_digest(settings) == representation.digest
+    assert FAMILY.representation(settings) == representation
+    found = weights_of(FAMILY.build(settings, GENRES, "inputs", 0))
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+    assert any(not torch.equal(found[key], other[key]) for key in wanted)
+
+
+def test_a_hub_that_changes_between_two_files_gives_the_files_of_one_commit(
+    hub: ModelHub, tmp_path: Path
+) -> None:
+    name = "someone/a-model"
+    first, second = (tiny_checkpoint("hubert", tmp_path / str(seed), seed=seed) for seed in (1, 2))
+    wanted = weights_of(FAMILY.build(EncoderSettings(backbone=str(first)), GENRES, "inputs", 0))
+    commit_to(hub, name, first)
+    described = describe_checkpoint(name)
+    commit_to(hub, name, second)
+    found = load_encoder(described, EncoderSettings(backbone=name), GENRES, 0).state_dict()
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+def test_a_revision_can_be_named_and_one_that_is_not_there_is_told(hub: ModelHub, tmp_path: Path) -> None:
+    name = "someone/a-model"
+    commits = [
+        commit_to(hub, name, tiny_checkpoint("hubert", tmp_path / str(seed), seed=seed)) for seed in (1, 2)
+    ]
+    settings = EncoderSettings(backbone=name, revision=commits[0])
+    assert FAMILY.backbone_digest(settings) == f"{name}@{commits[0]}"
+    with pytest.raises(ModelError, match=r"has no revision v9: correct model\.revision"):
+        FAMILY.input_spec(EncoderSettings(backbone=name, revision="v9"))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -338,7 +429,7 @@ def test_what_is_no_backbone_is_refused_in_a_sentence(tmp_path: Path) -> None:
         "no model at all!": "neither a folder nor a name",
     }.items():
         with pytest.raises(ModelError, match=words) as caught:
-            FAMILY.hearing(EncoderSettings(backbone=backbone))
+            FAMILY.input_spec(EncoderSettings(backbone=backbone))
         assert "\n" not in str(caught.value)
 
 
@@ -351,7 +442,7 @@ def test_an_unreachable_hub_is_told_within_seconds(monkeypatch: pytest.MonkeyPat
         )
         begun = time.monotonic()
         with pytest.raises(ModelError, match="hub cannot be reached"):
-            FAMILY.hearing(EncoderSettings(backbone="someone/no-such-model"))
+            FAMILY.input_spec(EncoderSettings(backbone="someone/no-such-model"))
         assert time.monotonic() - begun < 5
 
 
@@ -376,19 +467,19 @@ def test_truncated_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
 )
 def test_settings_that_do_not_fit_the_backbone_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(SettingsError):
-        FAMILY.hearing(_settings("hubert", tmp_path, **changes))
+        FAMILY.input_spec(_settings("hubert", tmp_path, **changes))
 
 
 def test_a_saved_model_whose_weights_do_not_fit_is_refused(tmp_path: Path) -> None:
     settings = _settings("hubert", tmp_path)
     FAMILY.save(FAMILY.build(settings, GENRES, "inputs", seed=0), tmp_path / "saved")
     with pytest.raises(ModelError, match="genres"):
-        FAMILY.load(tmp_path / "saved", settings, (*GENRES, "rock"))
+        FAMILY.load_module(tmp_path / "saved", settings, (*GENRES, "rock"))
     with pytest.raises(ModelError, match="do not fit"):
-        FAMILY.load(tmp_path / "saved", settings.model_copy(update={"projection": 5}), GENRES)
+        FAMILY.load_module(tmp_path / "saved", settings.model_copy(update={"projection": 5}), GENRES)
     (tmp_path / "saved" / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(ModelError, match="cannot be read"):
-        FAMILY.load(tmp_path / "saved", settings, GENRES)
+        FAMILY.load_module(tmp_path / "saved", settings, GENRES)
 
 
 def test_the_same_seed_builds_the_same_head(tmp_path: Path) -> None:
@@ -412,9 +503,9 @@ def test_building_does_not_touch_the_global_generators(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["probe", "fine_tune"])
 def test_standardised_states_have_the_statistics_of_the_training_rows(method: str, tmp_path: Path) -> None:
     settings = _settings("wav2vec2", tmp_path, method=method, standardise=True, layers="weighted")
-    part = FAMILY.frozen_part(settings, "cpu")
+    part = load_stage(FAMILY.representation(settings), "cpu")
     assert part is not None
-    module = FAMILY.build(settings, GENRES, part.stage, seed=1)
+    module = FAMILY.build(settings, GENRES, part.name, seed=1)
     probing = method == "probe"
     rows = part.compute(_inputs(settings, 40).numpy())
     tensor = torch.from_numpy(rows) if probing else torch.from_numpy(rows.view(np.int16)).view(torch.bfloat16)
@@ -441,7 +532,7 @@ def test_what_is_frozen_gets_no_gradient_and_no_group(tmp_path: Path) -> None:
 
 def test_an_unfrozen_front_end_is_trained_on_waveforms(tmp_path: Path) -> None:
     settings = _settings("hubert", tmp_path, freeze_front_end=False)
-    assert FAMILY.frozen_part(settings, "cpu") is None
+    assert FAMILY.representation(settings).stage == "inputs"
     module = FAMILY.build(settings, GENRES, "inputs", seed=1).train()
     _forward(module, _inputs(settings)).loss.backward()
     assert all(parameter.grad is not None for parameter in module.encoder.feature_extractor.parameters())
@@ -501,7 +592,7 @@ def test_masking_set_here_reaches_the_encoder(layout: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(("given", "kept"), [(None, True), (False, False)])
 def test_the_extractors_settings_stay_with_the_model(given: bool | None, kept: bool, tmp_path: Path) -> None:
     settings = _settings("hubert", tmp_path, normalise=given)
-    assert FAMILY.hearing(settings).parameters == {"normalise": kept}
+    assert FAMILY.input_spec(settings).parameters == {"normalise": kept}
     FAMILY.save(FAMILY.build(settings, GENRES, "inputs", seed=0), tmp_path / "saved")
     saved = json.loads((tmp_path / "saved" / "preprocessor_config.json").read_text())
     assert (saved["do_normalize"], saved["sampling_rate"]) == (kept, 16_000)
@@ -521,7 +612,7 @@ def test_a_fine_tuned_checkpoint_with_other_labels_is_a_backbone_too(tmp_path: P
 def test_from_scratch_the_frozen_front_end_is_the_one_that_extraction_used(tmp_path: Path) -> None:
     config = tiny_model("hubert").config.to_diff_dict()
     settings = EncoderSettings(from_scratch=config, window_seconds=1.0, cache_precision="float32")
-    part = FAMILY.frozen_part(settings, "cpu")
+    part = load_stage(FAMILY.representation(settings), "cpu")
     assert part is not None
     assert FAMILY.pretrained(settings) is None
     inputs = _inputs(settings)
@@ -531,7 +622,7 @@ def test_from_scratch_the_frozen_front_end_is_the_one_that_extraction_used(tmp_p
         whole = FAMILY.build(settings, GENRES, "inputs", seed=seed).eval()
         torch.testing.assert_close(module(cached).logits, whole(inputs).logits, rtol=0, atol=1e-5)
     with pytest.raises(SettingsError, match="probe"):
-        FAMILY.hearing(settings.model_copy(update={"method": "probe"}))
+        FAMILY.input_spec(settings.model_copy(update={"method": "probe"}))
 
 
 @pytest.mark.parametrize(
@@ -567,11 +658,11 @@ def test_a_mel_front_end_hears_each_band_at_its_pitch() -> None:
     settings = EncoderSettings(
         from_scratch=config, mel_front_end=True, window_seconds=1.0, cache_precision="float32"
     )
-    part = FAMILY.frozen_part(settings, "cpu")
+    part = load_stage(FAMILY.representation(settings), "cpu")
     assert part is not None
     centres, _ = mel_centres(bands, rate)
     tones = np.sin(2 * np.pi * centres[:, None] * np.arange(rate) / rate).astype(np.float32)
-    frames = part.compute(represent(FAMILY.hearing(settings), tones))
+    frames = part.compute(represent(FAMILY.input_spec(settings), tones))
     loudest = frames.mean(axis=1).argmax(axis=1)
     assert np.abs(loudest - np.arange(bands)).max() <= 1
     assert (loudest == np.arange(bands)).mean() > 0.8

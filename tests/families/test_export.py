@@ -12,9 +12,9 @@ import pytest
 from checkpoints import LAYOUTS
 from encoders import PROBE, RATE, windows, write_encoder
 
-from genreflow import runtime
+from genreflow.core.genres import GENRES
 from genreflow.families import family
-from genreflow.genres import GENRES
+from genreflow.inference.loading import load_classifier
 
 TOLERANCE = 1e-4
 """Between probabilities: the two extract features each in its own way."""
@@ -79,7 +79,7 @@ def answers(folders: Path) -> dict[str, list[dict[str, float]]]:
 def test_transformers_answers_as_genreflow(
     name: str, folders: Path, answers: dict[str, list[dict[str, float]]]
 ) -> None:
-    classifier = runtime.load(folders / name / "model")
+    classifier = load_classifier(folders / name / "model")
     heard = np.load(folders / name / "windows.npy")
     expected = [classifier.classify_samples(one, RATE).probabilities for one in heard]
     assert max(np.ptp([answer[genre] for answer in expected]) for genre in GENRES) > 0.1

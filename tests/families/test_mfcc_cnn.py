@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from genreflow.errors import ModelError
-from genreflow.families import family
-from genreflow.families.mfcc_cnn import MfccCnnSettings, Network
+from genreflow.core.errors import ModelError
+from genreflow.core.genres import GENRES
+from genreflow.families.mfcc_cnn import MfccCnn, MfccCnnSettings
+from genreflow.families.mfcc_cnn.network import Network
 from genreflow.features import represent
-from genreflow.genres import GENRES
-from genreflow.training import training_settings
+from genreflow.fitting import training_settings
 
-CNN = family("mfcc_cnn")
+CNN = MfccCnn()
 SETTINGS = MfccCnnSettings()
 
 
@@ -67,11 +67,11 @@ def test_its_answers_are_log_probabilities_and_its_loss_their_cross_entropy() ->
 
 
 def test_what_it_hears_fits_what_it_takes() -> None:
-    hearing = CNN.hearing(SETTINGS)
+    hearing = CNN.input_spec(SETTINGS)
     windows = np.random.default_rng(0).normal(0, 0.1, (2, hearing.window_samples)).astype(np.float32)
     inputs = represent(hearing, windows)
     assert built().eval()(torch.from_numpy(inputs)).logits.shape == (2, 10)
-    assert CNN.hearing(MfccCnnSettings(hop_seconds=1.5)).hop_seconds == 1.5
+    assert CNN.input_spec(MfccCnnSettings(hop_seconds=1.5)).hop_seconds == 1.5
 
 
 def test_pictures_are_standardised_with_statistics_of_the_training_rows() -> None:
@@ -103,24 +103,24 @@ def test_a_model_comes_back_from_its_files_as_it_was(tmp_path: Path) -> None:
     module(pictures())  # moves the running statistics
     CNN.save(module.eval(), tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
-    again = CNN.load(tmp_path, SETTINGS, GENRES)
+    again = CNN.load_module(tmp_path, SETTINGS, GENRES)
     assert not again.training
     assert torch.equal(again(pictures()).logits, module(pictures()).logits)
 
 
 def test_files_that_are_missing_broken_or_of_other_genres_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no readable mfcc_cnn model"):
-        CNN.load(tmp_path, SETTINGS, GENRES)
+        CNN.load_module(tmp_path, SETTINGS, GENRES)
     CNN.save(built(), tmp_path)
     with pytest.raises(ModelError, match="do not fit mfcc_cnn with 3 genres"):
-        CNN.load(tmp_path, SETTINGS, GENRES[:3])
+        CNN.load_module(tmp_path, SETTINGS, GENRES[:3])
     (tmp_path / "model.safetensors").write_bytes(b"<html>")
     with pytest.raises(ModelError, match="no readable mfcc_cnn model"):
-        CNN.load(tmp_path, SETTINGS, GENRES)
+        CNN.load_module(tmp_path, SETTINGS, GENRES)
     CNN.save(built(), tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "mfcc_cnn/0"}))
     with pytest.raises(ModelError, match="mfcc_cnn/0"):
-        CNN.load(tmp_path, SETTINGS, GENRES)
+        CNN.load_module(tmp_path, SETTINGS, GENRES)
 
 
 def test_building_from_a_seed_leaves_the_random_state_alone() -> None:

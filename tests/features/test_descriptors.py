@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genreflow.audio import decode
-from genreflow.errors import AudioError
+from genreflow.core.errors import AudioError
 from genreflow.features.descriptors import (
     NAMES,
     QUICK_NAMES,
     SAMPLE_RATE,
     descriptors,
     quick_descriptors,
+    running_median,
     separate,
     tempo,
     tuning,
@@ -99,9 +100,20 @@ def test_another_sample_rate_gives_the_same_descriptors() -> None:
 
 def test_harmonic_and_percussive_parts_add_up_to_the_clip() -> None:
     samples = music(2.0)
-    harmony, percussion = separate(stft(samples), len(samples))
+    harmony, percussion = separate(samples, stft(samples))
     assert np.abs(harmony + percussion - samples).max() < 1e-4
     assert np.var(harmony) > 0.5 * np.var(samples - percussion)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("shape", [(1, 40), (40, 7), (70, 1025)])
+def test_running_medians_are_scipys_to_the_last_bit(shape: tuple[int, int], axis: int) -> None:
+    values = np.random.default_rng(1).random(shape).astype(np.float32)
+    values[:, ::5] = values[0, 0]  # equal values, also in the middle of a window
+    padding = [(0, 0), (0, 0)]
+    padding[axis] = (15, 15)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, padding, mode="symmetric"), 31, axis)
+    np.testing.assert_array_equal(running_median(values, axis), np.median(windows, axis=-1))
 
 
 def test_the_tempo_of_clicks_is_found() -> None:

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from servers import mlflow_server
 from test_local_runs import PATIENCE, clips, run
 
-from genreflow.artifacts import broken_seal
+from genreflow.core.seals import verify_seal
 from genreflow.registry import MODEL_NAME
 from genreflow.registry.champions import HISTORY_TAG
 from pipelines.local import drop_stale_cache_entries
@@ -27,12 +27,14 @@ LEARNT = ("--set", "training.epochs=20", "--set", "gate.min_clips=1")
 """Enough to tell the tones apart, so that the gate has a reason to promote."""
 PLACES = {
     "evaluate": "genreflow.evaluation.artifact:write_report",
-    "package": "genreflow.packaging:processor",
+    "package": "genreflow.packaging.package:processor",
     "register": "genreflow.registry.registration:_log_metrics",
     "promote": "genreflow.registry.champions:_succeed",
 }
 """Where a step is killed: as late as it has something to lose."""
-TO_THE_PACKAGE = ("Ingest corpus", "Extract features", "Fine-tune model", "Evaluate model", "Package model")
+TO_THE_PACKAGE = (
+    "Ingest corpus", "Split corpus", "Extract features", "Fine-tune model", "Evaluate model", "Package model"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def test_two_runs_at_once_end_with_two_versions_and_one_champion_that_the_gate_a
 
 def test_two_runs_at_once_leave_a_cache_that_is_whole(at_once: dict[str, Any]) -> None:
     entries = [json.loads(path.read_text()) for path in (at_once["home"] / "cache").glob("*.json")]
-    assert len(entries) >= 8  # ingest, extraction, and three steps of each run
+    assert len(entries) >= 9  # ingest, split, extraction, and three steps of each run
     assert drop_stale_cache_entries(at_once["home"] / "cache") == 0
 
 
@@ -126,7 +128,7 @@ def test_a_run_that_is_killed_in_each_late_step_and_loses_mlflow_ends_as_the_und
     (other,) = {"evaluate", "package"} - {first}
     assert killed(other)[0] == other
     for path in home.glob(f"pipelines/*/{other}/*"):
-        assert broken_seal(path), path
+        assert verify_seal(path), path
 
     mlflow.only, mlflow.resets, mlflow.reset_after = "logged-models", 1, 0
 

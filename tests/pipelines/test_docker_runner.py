@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from components.image import IMAGE
-from genreflow.errors import SettingsError
-from pipelines.local import StepFailed, run
+from components.image import BUILD_IMAGE, IMAGE
+from genreflow.core.errors import SettingsError
+from pipelines.local import run
 from pipelines.settings import settings
+from pipelines.step_states import StepFailed
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Engine:
     url: str = ""
 
     def answer(self, path: str, body: bytes) -> Any:
-        image = {"Id": "sha256:1", "RepoTags": [IMAGE], "RepoDigests": []}
+        image = {"Id": "sha256:1", "RepoTags": [IMAGE, BUILD_IMAGE], "RepoDigests": []}
         container = {"Id": "c1", "Config": {"Tty": False}, "HostConfig": {"LogConfig": {"Type": "json-file"}}}
         if path.endswith("/containers/create"):
             self.created.append(json.loads(body))
@@ -108,6 +109,8 @@ def test_containers_get_the_variables_and_paths_of_stores_hubs_and_servers(
     assert variables["GENREFLOW_PROGRESS"].startswith(str(tmp_path / "home"))
     assert not variables.keys() & {"EDITOR", "PATH"}
     assert asked["Image"] == IMAGE
+    assert (tmp_path / "home" / "pipelines").is_dir()  # or the engine makes it, as root's
+    assert asked["User"] == f"{os.getuid()}:0"  # or the image's user could not write into these folders
     mounts = {each["Target"]: each.get("ReadOnly", False) for each in asked["HostConfig"]["Mounts"]}
     assert mounts == {
         str(tmp_path / "home"): False,

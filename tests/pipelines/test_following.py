@@ -17,9 +17,13 @@ from kfp import dsl
 from kfp.local.cache import LocalCache
 from sounds import tone, write
 
-from genreflow import artifacts, progress, steps
-from genreflow.errors import CorpusError
-from pipelines.local import STEPS, Follower, StepState, drop_stale_cache_entries
+from genreflow import steps
+from genreflow.core import progress
+from genreflow.core.errors import CorpusError
+from genreflow.core.seals import SEALED_BY_DIGEST_BYTES
+from pipelines.local import drop_stale_cache_entries
+from pipelines.step_states import ProgressReader, StepState
+from pipelines.steps import comparison_steps
 
 
 def nothing(_: Sequence[StepState]) -> None:
@@ -27,24 +31,30 @@ def nothing(_: Sequence[StepState]) -> None:
 
 
 @pytest.fixture
-def follower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Follower:
+def follower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProgressReader:
     path = tmp_path / "progress.jsonl"
     monkeypatch.setenv(progress.PROGRESS_VARIABLE, str(path))
-    return Follower(path, nothing)
+    return ProgressReader(path, nothing)
 
 
-def statuses(follower: Follower) -> dict[str, str]:
+def statuses(follower: ProgressReader) -> dict[str, str]:
     return {step.name: step.status for step in follower.steps}
 
 
-def test_steps_not_heard_of_before_a_later_one_came_from_the_cache(follower: Follower) -> None:
+def step_named(follower: ProgressReader, name: str) -> StepState:
+    return next(step for step in follower.steps if step.name == name)
+
+
+def test_steps_not_heard_of_before_a_later_one_came_from_the_cache(follower: ProgressReader) -> None:
     for name in ("resolve", "register"):
-        with steps.told(name):
+        with steps.report_step(name):
             time.sleep(0.02)
     follower.look()
     assert statuses(follower) == {
         "resolve": "done",
-        **dict.fromkeys(("ingest", "extract_features", "fine_tune", "evaluate", "package"), "cached"),
+        **dict.fromkeys(
+            ("ingest", "split", "extract_features", "fine_tune", "evaluate", "package"), "cached"
+        ),
         "register": "done",
         "promote": "waiting",
         "build": "waiting",
@@ -52,54 +62,107 @@ def test_steps_not_heard_of_before_a_later_one_came_from_the_cache(follower: Fol
     assert all((step.seconds > 0) == (step.status == "done") for step in follower.steps)
 
 
-def test_a_build_that_was_not_needed_is_skipped_and_not_cached(follower: Follower) -> None:
-    with steps.told("promote"):
+def test_a_build_that_was_not_needed_is_skipped_and_not_cached(follower: ProgressReader) -> None:
+    with steps.report_step("promote"):
         pass
     follower.finish()
     assert (statuses(follower)["register"], statuses(follower)["build"]) == ("cached", "skipped")
 
 
-def test_a_steps_result_outlasts_what_it_says_later(follower: Follower) -> None:
-    with steps.told("build"):
+def test_a_steps_result_outlasts_what_it_says_later(follower: ProgressReader) -> None:
+    with steps.report_step("build"):
         progress.report("build", "it is built", result="genreflow:v1")
         progress.report("build", "and tidied up")
     follower.look()
-    assert follower.steps[STEPS.index("build")].result == "genreflow:v1"
+    assert step_named(follower, "build").result == "genreflow:v1"
 
 
-def test_packaging_before_evaluating_says_nothing_of_the_evaluation(follower: Follower) -> None:
-    with steps.told("package"):
+def test_packaging_before_evaluating_says_nothing_of_the_evaluation(follower: ProgressReader) -> None:
+    with steps.report_step("package"):
         follower.look()
         assert statuses(follower)["fine_tune"] == "cached"
         assert statuses(follower)["evaluate"] == "waiting"
 
 
-def test_counted_progress_reaches_the_reader(follower: Follower) -> None:
-    with steps.told("ingest"):
+def test_counted_progress_reaches_the_reader(follower: ProgressReader) -> None:
+    with steps.report_step("ingest"):
         for _ in progress.track("ingest", range(3), 3, "clips decoded"):
             pass
         follower.look()
-    ingest = follower.steps[STEPS.index("ingest")]
+    ingest = step_named(follower, "ingest")
     assert (ingest.message, ingest.done, ingest.total) == ("clips decoded", 3, 3)
 
 
-def test_the_sentence_of_a_failed_step_is_the_steps_own(follower: Follower, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError), steps.told("ingest"):
+def test_the_sentence_of_a_failed_step_is_the_steps_own(follower: ProgressReader, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError), steps.report_step("ingest"):
         raise CorpusError("Only one clip is left.")
     failure = follower.failure(tmp_path / "log")
     assert (failure.step, str(failure)) == ("ingest", "Only one clip is left.")
 
 
-def test_what_went_wrong_unexpectedly_is_said_to_be_so(follower: Follower, tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), steps.told("evaluate"):
+def test_what_went_wrong_unexpectedly_is_said_to_be_so(follower: ProgressReader, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), steps.report_step("evaluate"):
         raise ZeroDivisionError("division by zero")
     sentence = str(follower.failure(tmp_path / "log"))
     assert sentence == "Step evaluate failed unexpectedly (ZeroDivisionError: division by zero)."
 
 
-def test_a_step_that_was_killed_is_named(follower: Follower, tmp_path: Path) -> None:
+def test_a_step_that_was_killed_is_named(follower: ProgressReader, tmp_path: Path) -> None:
     progress.report("fine_tune", "started", event="started")
     assert "Step fine_tune ended without a word: killed" in str(follower.failure(tmp_path / "log"))
+
+
+def test_several_steps_of_one_component_are_told_apart_by_their_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "progress.jsonl"
+    monkeypatch.setenv(progress.PROGRESS_VARIABLE, str(path))
+    follower = ProgressReader(path, nothing, comparison_steps(["a", "b", "c"], [0, 1, 1]))
+    place = tmp_path / "run" / "train-candidate-2"
+    place.mkdir(parents=True)
+    with (
+        steps.report_step("train_candidate", place / "candidate"),
+        progress.made_of_steps("train_candidate"),
+        steps.report_step("fine_tune"),
+    ):
+        progress.report("fine_tune", "epochs", done=1, total=3)
+        follower.look()
+    assert statuses(follower) == {
+        "resolve_candidates": "cached",
+        "ingest": "cached",
+        "split": "cached",
+        "extract_features[a]": "waiting",
+        "extract_features[b, c]": "cached",
+        "train_candidate[a]": "waiting",
+        "train_candidate[b]": "running",
+        "train_candidate[c]": "waiting",
+        "compare": "waiting",
+        "build": "waiting",
+    }
+    running = step_named(follower, "train_candidate[b]")
+    assert (running.title, running.message, running.done) == ("Train: b", "epochs", 1)
+    follower.look()
+    assert step_named(follower, "train_candidate[b]").status == "done"
+
+
+def test_the_failure_of_a_step_within_a_step_is_the_outer_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "progress.jsonl"
+    monkeypatch.setenv(progress.PROGRESS_VARIABLE, str(path))
+    follower = ProgressReader(path, nothing, comparison_steps(["a"], [0]))
+    place = tmp_path / "train-candidate"
+    place.mkdir()
+    with (
+        pytest.raises(CorpusError),
+        steps.report_step("train_candidate", place / "candidate"),
+        progress.made_of_steps("train_candidate"),
+        steps.report_step("package"),
+    ):
+        raise CorpusError("No windows are left.")
+    failure = follower.failure(tmp_path / "log")
+    assert (failure.step, str(failure)) == ("train_candidate[a]", "No windows are left.")
+    assert progress.STEP_VARIABLE not in os.environ
 
 
 CRASH = """
@@ -112,14 +175,16 @@ def crash(file, name, *bounds):
     return os.abort() if name == "rock/3.wav" else decode(file, name, *bounds)
 
 decode, ingest.decode = ingest.decode, crash
-with steps.told("ingest"):
-    settings = ingest.CorpusSettings(genres=("jazz", "rock"))
+with steps.report_step("ingest"):
+    settings = ingest.IngestSettings(genres=("jazz", "rock"))
     source, out = sys.argv[1:]
     ingest.ingest(source, ingest.resolve(source, settings.genres), settings, Path(out), workers=1)
 """
 
 
-def test_how_far_a_step_came_that_crashed_and_on_what_is_said(follower: Follower, tmp_path: Path) -> None:
+def test_how_far_a_step_came_that_crashed_and_on_what_is_said(
+    follower: ProgressReader, tmp_path: Path
+) -> None:
     for number, name in enumerate([f"{genre}/{clip}.wav" for genre in ("jazz", "rock") for clip in range(6)]):
         write(tmp_path / "music" / name, tone(1.2, 8_000, 200 + 10 * number), 8_000)
     command = [sys.executable, "-c", CRASH, str(tmp_path / "music"), str(tmp_path / "corpus")]
@@ -132,15 +197,17 @@ def test_how_far_a_step_came_that_crashed_and_on_what_is_said(follower: Follower
 
 
 @pytest.mark.parametrize("offset", ["-1d", "+1d"])
-def test_a_step_takes_no_longer_and_no_less_where_the_clock_is_set(offset: str, follower: Follower) -> None:
-    code = "from genreflow import steps\nwith steps.told('resolve'): pass"
+def test_a_step_takes_no_longer_and_no_less_where_the_clock_is_set(
+    offset: str, follower: ProgressReader
+) -> None:
+    code = "from genreflow import steps\nwith steps.report_step('resolve'): pass"
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", code], env=os.environ | clock(offset), check=True)
     follower.look()
     assert 0 < follower.steps[0].seconds <= time.monotonic() - began + 1
 
 
-def test_half_a_line_waits_for_its_other_half(follower: Follower) -> None:
+def test_half_a_line_waits_for_its_other_half(follower: ProgressReader) -> None:
     event = json.dumps({"time": time.time(), "step": "resolve", "message": "started", "event": "started"})
     with follower.path.open("a") as file:
         file.write(event[:20])
@@ -160,7 +227,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(3):
             write(folder / "clips" / genre / f"{number}.wav", tone(seconds=8, pitch=pitch + number))
     source, genres = str(folder / "clips"), {"genres": ["blues", "rock"]}
-    steps.ingest(source, steps.resolve(source, genres, {})[0], genres, folder / "corpus")
+    steps.ingest(source, steps.resolve(source, genres, "mfcc_cnn", {})[0], genres, folder / "corpus")
     return folder
 
 
@@ -194,7 +261,7 @@ def later(path: Path) -> None:
     """What reading steps may leave in a folder, and a copy's times."""
     (path / "came-later.lock").touch()
     for file in path.iterdir():
-        if file.is_file() and file.stat().st_size < artifacts.SEALED_BY_DIGEST_BYTES:
+        if file.is_file() and file.stat().st_size < SEALED_BY_DIGEST_BYTES:
             os.utime(file)
 
 
@@ -221,7 +288,7 @@ def test_a_cached_step_is_forgotten_where_what_it_made_is_gone_or_altered(
     cache = cached(tmp_path / "run")
     corpus = tmp_path / "run" / "corpus"
     (large,) = corpus.rglob("*.arrow")
-    assert large.stat().st_size > artifacts.SEALED_BY_DIGEST_BYTES
+    assert large.stat().st_size > SEALED_BY_DIGEST_BYTES
     assert drop_stale_cache_entries(cache) == 0
     (harmed,) = [large] if name == "*.arrow" else [(corpus / name).resolve()]
     harm(harmed)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,7 +76,9 @@ def test_the_summary_says_what_the_design_promises(runs: dict[str, Any]) -> None
     assert set(summary) == {
         "run_id", "model_version", "aliases", "decision", "bento", "metrics", "corpus", "steps"
     }  # fmt: skip
-    assert set(summary["metrics"]) == {"accuracy", "accuracy_ci95", "macro_f1", "per_genre"}
+    assert set(summary["metrics"]) == {
+        "accuracy", "accuracy_ci95", "macro_f1", "per_genre", "runtime", "precision"
+    }  # fmt: skip
     assert set(summary["metrics"]["per_genre"]) == set(GENRES)
     low, high = summary["metrics"]["accuracy_ci95"]
     assert low <= summary["metrics"]["accuracy"] <= high
@@ -90,8 +93,8 @@ def test_the_summary_says_what_the_design_promises(runs: dict[str, Any]) -> None
 def test_every_step_is_in_the_summary_with_its_time(runs: dict[str, Any]) -> None:
     steps = runs["first_summary"]["steps"]
     assert [step["name"] for step in steps] == [
-        "resolve", "ingest", "extract_features", "fine_tune", "evaluate", "package", "register", "promote",
-        "build",
+        "resolve", "ingest", "split", "extract_features", "fine_tune", "package", "evaluate", "register",
+        "promote", "build",
     ]  # fmt: skip
     assert all((step["seconds"] > 0) is not step["skipped"] and not step["cached"] for step in steps)
 
@@ -134,11 +137,33 @@ def test_the_bento_of_a_champion_is_built_once_and_serve_finds_it(runs: dict[str
 
 def test_a_second_run_takes_from_the_cache_what_did_not_change(runs: dict[str, Any]) -> None:
     cached = {step["name"] for step in runs["second_summary"]["steps"] if step["cached"]}
-    assert cached == {"ingest", "extract_features", "fine_tune", "evaluate", "package"}
+    assert cached == {"ingest", "split", "extract_features", "fine_tune", "evaluate", "package"}
     for name in ("run_id", "model_version", "metrics", "corpus"):
         assert runs["second_summary"][name] == runs["first_summary"][name]
     assert runs["second"].stdout.rstrip().endswith("nothing new: identical to version 1")
     assert "Fine-tune model:  cached" in runs["second"].stderr
+
+
+def test_another_split_or_other_settings_of_a_model_run_neither_ingest_nor_extraction_again(
+    runs: dict[str, Any],
+) -> None:
+    folder = runs["folder"]
+    home = folder / "shared" / "home"
+    home.mkdir(parents=True)
+    shutil.copytree(folder / "home" / "cache", home / "cache")
+
+    def cached(*arguments: str) -> set[str]:
+        summary = folder / "shared.json"
+        done = run(folder / "clips", home, "--summary", str(summary), *arguments)
+        assert done.returncode == 0, done.stderr
+        return {step["name"] for step in json.loads(summary.read_text())["steps"] if step["cached"]}
+
+    assert cached("--protocol", "random") == {"ingest", "extract_features"}
+    changed = ("--set", "model.dropout=0.5", "--set", "model.views=1")
+    assert cached("--protocol", "random", *changed) == {"ingest", "split", "extract_features"}
+    # twelve training clips or more, each with its copy
+    assert len(list((home / "views").rglob("*-1.npy"))) >= 12
+    assert cached("--protocol", "random", "--set", "resources.extract=split", *changed) == {"ingest", "split"}
 
 
 def test_after_a_change_in_the_folder_every_step_runs_again(runs: dict[str, Any]) -> None:
@@ -155,7 +180,7 @@ def test_each_kind_of_change_in_the_folder_is_seen(tmp_path: Path) -> None:
     folder = clips(tmp_path / "clips", per_genre=3)
 
     def fingerprint() -> str:
-        return steps.resolve(str(folder), {"genres": GENRES}, {})[0]
+        return steps.resolve(str(folder), {"genres": GENRES}, "mfcc_cnn", {})[0]
 
     seen = [fingerprint()]
     assert fingerprint() == seen[0]

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from genreflow.errors import SettingsError
+from genreflow.core.errors import SettingsError
 from pipelines.settings import nearest, parse_assignments, profiles, read_profile, settings
 
 
 def test_every_built_in_profile_is_complete_and_valid(tmp_path: Path) -> None:
-    assert set(profiles()) == {"quickstart", "gtzan-mini", "gtzan"}
+    assert set(profiles()) == {"quickstart", "music", "gtzan-mini", "gtzan"}
     for name in profiles():
         chosen = settings(name, source=str(tmp_path))
-        assert chosen.training["epochs"] >= 1
+        assert chosen.training["seed"] == 42
         assert chosen.model
 
 
@@ -143,7 +143,8 @@ def test_an_unknown_key_is_refused_with_the_nearest(assignment: str, expected: s
         ("resources.volumes={Data_1: /data}", "Setting resources.volumes.Data_1"),
         ("training.epochs", "--set wants key=value"),
         ("training.epochs=[1", "not readable YAML"),
-        ("family=3", "family is a text"),
+        ("family=[3]", "family is a text"),
+        ("family=3", "no family '3'"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_name(assignment: str, expected: str) -> None:

@@ -10,15 +10,15 @@ import pytest
 import torch
 import yaml
 from candidates import model_document, write_corpus, write_evaluation
+from corpora import ingest_and_split, split_of
 from encoders import PROBE, write_encoder
 from model_hub import ModelHub, model_hub
 from sounds import genre_folder
 
 from genreflow import packaging, registry
-from genreflow.corpus.ingest import ingest, resolve
+from genreflow.core.genres import GENRES
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.families import family
-from genreflow.genres import GENRES
 
 STOCK, OWN_CODE, OTHER = "1", "2", "3"
 """Versions: transformers' own HuBERT; a probe of Whisper, with a head of its own; none of transformers."""
@@ -35,7 +35,7 @@ class Registered:
 def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
     root = tmp_path_factory.mktemp("registered")
     music = str(genre_folder(root / "music", 3, GENRES))
-    ingest(music, resolve(music, GENRES), CorpusSettings(protocol="grouped"), root / "clips")
+    ingest_and_split(music, CorpusSettings(protocol="grouped"), root / "clips")
     training = {"checkpoint_uri": "s3://secret/place", "notes": ["kept in /secret/place"], "epochs": 3}
     write_encoder(root / "1" / "model", "hubert", {}, training=training)
     write_encoder(root / "2" / "model", "whisper", PROBE, synthetic=True)
@@ -46,12 +46,14 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         for version in (STOCK, OWN_CODE, OTHER):
             folder = root / version
-            packaging.package(folder / "model", root / "clips", folder / "packaged")
+            packaging.package(folder / "model", root / "clips", split_of(root / "clips"), folder / "packaged")
             fields: dict[str, Any] = {"synthetic": version == OWN_CODE}
             write_corpus(folder / "corpus", fields)
             seen = {"seen_clips": 290} if version == OWN_CODE else {}
             write_evaluation(folder / "scores", folder / "packaged", 0.81, fields | seen)
-            found = registry.register(folder / "packaged", folder / "scores", folder / "corpus", None)
+            found = registry.register(
+                folder / "packaged", folder / "scores", folder / "corpus", split_of(folder / "corpus"), None
+            )
             assert found.version == version
             packaged[version] = folder / "packaged"
         registry.set_champion(STOCK, "the first")
@@ -82,7 +84,7 @@ def write_mfcc_cnn(folder: Path, **fields: Any) -> None:
     document = model_document(
         family="mfcc_cnn",
         settings=settings.model_dump(mode="json"),
-        hearing=kind.hearing(settings),
+        input_spec=kind.input_spec(settings),
         pretrained=None,
         **fields,
     )

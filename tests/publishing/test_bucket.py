@@ -3,19 +3,19 @@
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from encoders import windows
-from faults import Proxy, proxied
+from faults import Proxy
 from publishing.conftest import OTHER, OWN_CODE, STOCK, metadata
 
 import genreflow
-from genreflow import home, publishing
-from genreflow.artifacts import PackagedDocument
-from genreflow.errors import GenreflowError, PublishError, RegistryError
+from genreflow import publishing
+from genreflow.core import home
+from genreflow.core.documents import PackagedDocument
+from genreflow.core.errors import GenreflowError, PublishError, RegistryError
 
 pytestmark = pytest.mark.xdist_group("publishing")
 
@@ -27,13 +27,6 @@ def bucket(aws: Any) -> str:
     return name
 
 
-@pytest.fixture
-def proxy(store: int, aws: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    with proxied(store) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
-        yield proxy
-
-
 def objects(aws: Any, bucket: str) -> dict[str, bytes]:
     found = aws.list_objects_v2(Bucket=bucket).get("Contents", ())
     return {item["Key"]: aws.get_object(Bucket=bucket, Key=item["Key"])["Body"].read() for item in found}
@@ -41,7 +34,7 @@ def objects(aws: Any, bucket: str) -> dict[str, bytes]:
 
 def answer(model: str) -> dict[str, float]:
     classifier = genreflow.load(model)
-    rate = classifier.document.hearing.sample_rate
+    rate = classifier.document.input_spec.sample_rate
     return classifier.classify_samples(windows(classifier.document)[1], rate).probabilities
 
 

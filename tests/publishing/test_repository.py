@@ -15,9 +15,8 @@ from model_hub import READER, WRITER, ModelHub, Repository
 from publishing.conftest import OTHER, OWN_CODE, STOCK, metadata
 
 import genreflow
-from genreflow.artifacts import PackagedDocument
-from genreflow.genres import GENRES
-from genreflow.publishing.layout import PublishedDocument
+from genreflow.core.documents import PackagedDocument, PublishedDocument
+from genreflow.core.genres import GENRES
 
 TOLERANCE = 1e-4
 PIPELINE = """
@@ -34,7 +33,7 @@ import json, os, sys
 from dataclasses import asdict
 import genreflow
 from genreflow import publishing
-from genreflow.errors import GenreflowError
+from genreflow.core.errors import GenreflowError
 for version, to, token, *public in json.loads(sys.argv[1]):
     os.environ["HF_TOKEN"] = token
     try:
@@ -47,9 +46,9 @@ for address, song in json.loads(sys.argv[2]):
 UPLOAD = """
 import sys
 from pathlib import Path
-from genreflow.errors import PublishError
+from genreflow.core.documents import PublishedDocument
+from genreflow.core.errors import PublishError
 from genreflow.publishing import repository
-from genreflow.publishing.layout import PublishedDocument
 folder = Path(sys.argv[1])
 try:
     repository.upload("hf://owner/genres", folder, PublishedDocument.read(folder), public=False)

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 from candidates import Candidate, Populated, write_corpus, write_evaluation, write_packaged
+from corpora import split_of
 
-from genreflow import home
+from genreflow.core import home
 
 
 @pytest.fixture(scope="session")
 def first_use(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A state folder in which the registry was asked for the first time, and what that said."""
+    """A state folder in which a store was made, and what that printed."""
     folder = tmp_path_factory.mktemp("first") / "home"
-    code = "from genreflow import registry; registry.versions()"
+    code = "from genreflow.registry import store; store.connect(create=True)"
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -82,7 +83,9 @@ def three_versions(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             write_packaged(folders.packaged, seed, {"synthetic": seed == 0})
             write_corpus(folders.corpus, {"synthetic": seed == 0})
             write_evaluation(folders.evaluation, folders.packaged, 0.7 + seed / 10, {})
-            registry.register(folders.packaged, folders.evaluation, folders.corpus, None)
+            registry.register(
+                folders.packaged, folders.evaluation, folders.corpus, split_of(folders.corpus), None
+            )
             made.append(folders)
     return root / "home", Populated(tuple(made))
 

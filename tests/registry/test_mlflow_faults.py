@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 from candidates import Candidate
-from corpora import tones, write_corpus
+from corpora import split_of, tones, write_corpus
 from faults import Proxy, proxied
 from mlflow import MlflowClient
 from servers import mlflow_server
 
-from genreflow import home, progress, registry, steps
-from genreflow import training as engine
-from genreflow.errors import RegistryAwayError
+from genreflow import registry, steps
+from genreflow.core import home, progress
+from genreflow.core.errors import RegistryAwayError
+from genreflow.families import family
+from genreflow.fitting import fine_tuning
 from genreflow.registry import lock, runs, store
 
 Make = Callable[..., Candidate]
@@ -64,7 +66,7 @@ def steps_of(run_id: str, metric: str = "loss") -> list[int]:
 
 
 def register(made: Candidate, run_id: str = "") -> registry.Registered:
-    return steps.register(made.packaged, made.evaluation, made.corpus, run_id)
+    return steps.register(made.packaged, made.evaluation, made.corpus, split_of(made.corpus), run_id)
 
 
 def test_a_server_that_is_away_behind_a_gateway_is_told_at_once(mlflow: Proxy) -> None:
@@ -74,6 +76,29 @@ def test_a_server_that_is_away_behind_a_gateway_is_told_at_once(mlflow: Proxy) -
         registry.check()
     assert time.monotonic() - began < store.REACH_SECONDS
     registry.check()
+
+
+@pytest.mark.parametrize("lost_answers", [1, 3])
+def test_a_run_whose_creation_was_never_answered_is_one_run(
+    mlflow: Proxy, tmp_path: Path, lost_answers: int
+) -> None:
+    """MLflow's client sends the request again, and where it gives up, genreflow does."""
+    genres = ("blues", "jazz")
+    corpus = write_corpus(tmp_path / "corpus", tones(genres), genres)
+    features, out = tmp_path / "features", tmp_path / "model"
+    network = family("mfcc_cnn")
+    representation = network.representation(network.settings({})).canonical()
+    steps.extract_features(corpus, representation, features, device="cpu")
+    mlflow.only, mlflow.resets, mlflow.reset_after = "runs/create", lost_answers, 0
+    experiment = f"lost {lost_answers}"
+    model = steps.fine_tune(
+        features, split_of(corpus), out, "mfcc_cnn", {}, {"epochs": 1, "device": "cpu"}, experiment
+    )
+    assert mlflow.resets == 0
+    found = client().get_experiment_by_name(experiment)
+    assert found is not None
+    (run,) = client().search_runs([found.experiment_id])
+    assert (run.info.run_id, run.info.status) == (model.run_id, "FINISHED")
 
 
 def test_curves_of_an_outage_in_the_middle_arrive_when_it_is_over(mlflow: Proxy) -> None:
@@ -106,15 +131,18 @@ def test_training_outlasts_an_mlflow_that_never_comes_back_and_its_curves_follow
     genres = ("blues", "jazz")
     corpus = write_corpus(tmp_path / "corpus", tones(genres), genres)
     features, out = tmp_path / "features", tmp_path / "model"
-    steps.extract_features(corpus, "mfcc_cnn", {}, features, device="cpu")
-    train = engine.fine_tune
+    network = family("mfcc_cnn")
+    representation = network.representation(network.settings_type()).canonical()
+    steps.extract_features(corpus, representation, features, device="cpu")
+    train = fine_tuning.fine_tune
 
     def outage(*arguments: Any, **named: Any) -> Any:
         mlflow.down = True
         return train(*arguments, **named)
 
-    monkeypatch.setattr(engine, "fine_tune", outage)
-    model = steps.fine_tune(features, out, {"epochs": 2, "device": "cpu"}, "faults")
+    monkeypatch.setattr(fine_tuning, "fine_tune", outage)
+    settings = {"epochs": 2, "device": "cpu"}
+    model = steps.fine_tune(features, split_of(corpus), out, "mfcc_cnn", {}, settings, "faults")
     assert any(out.glob("*.safetensors"))
     run_id = model.run_id
     assert run_id

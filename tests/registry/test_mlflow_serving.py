@@ -11,15 +11,17 @@ import pytest
 import requests
 import soundfile
 from candidates import Candidate
+from corpora import split_of
 from servers import free_port, served
 
 import genreflow
-from genreflow import home, registry
+from genreflow import registry
+from genreflow.core import home
 
 
 def test_mlflow_serves_the_champion(candidate: Callable[..., Candidate], tmp_path: Path) -> None:
     made = candidate()
-    registry.register(made.packaged, made.evaluation, made.corpus, None)
+    registry.register(made.packaged, made.evaluation, made.corpus, split_of(made.corpus), None)
     registry.set_champion("1", "the first")
     song = tmp_path / "song.flac"
     soundfile.write(song, np.random.default_rng(0).normal(size=24_000) * 0.1, 8_000)
@@ -84,8 +86,12 @@ def test_a_tracking_server_keeps_and_gives_the_model(
             curves(1, {"loss": 1.0})
         registry.close_run(run_id)
         assert curves.lost == 0
-        assert registry.register(made.packaged, made.evaluation, made.corpus, run_id).created
-        assert not registry.register(made.packaged, made.evaluation, made.corpus, run_id).created
+        assert registry.register(
+            made.packaged, made.evaluation, made.corpus, split_of(made.corpus), run_id
+        ).created
+        assert not registry.register(
+            made.packaged, made.evaluation, made.corpus, split_of(made.corpus), run_id
+        ).created
         registry.set_champion("1", "the first")
         assert registry.version("champion").metrics["accuracy"] == 0.8
         assert registry.fetch("champion").name == made.digest

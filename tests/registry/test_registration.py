@@ -2,6 +2,7 @@
 
 import io
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,12 +13,14 @@ import pandas as pd
 import pytest
 import soundfile
 from candidates import Candidate
+from corpora import split_of
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from genreflow import home, registry
-from genreflow.artifacts import PackagedDocument
-from genreflow.errors import ModelError, RegistryError
+from genreflow import registry
+from genreflow.core import home
+from genreflow.core.documents import PackagedDocument
+from genreflow.core.errors import ModelError, RegistryError
 
 Make = Callable[..., Candidate]
 
@@ -27,7 +30,9 @@ def client() -> MlflowClient:
 
 
 def register(candidate: Candidate, run_id: str | None = None) -> registry.Registered:
-    return registry.register(candidate.packaged, candidate.evaluation, candidate.corpus, run_id)
+    return registry.register(
+        candidate.packaged, candidate.evaluation, candidate.corpus, split_of(candidate.corpus), run_id
+    )
 
 
 def wav(seconds: float = 1.0) -> bytes:
@@ -204,7 +209,13 @@ def test_the_registered_model_answers_audio_through_mlflow(candidate: Make) -> N
         with pytest.raises(MlflowException, match="Row 0"):
             served.predict(pd.DataFrame({"audio": [b"<html>not audio</html>"]}))
     genres = PackagedDocument.read(made.packaged).model.genres
-    assert list(answers.columns) == ["genre", "confidence", *(f"p_{genre}" for genre in genres)]
+    assert list(answers.columns) == [
+        "genre",
+        "confidence",
+        "unsure",
+        "reason",
+        *(f"p_{genre}" for genre in genres),
+    ]
     probabilities = answers.filter(like="p_").to_numpy()
     assert probabilities.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
     assert answers["genre"].tolist() == [genres[index] for index in probabilities.argmax(axis=1)]
@@ -219,7 +230,7 @@ def test_the_signature_names_the_column_and_every_genre(candidate: Make) -> None
         patch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri())
         info = get_model_info(f"models:/{registry.MODEL_NAME}/1")
     assert [(column.name, column.type.name) for column in info.signature.inputs] == [("audio", "binary")]
-    assert info.signature.outputs.input_names()[:3] == ["genre", "confidence", "p_blues"]
+    assert info.signature.outputs.input_names()[:5] == ["genre", "confidence", "unsure", "reason", "p_blues"]
     assert info.saved_input_example_info is not None
 
 
@@ -233,7 +244,7 @@ def test_the_same_content_registered_twice_at_once_is_one_version(candidate: Mak
         "done = registry.register(*folders, None)\nprint(done.version, done.created)"
     )
     gates = [str(tmp_path / name) for name in ("a", "b")]
-    folders = [str(made.packaged), str(made.evaluation), str(made.corpus)]
+    folders = [str(made.packaged), str(made.evaluation), str(made.corpus), str(split_of(made.corpus))]
     processes = [
         subprocess.Popen([sys.executable, "-c", code, *order, *folders], stdout=subprocess.PIPE, text=True)
         for order in (gates, gates[::-1])
@@ -244,3 +255,38 @@ def test_the_same_content_registered_twice_at_once_is_one_version(candidate: Mak
     experiment = client().get_experiment_by_name("genreflow")
     assert experiment is not None
     assert len(client().search_logged_models([experiment.experiment_id])) == 1
+
+
+def test_registering_and_fetching_do_not_change_the_environment_of_the_process(candidate: Make) -> None:
+    """Other threads read it, and processes that they start inherit it."""
+    made = candidate()
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom genreflow import registry\n"
+        "registry.versions()\n"  # MLflow's own settings are made when it is imported
+        "changes = []\n"
+        "def hook(event, arguments):\n"
+        "    if event in ('os.putenv', 'os.unsetenv'): changes.append(arguments)\n"
+        "sys.addaudithook(hook)\n"
+        "registry.register(*map(Path, sys.argv[1:]), None)\n"
+        "assert registry.fetch('1').is_dir()\n"
+        "print([one for one in changes if one[0].startswith((b'MLFLOW', b'GENREFLOW'))])"
+    )
+    folders = map(str, (made.packaged, made.evaluation, made.corpus, split_of(made.corpus)))
+    done = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
+
+
+def test_a_version_whose_logged_model_is_named_by_its_source_alone_is_found_and_fetched(
+    candidate: Make,
+) -> None:
+    """As versions up to 0.1.0 are."""
+    made = candidate()
+    register(made)
+    client().delete_model_version_tag(registry.MODEL_NAME, "1", "logged_model")
+    (model,) = client().search_logged_models([client().get_experiment_by_name("genreflow").experiment_id])
+    with sqlite3.connect(home.tracking_uri().removeprefix("sqlite:///")) as database:
+        database.execute("UPDATE model_versions SET source = ?", (f"models:/{model.model_id}",))
+    assert registry.version("1").metrics["accuracy"] == pytest.approx(0.8)
+    assert registry.fetch("1").name == made.digest
+    assert not register(made).created

@@ -4,12 +4,15 @@ from collections.abc import Callable
 
 import pytest
 from candidates import Candidate, Populated, write_predictions
+from corpora import split_of
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from genreflow import home, registry, steps
-from genreflow.errors import RegistryError
-from genreflow.gate import Decision
+from genreflow import registry, steps
+from genreflow.core import home
+from genreflow.core.documents import PackagedDocument, Served
+from genreflow.core.errors import RegistryError
+from genreflow.evaluation.gate import Decision
 
 PROMOTED = Decision(promote=True, verdict="promoted", reason="promoted: it is better", numbers={"n": 290})
 KEPT = Decision(promote=False, verdict="kept", reason="kept version 2: it is not better", numbers={})
@@ -35,11 +38,11 @@ def test_a_promotion_is_written_down_before_the_alias_moves(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "set_registered_model_alias", broken)
         with pytest.raises(RegistryError, match="the power failed"):
-            registry.conclude("3", PROMOTED, "2")
+            registry.apply_decision("3", PROMOTED, "2")
     assert champion() == "2"
     assert registry.version("3").tags["decision"] == "promoted"
 
-    registry.conclude("3", PROMOTED, "2")
+    registry.apply_decision("3", PROMOTED, "2")
     assert registry.version("3").aliases == ("champion",)
     assert registry.version("3").tags | {"compared_with": "2"} == registry.version("3").tags
     assert "**Promoted by the gate.** Promoted: it is better." in description("3")
@@ -48,7 +51,7 @@ def test_a_promotion_is_written_down_before_the_alias_moves(
 
 
 def test_the_gates_numbers_lie_in_the_run(populated: Populated) -> None:
-    registry.conclude("3", PROMOTED, None)
+    registry.apply_decision("3", PROMOTED, None)
     client = MlflowClient(home.tracking_uri())
     run_id = registry.version("3").run_id
     assert run_id
@@ -57,7 +60,7 @@ def test_the_gates_numbers_lie_in_the_run(populated: Populated) -> None:
 
 def test_a_version_that_is_kept_out_says_why_and_becomes_challenger(populated: Populated) -> None:
     registry.set_champion("2", "the first")
-    registry.conclude("3", KEPT, "2")
+    registry.apply_decision("3", KEPT, "2")
     version = registry.version("challenger")
     assert (version.version, version.tags["decision"]) == ("3", "kept")
     assert version.tags["decision_reason"] == KEPT.reason
@@ -67,21 +70,21 @@ def test_a_version_that_is_kept_out_says_why_and_becomes_challenger(populated: P
 
 
 def test_a_promoted_challenger_is_challenger_no_more(populated: Populated) -> None:
-    registry.conclude("3", KEPT, None)
+    registry.apply_decision("3", KEPT, None)
     assert registry.version("3").aliases == ("challenger",)
     assert registry.set_champion("3", "by ear").aliases == ("champion",)
 
 
 def test_the_champion_is_never_its_own_challenger(populated: Populated) -> None:
     registry.set_champion("3", "by ear")
-    registry.conclude("3", KEPT, "3")
+    registry.apply_decision("3", KEPT, "3")
     assert registry.version("3").aliases == ("champion",)
 
 
 def test_an_identical_verdict_changes_nothing(populated: Populated) -> None:
-    registry.conclude("3", PROMOTED, None)
+    registry.apply_decision("3", PROMOTED, None)
     identical = Decision(promote=False, verdict="identical", reason="nothing new", numbers={})
-    registry.conclude("3", identical, "3")
+    registry.apply_decision("3", identical, "3")
     assert registry.version("3").tags["decision"] == "promoted"
 
 
@@ -187,7 +190,11 @@ def test_a_champion_that_does_not_fit_todays_code_is_not_comparable(
     populated: Populated, candidate: Callable[..., Candidate]
 ) -> None:
     old = candidate(7, model={"settings": {"backbone": "a/b", "no_longer_a_setting": 1}})
-    number = registry.register(old.packaged, old.evaluation, old.corpus, None).version
+    document = PackagedDocument.read(old.packaged)
+    refused = document.runtimes[0].model_copy(update={"usable": False, "reason": "it is too far off"})
+    served = Served(runtime="pytorch", precision="f32")  # which reads the settings
+    document.model_copy(update={"runtimes": (refused,), "served": served}).write(old.packaged)
+    number = registry.register(old.packaged, old.evaluation, old.corpus, split_of(old.corpus), None).version
     registry.set_champion(number, "long ago")
     new = populated.candidates[2]
     write_predictions(new.evaluation)
@@ -203,7 +210,7 @@ def test_a_synthetic_champion_that_cannot_be_read_gives_way_to_real_music(
     populated: Populated, candidate: Callable[..., Candidate]
 ) -> None:
     old = candidate(8, model={"synthetic": True}, corpus={"synthetic": True})
-    number = registry.register(old.packaged, old.evaluation, old.corpus, None).version
+    number = registry.register(old.packaged, old.evaluation, old.corpus, split_of(old.corpus), None).version
     registry.set_champion(number, "long ago")
     client = MlflowClient(home.tracking_uri())
     client.set_model_version_tag(registry.MODEL_NAME, number, "packaged_sha256", "another")

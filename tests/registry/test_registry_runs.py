@@ -1,6 +1,10 @@
 """Runs: opened or joined, parameters of every shape, curves that outlast an outage."""
 
 import logging
+import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -9,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
-from genreflow import home, registry
-from genreflow.artifacts import CorpusDocument
-from genreflow.errors import RegistryError
-from genreflow.registry import runs
+from genreflow import registry
+from genreflow.core import home
+from genreflow.core.documents import CorpusDocument, SplitDocument
+from genreflow.core.errors import RegistryError
+from genreflow.registry import attempts, runs
 
 NOBODY = "http://127.0.0.1:9"
 """The discard port: nothing listens there."""
@@ -112,23 +117,30 @@ def test_a_synthetic_corpus_is_named_as_generated_by_code() -> None:
         source="synthetic?clips=20",
         source_fingerprint="s",
         synthetic=True,
+        genres=("a", "b"),
+        clips=10,
+        quarantined=0,
+        duplicate_clusters=0,
+        code_version="0",
+    )
+    split = SplitDocument(
+        fingerprint="cd" * 32,
+        corpus_fingerprint=corpus.fingerprint,
         protocol="grouped",
         fold=None,
         seed=42,
         leaky=False,
         leak_reason=None,
-        genres=("a", "b"),
         counts={"train": 10},
-        quarantined=0,
-        duplicate_clusters=0,
         code_version="0",
     )
     run_id = registry.open_run("genreflow", {})
-    runs.log_dataset(client(), run_id, corpus, ("training",))
+    runs.log_dataset(client(), run_id, corpus, split, ("training",))
     [entry] = client().get_run(run_id).inputs.dataset_inputs
     assert entry.dataset.name == "synthetic music, training split"
     assert entry.dataset.source_type == "code"
     assert "ab" * 32 in entry.dataset.profile
+    assert "cd" * 32 in entry.dataset.profile
 
 
 def test_curves_are_seen_while_training_goes_on() -> None:
@@ -191,9 +203,104 @@ def test_values_that_are_not_numbers_do_not_stop_the_curves() -> None:
 
 
 def test_a_run_ends_no_earlier_than_it_began_though_the_clock_was_set_back() -> None:
-    registry.versions()  # makes the store
     began = int(time.time() * 1000) + 3_600_000
     run_id = client().create_run("0", start_time=began).info.run_id
     registry.close_run(run_id)
     run = client().get_run(run_id)
     assert (run.info.status, run.info.end_time) == ("FINISHED", began)
+
+
+OPENED = (
+    "from genreflow import registry\n"
+    "print(registry.open_run('genreflow', {'seed': 1}, step='/a'), flush=True)\n"
+)
+KILLED = OPENED + "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+ALIVE = OPENED + "input()\n"
+
+
+def open_runs() -> list[str]:
+    experiments = [found.experiment_id for found in client().search_experiments()]
+    return [run.info.run_id for run in client().search_runs(experiments, "attributes.status = 'RUNNING'")]
+
+
+def test_the_run_that_a_killed_process_left_open_is_resumed() -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = killed.stdout.strip()
+    assert open_runs() == [left]
+    assert registry.open_run("genreflow", {"seed": 2}, step="/a") != left  # other inputs
+    # a pipeline that is run again on this machine has another folder for its results
+    assert registry.open_run("genreflow", {"seed": 1}, step="/b") == left
+    assert client().get_run(left).data.tags["genreflow.attempt"] == "2"
+    assert registry.open_run("genreflow", {"seed": 1}, step="/b") != left  # this process is alive
+    registry.close_run(left)
+    assert client().get_run(left).info.status == "FINISHED"
+
+
+def test_the_run_of_a_process_that_is_alive_is_left_alone() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ALIVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        theirs = other.stdout.readline().strip()
+        mine = registry.open_run("genreflow", {"seed": 1}, step="/a")
+        assert mine != theirs
+        assert set(open_runs()) == {mine, theirs}
+        other.communicate("\n")
+    # it ended without a word, and its number may belong to a process that began later
+    assert registry.open_run("genreflow", {"seed": 1}, step="/a") == theirs
+
+
+def test_of_a_process_on_another_machine_the_step_decides() -> None:
+    """Each attempt is a pod of its own; KFP starts one after the other, and all write to one place."""
+    earlier = registry.open_run("genreflow", {"seed": 1}, step="/s3/root/training/run-1/fine-tune/model")
+    client().set_tag(earlier, attempts.PROCESS_TAG, "training-x7k2/4026532001 1 8412")
+    another = registry.open_run("genreflow", {"seed": 1}, step="/s3/root/training/run-2/fine-tune/model")
+    assert another != earlier
+    registry.close_run(another)
+    nowhere = registry.open_run("genreflow", {"seed": 1})
+    assert nowhere != earlier
+    again = registry.open_run("genreflow", {"seed": 1}, step="/s3/root/training/run-1/fine-tune/model")
+    assert again == earlier
+
+
+def test_a_number_that_a_later_process_has_is_not_taken_for_the_process_that_ended() -> None:
+    left = registry.open_run("genreflow", {"seed": 1}, step="/a")
+    me = attempts.Process.current()
+    assert me.alive()
+    client().set_tag(left, attempts.PROCESS_TAG, f"{me.machine} {os.getpid()} {int(me.started) - 1}")
+    assert registry.open_run("genreflow", {"seed": 1}, step="/a") == left
+
+
+def test_a_child_that_a_killed_attempt_left_open_in_a_joined_run_is_resumed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    platform = client().create_run(new_experiment("kfp")).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", platform)
+    registry.open_run("genreflow", {"seed": 0})
+    killed = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=False)
+    child = killed.stdout.strip()
+    assert child != platform
+    assert registry.open_run("genreflow", {"seed": 1}, step="/a") == child
+    assert set(open_runs()) == {platform, child}
+
+
+def test_a_call_that_is_repeated_finds_its_run_also_when_that_has_ended() -> None:
+    first = registry.open_run("genreflow", {"seed": 1}, call="abc")
+    assert registry.open_run("genreflow", {"seed": 1}, call="abc") == first
+    registry.close_run(first)
+    assert registry.open_run("genreflow", {"seed": 1}, call="abc") == first
+    assert registry.open_run("genreflow", {"seed": 1}, call="abd") != first
+
+
+def test_what_an_earlier_attempt_logged_is_not_logged_again() -> None:
+    """Training goes on from a checkpoint that lies before the last point."""
+    run_id = registry.open_run("genreflow", {})
+    with registry.log_curves(run_id) as curves:
+        for step in range(1, 6):
+            curves(step, {"loss": float(step)})
+    with registry.log_curves(run_id) as curves:
+        for step in range(4, 9):
+            curves(step, {"loss": float(step), "accuracy": 0.5})
+    assert [point.step for point in client().get_metric_history(run_id, "loss")] == list(range(1, 9))
+    assert [point.step for point in client().get_metric_history(run_id, "accuracy")] == list(range(4, 9))

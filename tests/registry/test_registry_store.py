@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
-from genreflow import home, registry
-from genreflow.errors import GenreflowError, RegistryError
+from genreflow import registry
+from genreflow.core import home
+from genreflow.core.errors import GenreflowError, RegistryAwayError, RegistryError
 from genreflow.registry import store
 
 
@@ -63,7 +65,7 @@ def test_a_file_that_is_no_database_is_told_and_left_alone(store: Path) -> None:
 def test_a_folder_in_the_place_of_the_database_is_told(store: Path) -> None:
     store.unlink()
     store.mkdir()
-    with pytest.raises(RegistryError, match="is a folder"):
+    with pytest.raises(RegistryError, match="is a folder: MLFLOW_TRACKING_URI must"):
         registry.versions()
 
 
@@ -74,10 +76,121 @@ def test_a_home_that_is_a_file_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         registry.versions()
 
 
-def test_an_unknown_kind_of_store_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "gopher://somewhere")
-    with pytest.raises(RegistryError, match="gopher"):
+WRONG = {
+    "gopher://somewhere": "no store of the kind gopher",
+    "postgres://user:secret@db/mlflow": "write postgresql://db/mlflow",
+    "postgresql+nothing://user:secret@db/mlflow": "no driver nothing for PostgreSQL",
+    "postgresql://user:top/secret@db:port/mlflow": "no address of a database",
+    "mysql+pymysql://user:secret@db/mlflow": "driver pymysql is not installed: pip install 'pymysql'",
+    "postgresql+psycopg2://user:secret@db/mlflow": "pip install 'psycopg2-binary'",
+    "mlflow:5000": "for a server write http://mlflow:5000",
+    "10.0.0.1:5000": "for a server write http://10.0.0.1:5000",
+    "mlflow.example.org/prefix": "for a server write http://mlflow.example.org/prefix",
+    "mlruns.db": "for a SQLite file write sqlite:////.*/mlruns.db ",
+    "./mlruns": "for a SQLite file write sqlite:////.*/mlruns ",
+    "file:///mlruns": "no store in a folder of files",
+    "file:mlruns": "no store in a folder of files",
+    "sqlite:mlflow.db": "names no SQLite file",
+    "sqlite://mlflow.db": "names no SQLite file",
+    "sqlite:///:memory:": "names no SQLite file",
+}
+
+
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"])
+@pytest.mark.parametrize("uri", WRONG)
+def test_a_uri_of_no_store_is_rejected_with_what_to_write(
+    uri: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, uri)
+    for use in (registry.versions, registry.check):
+        began = time.monotonic()
+        with pytest.raises(RegistryError, match=WRONG[uri]) as caught:
+            use()
+        assert time.monotonic() - began < store.REACH_SECONDS
+        assert variable in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg"])
+def test_a_database_that_is_not_there_is_told_within_seconds(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://user:secret@127.0.0.1:9/mlflow")
+    for use in (registry.versions, registry.check):
+        began = time.monotonic()
+        with pytest.raises(
+            RegistryAwayError, match=r"PostgreSQL database .* does not answer .*refused"
+        ) as caught:
+            use()
+        assert time.monotonic() - began < store.REACH_SECONDS
+        assert "secret" not in str(caught.value)
+
+
+def test_a_database_that_never_answers_is_told_within_seconds(
+    monkeypatch: pytest.MonkeyPatch, silent_server: int
+) -> None:
+    monkeypatch.setattr(store, "REACH_SECONDS", 0.5)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://user@127.0.0.1:{silent_server}/mlflow")
+    began = time.monotonic()
+    with pytest.raises(RegistryAwayError, match=r"no answer in 0\.5 seconds"):
         registry.versions()
+    assert time.monotonic() - began < 5
+
+
+def test_a_registry_of_its_own_that_is_away_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")
+    with pytest.raises(RegistryAwayError, match="correct MLFLOW_REGISTRY_URI"):
+        registry.versions()
+
+
+READERS = {
+    "versions": registry.versions,
+    "champion": registry.champion,
+    "version": lambda: registry.version("champion"),
+    "fetch": lambda: registry.fetch("champion"),
+    "rollback": lambda: registry.rollback("by ear"),
+    "promotion": lambda: registry.set_champion("1", "by ear"),
+    "page": lambda: registry.ui_command(0),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("uri", ["sqlite:///tmp/x.db", "sqlite:///x.db", "sqlite:////{folder}/tmp/x.db"])
+def test_what_only_reads_makes_no_store(
+    reader: str, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(folder=str(tmp_path / "work")[1:]))
+    with pytest.raises(RegistryError, match=f"there is no {tmp_path}/work/.*x.db"):
+        READERS[reader]()
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_what_only_reads_makes_no_embedded_store(store: Path) -> None:
+    store.unlink()
+    assert registry.versions() == []
+    assert registry.champion() is None
+    for reader in ("version", "fetch", "rollback", "promotion", "page"):
+        with pytest.raises(RegistryError, match=f"registry is empty .there is no {store}.: genreflow run"):
+            READERS[reader]()
+    assert not store.exists()
+
+
+def test_a_run_makes_no_store_in_a_folder_that_three_slashes_did_not_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///tmp/x.db")
+    for use in (registry.check, lambda: registry.open_run("genreflow", {})):
+        with pytest.raises(
+            RegistryError, match=r"four an absolute one, as sqlite:////tmp/x.db; or make the folder"
+        ):
+            use()
+    assert list((tmp_path / "work").iterdir()) == []
+    Path("tmp").mkdir()
+    registry.check()
 
 
 def test_the_page_is_served_from_the_right_store_on_the_loopback() -> None:
@@ -120,3 +233,31 @@ def test_the_first_use_makes_the_store_without_a_word(
 def test_importing_the_registry_does_not_import_mlflow() -> None:
     code = "import sys, genreflow.registry; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_experiment_that_others_made_is_shown_with_its_training_runs() -> None:
+    client = MlflowClient(home.tracking_uri())
+    kinds = {}
+    for name, chosen in (
+        ("made by others", None),
+        ("guessed", "genai_development_inferred"),
+        ("chosen", "x"),
+    ):
+        tags = {} if chosen is None else {"mlflow.experimentKind": chosen}
+        made = client.create_experiment(name, artifact_location=home.artifact_root(), tags=tags)
+        registry.open_run(name, {})
+        kinds[name] = client.get_experiment(made).tags["mlflow.experimentKind"]
+    training = "custom_model_development"
+    assert kinds == {"made by others": training, "guessed": training, "chosen": "x"}
+
+
+@pytest.mark.parametrize("variable", ["MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"])
+def test_the_platforms_experiment_is_shown_with_its_training_runs(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    client = MlflowClient(home.tracking_uri())
+    experiment = client.create_experiment("kfp", artifact_location=home.artifact_root())
+    named = client.create_run(experiment).info.run_id if variable == "MLFLOW_RUN_ID" else experiment
+    monkeypatch.setenv(variable, named)
+    registry.open_run("another", {})
+    assert client.get_experiment(experiment).tags["mlflow.experimentKind"] == "custom_model_development"

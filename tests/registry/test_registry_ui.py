@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from servers import free_port, served
 
 from genreflow import registry
-from genreflow.gate import Decision
+from genreflow.evaluation.gate import Decision
 
 PATIENCE_MS = 120_000
 KEPT = Decision(promote=False, verdict="kept", reason="kept version 2: it is not better", numbers={})
@@ -25,7 +25,7 @@ def test_a_newcomer_sees_what_each_version_is_how_good_and_why_champion(
     expect.set_options(timeout=PATIENCE_MS)
     registry.set_champion("1", "there was none")
     registry.set_champion("2", "real music beats synthetic")
-    registry.conclude("3", KEPT, "2")
+    registry.apply_decision("3", KEPT, "2")
     port = free_port()
     argv, environment = registry.ui_command(port)
     address = f"http://127.0.0.1:{port}"
@@ -64,3 +64,11 @@ def test_a_newcomer_sees_what_each_version_is_how_good_and_why_champion(
         expect(page.get_by_text("gtzan, test split").first).to_be_visible()
         expect(page.get_by_text("test/macro_f1", exact=True).first).to_be_visible()
         page.screenshot(path=str(tmp_path / "run.png"))
+
+        # in a browser that was never here: the experiment opens with its runs, not with pages of GenAI
+        with browser.new_context() as fresh:
+            listed = fresh.new_page()
+            listed.set_default_timeout(PATIENCE_MS)
+            listed.goto(registry.training_page(address), wait_until="domcontentloaded")
+            expect(listed.get_by_role("heading", name="Runs")).to_be_visible()
+            listed.screenshot(path=str(tmp_path / "experiment.png"))

@@ -8,9 +8,10 @@ from candidates import Populated
 from mlflow import MlflowClient
 
 import genreflow
-from genreflow import home, registry
-from genreflow.artifacts import file_digest
-from genreflow.errors import ModelError, RegistryError
+from genreflow import registry
+from genreflow.core import home
+from genreflow.core.digests import file_digest
+from genreflow.core.errors import ModelError, RegistryError
 
 
 def stored(home_folder: Path, digest: str) -> Path:

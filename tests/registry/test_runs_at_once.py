@@ -1,5 +1,6 @@
 """Two runs on one registry at the same time, embedded and on PostgreSQL: nothing lost, nothing doubled."""
 
+import importlib
 import json
 import logging
 import os
@@ -14,11 +15,14 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from candidates import Candidate, write_predictions
+from corpora import split_of
 from mlflow import MlflowClient
 from servers import mlflow_server
 
-from genreflow import gate, home, registry, steps
-from genreflow.errors import ChampionChangedError
+from genreflow import registry, steps
+from genreflow.core import home
+from genreflow.core.errors import ChampionChangedError
+from genreflow.evaluation import gate
 from genreflow.registry import lock
 from genreflow.registry.champions import HISTORY_TAG
 
@@ -28,21 +32,23 @@ Make = Callable[..., Candidate]
 pytestmark = [pytest.mark.xdist_group("postgresql"), pytest.mark.timeout(900)]
 
 AT_ONCE = """
-import json, sys, time
+import importlib, json, sys, time
 from pathlib import Path
-from genreflow import progress, registry, steps
+from genreflow import registry, steps
+# as the fixture `scored_alike` does in the tests' own process
+importlib.import_module("genreflow.steps.promote")._score = lambda loaded, scores, clips, corpus: clips
 registry.versions()  # everything is loaded
-mine, others, *folders = map(Path, sys.argv[1:])
+mine, others, packaged, evaluation, corpus, split = map(Path, sys.argv[1:])
 mine.touch()
 while len(list(others.iterdir())) < RUNS: time.sleep(0.005)
-done = steps.register(*folders, "")
-decision, aliases, _ = steps.promote(done.version, *folders, {})
+done = steps.register(packaged, evaluation, corpus, split, "")
+decision, aliases, _ = steps.promote(done.version, packaged, evaluation, corpus, {})
 print(json.dumps([done.version, done.created, decision.verdict, aliases]))
 """
 KILLED_WITH_THE_LOCK = """
 import os, signal
 from genreflow.registry import lock, store
-with lock.alone(store.connect()):
+with lock.registry_lock(store.connect()):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -83,6 +89,13 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         client().delete_registered_model(registry.MODEL_NAME)
 
 
+@pytest.fixture(autouse=True)
+def scored_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model gets the candidate's predictions: the corpora are documents without clips to score."""
+    module = importlib.import_module("genreflow.steps.promote")
+    monkeypatch.setattr(module, "_score", lambda loaded, scores, predicted, corpus: predicted)
+
+
 @pytest.fixture
 def candidates(place: str, candidate: Make) -> list[Candidate]:
     """Four that answer everything rightly: version 1, on synthetic music, is champion; the last has none."""
@@ -93,7 +106,7 @@ def candidates(place: str, candidate: Make) -> list[Candidate]:
         write_predictions(one.evaluation)
         made.append(one)
     for one in made[:3]:
-        registry.register(one.packaged, one.evaluation, one.corpus, None)
+        registry.register(one.packaged, one.evaluation, one.corpus, split_of(one.corpus), None)
     registry.set_champion("1", "the first")
     return made
 
@@ -141,7 +154,7 @@ def test_a_champion_of_meanwhile_is_not_displaced_by_who_was_compared_with_the_o
     assert other[0].promote
     assert champion() == "2"
     assert (decision.verdict, aliases) == ("kept", ("challenger",))
-    assert decision.reason.startswith("kept version 2: not comparable")
+    assert decision.reason.startswith("kept version 2: ")
     assert (
         registry.version("3").tags
         | {
@@ -161,14 +174,9 @@ def test_who_was_kept_out_by_a_champion_that_a_person_takes_back_meanwhile_is_ju
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.set_champion("2", "by ear")
-    not_comparable = gate.not_comparable
-
-    def disturbed(*arguments: Any) -> gate.Decision:
-        registry.rollback("by ear, too")
-        return not_comparable(*arguments)
-
-    monkeypatch.setattr(gate, "not_comparable", disturbed)
+    seen = meanwhile(monkeypatch, lambda: registry.rollback("by ear, too"))
     decision, aliases, _ = promote(candidates[2], "3")
+    assert seen == ["version 2", "version 1"]
     assert (decision.verdict, aliases) == ("promoted", ("champion",))
     assert registry.version("3").tags["compared_with"] == "1"
     assert history() == "1, 3"
@@ -242,5 +250,5 @@ def test_a_lock_that_a_killed_run_left_behind_is_removed(
     assert caplog.text.count("taken for dead") == 1
 
 
-def folders(made: Candidate) -> tuple[Path, Path, Path]:
-    return made.packaged, made.evaluation, made.corpus
+def folders(made: Candidate) -> tuple[Path, Path, Path, Path]:
+    return made.packaged, made.evaluation, made.corpus, split_of(made.corpus)

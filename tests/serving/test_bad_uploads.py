@@ -237,6 +237,31 @@ def test_a_file_may_have_any_name(service: Service, name: str) -> None:
     assert "is empty" in is_a_sentence(answer)
 
 
+@pytest.mark.parametrize("path", ["classify", "timeline", "classify_batch"])
+def test_a_file_may_have_no_name_at_all(service: Service, path: str) -> None:
+    """As `curl -F 'file=<song.wav'` sends it: Starlette takes such a part for text, of a kilobyte at most."""
+    field = "files" if path == "classify_batch" else "file"
+    answers = [
+        requests.post(
+            f"{service.address}/{path}",
+            data=part(field, SONG, name) + END,
+            headers={"Content-Type": FORM},
+            timeout=60,
+        )
+        for name in (None, "")
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200], answers[0].text
+    assert answers[0].json() == answers[1].json()
+
+
+def test_text_in_place_of_a_file_is_refused_as_what_it_is(service: Service) -> None:
+    for content, said in ((b"http://127.0.0.1:1/a.wav", "the upload is text, not audio"), (b"", "is empty")):
+        body = part("file", content) + END
+        headers = {"Content-Type": FORM}
+        answer = requests.post(f"{service.address}/classify", data=body, headers=headers, timeout=60)
+        assert said in is_a_sentence(answer)
+
+
 def test_a_gigabyte_is_refused_before_it_is_sent(service: Service) -> None:
     head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: 1000000000\r\n\r\n"
     status, body = raw(service, head.encode())

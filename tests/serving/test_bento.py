@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 from servers import free_port, served
 from services import CLI, Champion
 
-from genreflow import home, registry
+from genreflow import registry
+from genreflow.core import home
 from serving.recipe import pinned
 
 ROOT = Path(__file__).parent.parent.parent
@@ -199,7 +200,10 @@ def test_a_store_that_cannot_be_written_is_a_sentence(champion: Champion, tmp_pa
         [*CLI, "build"], env=os.environ | elsewhere, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "cannot be written (Not a directory): name another folder by BENTOML_HOME." in done.stderr
+    assert (
+        "cannot be written (Not a directory): make room there, or name another folder by BENTOML_HOME."
+        in done.stderr
+    )
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -1,5 +1,7 @@
 """What starting and following cost: only what is needed is imported, and a model is read once."""
 
+import io
+import logging
 import os
 import re
 import shutil
@@ -16,10 +18,11 @@ from mlflow import MlflowClient
 from servers import free_port
 from services import POLL_SECONDS, Champion, Service, until
 
-from genreflow import home, registry
-from serving.champion import CONNECTED, Wanted, follow
+from genreflow import registry
+from genreflow.core import home
+from serving.champion import CONNECTED, RequestedModel, follow
 
-SERVED = Wanted(tag="genreflow:v1-served", reason="the first", registry=CONNECTED)
+SERVED = RequestedModel(tag="genreflow:v1-served", reason="the first", registry=CONNECTED)
 
 
 def test_only_the_process_that_shows_the_page_imports_gradio(champion: Champion) -> None:
@@ -57,8 +60,8 @@ def following(file: Path, interval: float = 0.1) -> Iterator[None]:
         thread.join()
 
 
-def noted(file: Path) -> Wanted:
-    return Wanted.model_validate_json(file.read_text())
+def noted(file: Path) -> RequestedModel:
+    return RequestedModel.model_validate_json(file.read_text())
 
 
 def troubled(file: Path) -> bool:
@@ -66,10 +69,14 @@ def troubled(file: Path) -> bool:
 
 
 def test_only_a_registry_that_does_not_answer_is_said_not_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-    file = tmp_path / "champion.json"
+    file, logged = tmp_path / "champion.json", io.StringIO()
+    # a logger of its own: other libraries configure those that are registered
+    logger = logging.Logger("following")
+    logger.addHandler(logging.StreamHandler(logged))
+    monkeypatch.setattr("serving.champion.log", logger)
     with following(file):
         until(lambda: troubled(file), "nothing was said")
     found = noted(file)
@@ -77,7 +84,7 @@ def test_only_a_registry_that_does_not_answer_is_said_not_to(
     assert found.registry.startswith("The registry has not answered since 2")
     assert re.search(r"since [-0-9]+ [:0-9]+[+-]\d\d:\d\d: ", found.registry)
     assert "127.0.0.1" not in found.registry
-    assert "127.0.0.1" in caplog.text
+    assert "127.0.0.1" in logged.getvalue()
 
 
 def test_an_alias_that_is_gone_is_told_as_such(champion: Champion, tmp_path: Path) -> None:

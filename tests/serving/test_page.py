@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect
 from servers import free_port
 from services import Service
+from sounds import write
 
-from genreflow import runtime
-from genreflow.errors import AudioError
-from genreflow.genres import GENRES
-from serving import gradio_guard, page
-from serving.answers import Answer, Curve, Lineage, ModelCard
+from genreflow.core.errors import AudioError
+from genreflow.core.genres import GENRES
+from genreflow.inference.loading import load_classifier
+from serving import gradio_hardening, page
+from serving.schemas import Answer, Lineage, ModelCard, Timeline
 
 SAMPLE_RATE = 8_000
 THRESHOLD = 0.5
@@ -76,7 +77,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     folder = tmp_path_factory.mktemp("page")
     write_packaged(folder / "model", 0, {})
     weights = np.load(folder / "model" / "model" / "weights.npy")
-    classifier = runtime.load(folder / "model")
+    classifier = load_classifier(folder / "model")
     assert len(weights) == SAMPLES
     write_song(folder / "song.wav", weights, ["jazz", "metal", "jazz"])
     soundfile.write(folder / "silence.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
@@ -90,19 +91,17 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     def lineage() -> Lineage:
         return LINEAGE.model_copy(update={"version": one.version, "digest": one.version * 64})
 
-    async def listen(file: Path, hop: float | None) -> AsyncIterator[tuple[Answer, Curve | None]]:
+    async def listen(file: Path, hop: float | None) -> AsyncIterator[tuple[Answer, Timeline | None]]:
         if file.name == "breaks.wav":
             raise RuntimeError("a secret in /etc/passwd")
         heard = classifier.classify(file).to_dict()
-        unsure = heard["confidence"] < THRESHOLD
-        reason = "silence" if unsure else None
-        answer = Answer(**heard, unsure=unsure, threshold=THRESHOLD, reason=reason, lineage=lineage())
+        answer = Answer(**heard, threshold=THRESHOLD, lineage=lineage())
         if hop is not None:
             yield answer, None
         yield answer, await timeline(file, hop)
 
-    async def timeline(file: Path, hop: float | None) -> Curve:
-        return Curve(**classifier.timeline(file, hop).to_dict(), lineage=lineage())
+    async def timeline(file: Path, hop: float | None) -> Timeline:
+        return Timeline(**classifier.timeline(file, hop).to_dict(), lineage=lineage())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
@@ -195,12 +194,12 @@ def test_another_hop_draws_the_curve_anew(opened: Page, shown: Shown) -> None:
 
 def test_the_curve_of_another_model_brings_its_answer_along(opened: Page, shown: Shown) -> None:
     drop(opened, shown.song)
-    expect(opened.locator("#answer")).to_contain_text("heard by version 3")
+    expect(opened.locator("#answer")).to_contain_text("predicted by version 3")
     expect(opened.locator("#curve img")).to_be_visible()
     shown.version = "4"
     try:
         opened.get_by_label("2 s", exact=True).check()
-        expect(opened.locator("#answer")).to_contain_text("heard by version 4")
+        expect(opened.locator("#answer")).to_contain_text("predicted by version 4")
     finally:
         shown.version = LINEAGE.version
 
@@ -334,8 +333,8 @@ def test_an_upload_is_deleted_after_its_time_and_when_the_service_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    monkeypatch.setattr(gradio_guard, "DELETE_EVERY_SECONDS", 1)
-    monkeypatch.setattr(gradio_guard, "DELETE_AFTER_SECONDS", 2)
+    monkeypatch.setattr(gradio_hardening, "DELETE_EVERY_SECONDS", 1)
+    monkeypatch.setattr(gradio_hardening, "DELETE_AFTER_SECONDS", 2)
     application, port = FastAPI(), free_port()
     page.mount(application, page.page(refuse, refuse, card), MAX_UPLOAD_BYTES)
 
@@ -363,10 +362,59 @@ async def refuse(*_: object) -> Any:
     raise AudioError("Nothing is heard here.")
 
 
+def any_container(shown: Shown, name: str) -> Path:
+    """The song under that name, in the container that its extension says; where it says none, a wav."""
+    path = shown.folder / name
+    if path.suffix in ("", ".2019"):
+        path.write_bytes(shown.song.read_bytes())
+        return path
+    samples, rate = soundfile.read(shown.song, dtype="float32")
+    return write(path, samples, rate)
+
+
+CONTAINERS = ("song.webm", "song.mp4", "song.mkv", "song.caf", "song", "song.2019")
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_what_the_service_takes_the_page_takes_whatever_its_name(
+    name: str, opened: Page, shown: Shown
+) -> None:
+    drop(opened, any_container(shown, name))
+    expect(opened.locator("#answer h2")).to_be_visible()
+    expect(opened.locator("#curve img")).to_be_visible()
+    expect(opened.get_by_text("Invalid file type")).to_have_count(0)
+    expect(opened.get_by_test_id("toast-body")).to_have_count(0)
+    opened.get_by_role("button", name="Clear").click()
+    drop(opened, shown.song)  # into an input that was made anew
+    expect(opened.locator("#answer h2")).to_contain_text("jazz")
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_what_is_dropped_from_a_folder_is_taken_too(name: str, opened: Page, shown: Shown) -> None:
+    """By drag events of Chromium, which reads the file and gives it a type, as where a person drops it."""
+    file = any_container(shown, name)
+    box = opened.get_by_text("Drop Audio Here").bounding_box()
+    assert box is not None
+    data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    session = opened.context.new_cdp_session(opened)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "data": data, **place})
+    expect(opened.locator("#answer h2")).to_be_visible()
+    expect(opened.get_by_text("Invalid file type")).to_have_count(0)
+
+
+def test_the_file_dialogue_hides_no_file(opened: Page) -> None:
+    with opened.expect_file_chooser() as chosen:
+        opened.get_by_text("Drop Audio Here").click()
+    assert not chosen.value.element.get_attribute("accept")
+
+
 def test_a_file_that_says_it_is_no_audio_is_refused_at_once(opened: Page, shown: Shown) -> None:
     (shown.folder / "letter.txt").write_text("a letter")
     drop(opened, shown.folder / "letter.txt")
-    expect(opened.get_by_text("Invalid file type")).to_be_visible()
+    expect(opened.get_by_role("alert")).to_contain_text("letter.txt is text, not audio")
+    expect(opened.get_by_text("Invalid file type")).to_have_count(0)
 
 
 FAINT = """() => {

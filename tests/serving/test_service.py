@@ -2,8 +2,11 @@
 
 import asyncio
 import io
+import json
 import math
+import os
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,14 +17,16 @@ import pytest
 import requests
 import soundfile
 from candidates import write_corpus, write_evaluation, write_packaged
+from corpora import split_of
 from services import CLI, SAMPLE_RATE, Service
 
+import genreflow
 from genreflow import registry
-from genreflow.artifacts import PackagedDocument
-from genreflow.errors import RequestError
-from genreflow.runtime import BATCH_WINDOWS
+from genreflow.core.documents import PackagedDocument, Served
+from genreflow.core.errors import RequestError
+from genreflow.features import BATCH_WINDOWS
 from serving import limits
-from serving.limits import LONG_WINDOWS, WAITING_SECONDS, Places
+from serving.limits import LONG_WINDOWS, WAITING_SECONDS, ConcurrencyLimits
 
 
 def requirements(bentoml_home: Path) -> str:
@@ -40,16 +45,71 @@ def test_a_bento_carries_pytorch_only_where_openvino_does_not_serve_the_model(
     write_packaged(packaged, 0, {})
     document = PackagedDocument.read(packaged)
     refused = document.runtimes[0].model_copy(update={"usable": False, "reason": "parity failed"})
-    document.model_copy(update={"runtimes": (refused,)}).write(packaged)
+    served = Served(runtime="pytorch", precision="f32")
+    document.model_copy(update={"runtimes": (refused,), "served": served}).write(packaged)
     write_corpus(corpus, {})
     write_evaluation(evaluation, packaged, 0.8, {})
-    registry.register(packaged, evaluation, corpus, None)
+    registry.register(packaged, evaluation, corpus, split_of(corpus), None)
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
     done = subprocess.run([*CLI, "build", "--model", "1"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     whole = requirements(tmp_path / "bentoml")
     for package in ("torch", "transformers", "safetensors", "openvino"):
         assert f"{package}==" in whole
+
+
+BY_PYFUNC = """
+import pathlib, sys
+import mlflow, pandas
+from genreflow import registry
+from genreflow.core import home
+
+mlflow.set_tracking_uri(home.tracking_uri())
+model = mlflow.pyfunc.load_model(f"models:/{registry.MODEL_NAME}@champion")
+files = [pathlib.Path(name).read_bytes() for name in sys.argv[1:]]
+print(model.predict(pandas.DataFrame({"audio": files})).to_json(orient="records"))
+"""
+
+
+def test_silence_is_unsure_with_its_reason_however_it_is_predicted(service: Service, tmp_path: Path) -> None:
+    """The command line and MLflow's pyfunc named a genre for silence, as if it were music."""
+    silence = tmp_path / "silence.wav"
+    soundfile.write(silence, np.zeros(2 * SAMPLE_RATE), SAMPLE_RATE)
+    with service.champion.registry():
+        by_library = genreflow.load("champion").classify(silence).to_dict()
+        song = genreflow.load("champion").classify(service.song)
+    found = {"library": by_library}
+    environment = os.environ | service.champion.environment
+    done = subprocess.run(
+        [sys.executable, "-c", BY_PYFUNC, str(silence), str(service.song)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found["pyfunc"], by_pyfunc = json.loads(done.stdout.splitlines()[-1])
+    assert [by_pyfunc[name] for name in ("genre", "unsure", "reason")] == [
+        song.genre,
+        song.unsure,
+        song.reason,
+    ]
+    found["service"] = service.post("classify", silence.read_bytes()).json()
+    done, text = (
+        subprocess.run(
+            [*CLI, "classify", str(silence), *options],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for options in (("--json",), ())
+    )
+    assert done.returncode == 0, done.stderr
+    (found["command line"],) = json.loads(done.stdout)
+    said = {name: (one["genre"], bool(one["unsure"]), one["reason"]) for name, one in found.items()}
+    assert set(said.values()) == {(by_library["genre"], True, "silence")}, said
+    assert text.stdout.rstrip().endswith("; unsure: silence")
 
 
 def test_a_clip_is_classified_as_the_library_does_with_the_lineage_of_the_model(service: Service) -> None:
@@ -106,10 +166,18 @@ def test_every_address_is_described_with_its_errors(service: Service) -> None:
         responses = described["paths"][path]["post"]["responses"]
         assert {"200", "400", "408", "413", "415", "503"} <= responses.keys()
         schema = responses["400"]["content"]["application/json"]["schema"]
-        assert schema == {"$ref": "#/components/schemas/Problem"}
+        assert schema == {"$ref": "#/components/schemas/ErrorResponse"}
     assert "get" in described["paths"]["/model"]
     schemas = described["components"]["schemas"]
-    assert {"Answer", "Curve", "BatchAnswer", "ModelCard", "Problem", "Lineage", "Stretch"} <= schemas.keys()
+    assert {
+        "Answer",
+        "Timeline",
+        "BatchAnswer",
+        "ModelCard",
+        "ErrorResponse",
+        "Lineage",
+        "Segment",
+    } <= schemas.keys()
     assert schemas["Answer"]["example"]["genre"] == "jazz"
 
 
@@ -135,7 +203,7 @@ def test_many_who_send_long_songs_are_all_answered(service: Service) -> None:
 
 def test_no_more_music_waits_than_memory_bears() -> None:
     async def ask() -> None:
-        places = Places()
+        places = ConcurrencyLimits()
         async with AsyncExitStack() as heard:
             for _ in range(2):
                 await heard.enter_async_context(places.long(WAITING_SECONDS))
@@ -158,7 +226,7 @@ def test_who_waits_too_long_for_a_place_is_told_that_the_service_is_busy(
     monkeypatch.setattr(limits, "WAIT_SECONDS", 0.05)
 
     async def ask() -> None:
-        places = Places()
+        places = ConcurrencyLimits()
         place = {"short": places.short, "decoding": places.decoding, "long": lambda: places.long(600.0)}[kind]
 
         async def take_all(taken: AsyncExitStack) -> None:

@@ -11,7 +11,7 @@ from candidates import write_packaged
 from servers import free_port, served
 from services import Champion, Service, until
 
-from serving.champion import CONNECTED, FILE_VARIABLE, Wanted, write
+from serving.champion import CONNECTED, FILE_VARIABLE, RequestedModel, write
 
 pytestmark = pytest.mark.xdist_group("switching")
 
@@ -24,7 +24,7 @@ class Told:
     file: Path
 
     def want(self, tag: str) -> None:
-        write(self.file, Wanted(tag=tag, reason=None, registry=CONNECTED))
+        write(self.file, RequestedModel(tag=tag, reason=None, registry=CONNECTED))
 
     def answers(self, tag: str) -> bool:
         return bool(self.service.model()["lineage"]["model"] == tag)

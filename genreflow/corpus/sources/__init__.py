@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from genreflow.core.errors import CorpusError
 from genreflow.corpus.sources.archive import SUFFIXES, archive_source
 from genreflow.corpus.sources.base import (
     Source,
@@ -12,7 +13,6 @@ from genreflow.corpus.sources.base import (
     clip_ids,
     file_state,
     listed,
-    same_genre,
     shown,
 )
 from genreflow.corpus.sources.folder import FolderSource
@@ -21,7 +21,6 @@ from genreflow.corpus.sources.s3 import S3Source
 from genreflow.corpus.sources.synthetic import SyntheticSource, generator_digest, synthetic_source
 from genreflow.corpus.sources.table import is_table, table_source
 from genreflow.corpus.sources.unpack import archive_kind
-from genreflow.errors import CorpusError
 
 __all__ = [
     "SOURCES",
@@ -35,7 +34,6 @@ __all__ = [
     "generator_digest",
     "listed",
     "open_source",
-    "same_genre",
     "shown",
 ]
 

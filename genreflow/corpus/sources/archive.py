@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
-from genreflow import home
-from genreflow.artifacts import text_digest
+from genreflow.core import home
+from genreflow.core.digests import text_digest
+from genreflow.core.errors import CorpusError
+from genreflow.core.progress import MB, Reporter
 from genreflow.corpus.sources.base import SourceItem, shown
 from genreflow.corpus.sources.folder import FolderSource
 from genreflow.corpus.sources.unpack import Unpacked, unpack, unpacked
-from genreflow.errors import CorpusError
-from genreflow.progress import MB, Reporter
 
 SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".zip", ".gz", ".bz2", ".xz", ".lzma", ".zst", ".lz4")
-"""What archives are called, for a sentence where there is none; what they are is told by their bytes."""
+"""What archives are called, for a sentence where there is none; what they are is read from their bytes."""
 LONGEST_STEM = 60
 
 

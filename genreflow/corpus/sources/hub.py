@@ -9,25 +9,30 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from genreflow import home, hub
-from genreflow.artifacts import text_digest
+from genreflow.core import home, hub
+from genreflow.core.digests import text_digest
+from genreflow.core.errors import CorpusError, FetchError
+from genreflow.core.progress import MB, Reporter, report
 from genreflow.corpus.sources.archive import SUFFIXES, UnpackedSource
-from genreflow.corpus.sources.base import listed, shown
-from genreflow.corpus.sources.listing import label
+from genreflow.corpus.sources.base import folder_name, listed, shown
+from genreflow.corpus.sources.listing import Names, label
 from genreflow.corpus.sources.unpack import build, unpack
-from genreflow.errors import CorpusError, FetchError
-from genreflow.progress import MB, Reporter, report
 
 STEP = "ingest"
 SPECIFICATION = re.compile(
     r"hf://datasets/(?P<repository>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w.-]+))?(/(?P<path>.+))?"
 )
+SPLIT = re.compile(r"(?:^|[/_-])(train|validation|valid|val|dev|test)[/_.-]")
+"""In the path of a parquet file, as `datasets` writes it: `data/train-00000-of-00002.parquet`."""
 LABELS = ("label", "genre", "genres", "labels")
 ROWS_AT_ONCE = 16
 LONGEST_NAME = 60
+HUB_LAYOUT = "hub 2"
+"""In the fingerprint: what an earlier version made of the same files is not taken for this one's."""
 AGAIN = "run again later; what was fetched is kept"
 
 
@@ -44,7 +49,7 @@ def hub_source(spec: str, genres: tuple[str, ...]) -> UnpackedSource:
     if match is None:
         raise CorpusError(f"{spec} is no source: hf://datasets/OWNER/NAME is one, with @REVISION or /FILE.")
     repository, path = match["repository"], match["path"]
-    with hub.asking(spec, "read", FetchError, AGAIN):
+    with hub.translate_errors(spec, "read", FetchError, AGAIN):
         from huggingface_hub import HfApi
 
         info = HfApi().dataset_info(repository, revision=match["revision"])
@@ -58,12 +63,15 @@ def hub_source(spec: str, genres: tuple[str, ...]) -> UnpackedSource:
     tables = [name for name in names if name.endswith(".parquet")]
     if len(archives) > 1:
         raise CorpusError(f"{repository} has several archives: {listed(archives)}. Name one: {spec}/FILE.")
+    left_alone: tuple[str, ...] = ()
     if archives:
         chosen = archives
     elif tables:
         chosen = tables
     else:
-        chosen = [name for name, _, _ in label(names, genres, spec).files]
+        listing = label(Names(names), genres, spec)
+        left_alone = listing.left_alone
+        chosen = [file.path for file in listing.files]
         chosen += [name for name in names if PurePosixPath(name).name == "synthetic.json"]
 
     def make(folder: Path) -> None:
@@ -71,18 +79,18 @@ def hub_source(spec: str, genres: tuple[str, ...]) -> UnpackedSource:
         if archives:
             unpack(files[0], folder, Reporter(STEP, f"MB of {shown(chosen[0])} unpacked", MB))
         elif tables:
-            build(folder, lambda partial: _write_rows(spec, files, partial))
+            build(folder, lambda partial: _write_rows(spec, files, partial, _splits(tables)))
         else:
-            build(folder, lambda partial: _link(chosen, files, partial))
+            build(folder, lambda partial: [*_link(chosen, files, partial), *left_alone])
 
-    fingerprint = text_digest(["hub", commit, *map(shown, chosen)])
+    fingerprint = text_digest([HUB_LAYOUT, commit, *map(shown, chosen)])
     folder = home.corpora_folder() / f"hf-{repository.replace('/', '-')[:LONGEST_NAME]}-{fingerprint[:12]}"
     return UnpackedSource(folder, fingerprint, make, genres)
 
 
 def _download(spec: str, repository: str, commit: str, names: list[str]) -> list[Path]:
     """The files in the hub's cache, in order."""
-    with hub.asking(spec, "read", FetchError, AGAIN):
+    with hub.translate_errors(spec, "read", FetchError, AGAIN):
         from huggingface_hub import snapshot_download
 
         report(STEP, f"fetching {len(names)} files of {repository}")
@@ -115,13 +123,20 @@ def _link(names: list[str], files: list[Path], folder: Path) -> list[str]:
     return []
 
 
-def _write_rows(spec: str, files: list[Path], folder: Path) -> list[str]:
-    """Every row's audio as a file in the folder of its label."""
+def _splits(tables: list[str]) -> list[str]:
+    """The split that the name of each parquet file says, empty unless all do and there are several."""
+    found = [SPLIT.search(name) for name in tables]
+    splits = [match[1] for match in found if match is not None]
+    return splits if len(splits) == len(tables) and len(set(splits)) > 1 else [""] * len(tables)
+
+
+def _write_rows(spec: str, files: list[Path], folder: Path, splits: Sequence[str] = ()) -> list[str]:
+    """Every row's audio as a file in the folder of its label, below that of the file's split if given."""
     import pyarrow
     import pyarrow.parquet as parquet
 
     row, empty = 0, 0
-    for file in files:
+    for file, split in zip(files, splits or [""] * len(files), strict=True):
         try:
             with parquet.ParquetFile(file) as table:
                 audio, text = _columns(spec, table.schema_arrow)
@@ -136,7 +151,7 @@ def _write_rows(spec: str, files: list[Path], folder: Path) -> list[str]:
                         if content is None or genre is None:
                             empty += 1
                             continue
-                        _write_row(folder, genre, name, row, content)
+                        _write_row(folder / split, genre, name, row, content)
         except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:  # the disk's complaint, not pyarrow's
                 raise
@@ -145,9 +160,9 @@ def _write_rows(spec: str, files: list[Path], folder: Path) -> list[str]:
 
 
 def _write_row(folder: Path, genre: str, name: str, row: int, content: bytes) -> None:
-    place = folder / (re.sub(r"[^\w -]", "_", genre)[:LONGEST_NAME] or "_")
-    place.mkdir(exist_ok=True)
-    plain = re.sub(r"[^\w. -]", "_", PurePosixPath(name).name).lstrip(".")[-LONGEST_NAME:]
+    place = folder / folder_name(genre)
+    place.mkdir(parents=True, exist_ok=True)
+    plain = PurePosixPath(name).name.replace("\0", "_")[-LONGEST_NAME:].lstrip(".")
     target = place / (plain or f"{row:07d}")
     if target.exists():
         target = place / f"{row:07d}-{plain}"
@@ -156,9 +171,9 @@ def _write_row(folder: Path, genre: str, name: str, row: int, content: bytes) ->
 
 def _genre(names: list[str] | None, label: Any) -> str | None:
     """What a label means; None for a row without one (-1, in a column of numbers)."""
-    if names is None or not isinstance(label, int):
-        return None if label is None else str(label)
-    return names[label] if 0 <= label < len(names) else None
+    if names is not None and isinstance(label, int):
+        label = names[label] if 0 <= label < len(names) else None
+    return None if label is None else str(label).strip() or None
 
 
 def _sound(value: Any) -> tuple[bytes | None, str]:

@@ -14,12 +14,12 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from genreflow import home, objects
-from genreflow.artifacts import file_md5, text_digest
+from genreflow.core import home, object_store
+from genreflow.core.digests import file_md5, text_digest
+from genreflow.core.errors import CorpusError, FetchError, ObjectStoreError, one_line
+from genreflow.core.progress import Reporter
 from genreflow.corpus.sources.base import SourceItem, shown
-from genreflow.corpus.sources.listing import label
-from genreflow.errors import CorpusError, FetchError, ObjectStoreError, one_line
-from genreflow.progress import Reporter
+from genreflow.corpus.sources.listing import Names, label
 
 STEP = "ingest"
 THREADS = 16
@@ -49,24 +49,23 @@ class S3Source:
 
     def __init__(self, spec: str, genres: tuple[str, ...]) -> None:
         try:
-            self._bucket, self._prefix = objects.parts(spec)
+            self._bucket, self._prefix = object_store.parts(spec)
         except ObjectStoreError as error:
             raise CorpusError(str(error)) from error
-        self._spec, self._genres = spec, genres
-        found = self._list()
-        self._objects = {item.key: item for item in found}
+        self._spec = spec
+        self._objects = {item.key: item for item in self._list()}
         start = len(f"{self._prefix}/") if self._prefix else 0
-        self._listing = label((item.key[start:] for item in found), genres, spec)
+        self._listing = label(Names(key[start:] for key in self._objects), genres, spec)
         self._keys = [
-            (f"{self._prefix}/{name}" if self._prefix else name) for name, _, _ in self._listing.files
+            f"{self._prefix}/{file.path}" if self._prefix else file.path for file in self._listing.files
         ]
         self.synthetic = self._listing.synthetic
 
     def resolve(self) -> str:
         """sha256 over name, size and ETag of every object in a genre folder."""
         lines = []
-        for key, (_, name, _) in zip(self._keys, self._listing.files, strict=True):
-            lines.append(f"{name} {self._objects[key].size} {self._objects[key].etag}")
+        for key, file in zip(self._keys, self._listing.files, strict=True):
+            lines.append(f"{file.name} {self._objects[key].size} {self._objects[key].etag}")
         return text_digest([f"synthetic {self.synthetic}", *sorted(lines)])
 
     def fetch(self) -> None:
@@ -94,7 +93,7 @@ class S3Source:
             futures = [pool.submit(fetch, key) for key in missing]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
-            finally:  # also where somebody pressed Ctrl-C
+            finally:  # also after Ctrl-C
                 stopped.set()
                 for future in futures:
                     future.cancel()
@@ -103,12 +102,17 @@ class S3Source:
                 future.result()
 
     def items(self) -> Iterator[SourceItem]:
-        for key, (_, name, genre) in zip(self._keys, self._listing.files, strict=True):
+        for key, file in zip(self._keys, self._listing.files, strict=True):
             item = self._objects[key]
-            yield SourceItem(name, genre, lambda item=item: self._open(item))  # type: ignore[misc]
+            yield SourceItem(
+                file.name,
+                file.genre,
+                lambda item=item: self._open(item),  # type: ignore[misc]
+                folder=file.folder,
+            )
 
     def notes(self) -> list[str]:
-        return self._listing.notes(self._genres)
+        return self._listing.notes()
 
     def _open(self, item: _Object) -> Path:
         if not self._is_here(item):
@@ -149,7 +153,7 @@ class S3Source:
     @cached_property
     def _client(self) -> Any:
         try:
-            return objects.client(self._spec, THREADS, REQUEST_ATTEMPTS)
+            return object_store.client(self._spec, THREADS, REQUEST_ATTEMPTS)
         except ObjectStoreError as error:
             raise CorpusError(str(error)) from error
 
@@ -164,7 +168,7 @@ class S3Source:
                         modified = float(int(entry["LastModified"].timestamp()))
                         etag = entry["ETag"].strip('"')
                         found.append(_Object(entry["Key"], entry["Size"], etag, modified))
-        except objects.errors() as error:
+        except object_store.error_types() as error:
             raise self._sentence(error, "listed") from error
         if not found:
             raise CorpusError(f"{self._spec} holds no objects. Check the prefix, or upload a folder there.")
@@ -210,7 +214,7 @@ class S3Source:
                         f"{problem}. What was fetched is kept; run again."
                     )
                 stopped.wait(FIRST_PAUSE_SECONDS * 2**failures / 2)
-        except objects.errors() as error:
+        except object_store.error_types() as error:
             raise self._sentence(error, f"read at {shown(item.key)}") from error
         except OSError as error:
             raise FetchError(
@@ -220,16 +224,16 @@ class S3Source:
 
     def _go_on(self, item: _Object, partial: Path, here: int, digest: Any, stopped: threading.Event) -> bool:
         """Append what is missing, and to the digest; whether the ETag says nothing of the content."""
-        asked = {"Bucket": self._bucket, "Key": item.key, "IfMatch": f'"{item.etag}"'}
+        request = {"Bucket": self._bucket, "Key": item.key, "IfMatch": f'"{item.etag}"'}
         if here > item.size:
             partial.unlink()
             here = 0
         if here == item.size and here > 0:
-            answer = self._client.head_object(**asked)
+            answer = self._client.head_object(**request)
             return answer.get("ServerSideEncryption") in ENCRYPTED or "SSECustomerAlgorithm" in answer
         if here:
-            asked["Range"] = f"bytes={here}-"
-        answer = self._client.get_object(**asked)
+            request["Range"] = f"bytes={here}-"
+        answer = self._client.get_object(**request)
         body = answer["Body"]
         with body, partial.open("ab" if here and "ContentRange" in answer else "wb") as file:
             # a stream without an end is left where the object has its own
@@ -275,12 +279,12 @@ class S3Source:
 
     def _sentence(self, error: Exception, what: str) -> FetchError:
         """What went wrong with the bucket, for the reader."""
-        endpoint, code = self._client.meta.endpoint_url, objects.code(error)
+        endpoint, code = self._client.meta.endpoint_url, object_store.code(error)
         if code in ("PreconditionFailed", "NoSuchKey", "404", "412", "InvalidRange", "416"):
             return FetchError(
                 f"{self._spec} at {endpoint} was changed since it was listed ({what}, {code}). Run again."
             )
-        problem, remedy = objects.told(error, self._spec, endpoint, what)
+        problem, remedy = object_store.describe_error(error, self._spec, endpoint, what)
         return FetchError(f"{problem} {remedy}".strip())
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from genreflow import home
-from genreflow.artifacts import file_digest, text_digest
+from genreflow.core import home
+from genreflow.core.digests import file_digest, text_digest
+from genreflow.core.errors import CorpusError, SettingsError
+from genreflow.core.genres import GENRES, genre_named
 from genreflow.corpus.sources.base import SourceItem, listed
 from genreflow.corpus.sources.folder import FolderSource
-from genreflow.errors import CorpusError, SettingsError
-from genreflow.genres import GENRES
 
 SYNTHETIC_DEFAULTS: dict[str, float] = {"clips": 20, "seconds": 8, "seed": 0}
 
@@ -34,7 +34,7 @@ def synthetic_source(spec: str, genres: tuple[str, ...]) -> "SyntheticSource":
         raise SettingsError(
             "The synthetic source wants 2 clips or more a genre, 1 to 600 seconds and a seed of 0 or more."
         )
-    if strangers := [genre for genre in genres if genre not in GENRES]:
+    if strangers := [genre for genre in genres if genre_named(genre, GENRES) is None]:
         raise CorpusError(
             f"The synthetic source has no {listed(strangers)}; it has {', '.join(GENRES)}. "
             "Leave corpus.genres away, or name a folder with --source."
@@ -45,7 +45,7 @@ def synthetic_source(spec: str, genres: tuple[str, ...]) -> "SyntheticSource":
 
 
 class SyntheticSource:
-    """Procedural music, made once a set of parameters and kept as audio one can listen to."""
+    """Procedural music, made once a set of parameters and kept as playable audio files."""
 
     synthetic = True
 

@@ -1,8 +1,8 @@
 """Archives into folders, safely: nothing lands outside, nothing is a link, and size and number have bounds.
 
-Archives come from anywhere. A member is written only if it is a regular file, under a name of its own below
-the target; what names a place outside refuses the whole archive. Nothing relies on what headers claim: bytes
-are counted as they are unpacked, and tar's own extraction is not used.
+Archives come from anywhere. tarfile's data filter says what a member may be, of zips as well; links are left
+out, and a name that leads outside refuses the whole archive. What the filter has no bounds for is counted
+here: entries, unpacked bytes as they come, headers in memory.
 """
 
 import bz2
@@ -27,9 +27,10 @@ from typing import IO, Any, Literal
 
 from pydantic import ValidationError
 
-from genreflow.artifacts import Frozen, text_digest
+from genreflow.core.digests import text_digest
+from genreflow.core.documents import Frozen
+from genreflow.core.errors import CorpusError, one_line
 from genreflow.corpus.sources.base import is_litter, listed, shown
-from genreflow.errors import CorpusError
 
 MOST_ENTRIES = 200_000
 """Twice as many clips as the largest free collection (FMA, 106,574) has."""
@@ -110,30 +111,32 @@ def archive_kind(path: Path) -> Kind | None:
         raise CorpusError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def unpack(archive: Path, folder: Path, tell: Callable[[int, int], None] = lambda done, total: None) -> None:
+def unpack(
+    archive: Path, folder: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> None:
     """Unpack `archive` into the new folder `folder`, which is there whole or not at all.
 
     Args:
-        tell: called now and then with the packed bytes read, and all of them.
+        on_progress: called now and then with the packed bytes read, and all of them.
 
     Raises:
         CorpusError: it is no archive, is damaged or cut short, names places outside of itself, exceeds a
             limit, or the disk is full.
     """
     try:
-        build(folder, lambda partial: _fill(archive, partial, tell))
+        build(folder, lambda partial: _fill(archive, partial, on_progress))
     except DAMAGE as error:
         raise CorpusError(
-            f"The archive {archive} is damaged or cut short ({_words(error)}); fetch or make it again."
+            f"The archive {archive} is damaged or cut short ({one_line(error)}); fetch or make it again."
         ) from error
-    except RuntimeError as error:  # zipfile's way to ask for a password
+    except RuntimeError as error:  # raised by zipfile where a password is needed
         raise CorpusError(
-            f"The archive {archive} is encrypted ({_words(error)}); unpack it yourself."
+            f"The archive {archive} is encrypted ({one_line(error)}); unpack it yourself."
         ) from error
     except OSError as error:
         if error.errno is None:  # a decompressor's complaint, not the disk's
             raise CorpusError(
-                f"The archive {archive} is damaged or cut short ({_words(error)}); fetch or make it again."
+                f"The archive {archive} is damaged or cut short ({one_line(error)}); fetch or make it again."
             ) from error
         raise CorpusError(f"{archive} cannot be unpacked: {error.strerror}.") from error
 
@@ -188,13 +191,13 @@ def folder_state(folder: Path) -> str:
     return text_digest(sorted(lines))
 
 
-def _fill(archive: Path, folder: Path, tell: Callable[[int, int], None]) -> list[str]:
+def _fill(archive: Path, folder: Path, on_progress: Callable[[int, int], None]) -> list[str]:
     writer = _Writer(archive, folder, _limit(archive, folder))
     match archive_kind(archive):
         case "zip":
-            _unpack_zip(archive, writer, tell)
+            _unpack_zip(archive, writer, on_progress)
         case "tar":
-            _unpack_tar(archive, writer, tell)
+            _unpack_tar(archive, writer, on_progress)
         case None:
             raise CorpusError(f"{archive} is neither a tar nor a zip archive.")
     return writer.notes()
@@ -211,11 +214,11 @@ class _Writer:
     size: int = 0
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
-    def count(self) -> None:
-        """One more entry.
+    def admits(self, member: tarfile.TarInfo) -> bool:
+        """Whether one more member is a file to be written; what else it is, a folder aside, is noted.
 
         Raises:
-            CorpusError: there are too many.
+            CorpusError: its name is absolute or climbs, or there are too many members.
         """
         self.entries += 1
         if self.entries > MOST_ENTRIES:
@@ -223,6 +226,29 @@ class _Writer:
                 f"The archive {self.archive} has more than {MOST_ENTRIES:,} entries, which no corpus of "
                 "clips needs. Unpack it yourself if you trust it, and name the folder."
             )
+
+        try:
+            # The filter takes the slash off an absolute name.
+            inside = tarfile.data_filter(member, str(self.folder)).name == member.name
+        except tarfile.SpecialFileError:
+            self.leave_out(member.name, "entries that are no files (devices, pipes)")
+            return False
+        except (tarfile.AbsoluteLinkError, tarfile.LinkOutsideDestinationError):
+            inside = True
+        except tarfile.FilterError:
+            inside = False
+        if not inside:
+            raise CorpusError(
+                f"The archive {self.archive} names a place outside of itself, {shown(member.name)}; nothing "
+                "of it was kept. Pack the folder again with relative names."
+            )
+        if member.issym() or member.islnk():
+            self.leave_out(member.name, "links (links are not followed out of archives)")
+        elif member.issparse():  # zeros that no header pays for
+            self.leave_out(member.name, "sparse files")
+        else:
+            return member.isreg()
+        return False
 
     def grow(self, size: int) -> None:
         """So many unpacked bytes more.
@@ -248,12 +274,12 @@ class _Writer:
         ]
 
     def write(self, name: str, source: IO[bytes], modified: float) -> None:
-        """One member's bytes under its name.
+        """The bytes of a member that `admits` let through, under its name.
 
         Raises:
-            CorpusError: the name leads outside, or the archive grows past its limit.
+            CorpusError: the archive grows past its limit.
         """
-        parts = self.inside(name)
+        parts = PurePosixPath(os.path.normpath(name)).parts
         if not parts or any(is_litter(part) for part in parts):
             return
         target = self.folder.joinpath(*parts)
@@ -274,47 +300,24 @@ class _Writer:
         with contextlib.suppress(OSError, OverflowError, ValueError):  # a date that this disk does not know
             os.utime(target, (modified, modified))
 
-    def inside(self, name: str) -> tuple[str, ...]:
-        """The parts of a member's name.
 
-        Raises:
-            CorpusError: it is absolute, or climbs.
-        """
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\0" in name:
-            raise CorpusError(
-                f"The archive {self.archive} names a place outside of itself, {shown(name)}; nothing of it "
-                "was kept. Pack the folder again with relative names."
-            )
-        return path.parts
-
-
-def _unpack_tar(archive: Path, writer: _Writer, tell: Callable[[int, int], None]) -> None:
+def _unpack_tar(archive: Path, writer: _Writer, on_progress: Callable[[int, int], None]) -> None:
     total = archive.stat().st_size
     with archive.open("rb") as packed, contextlib.closing(_Metered(_decompressed(packed), writer)) as stream:
         with tarfile.open(fileobj=stream, mode="r:", errorlevel=1) as tar:
             while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
-                writer.count()
-                writer.inside(member.name)
-                if member.issparse():  # zeros that no header pays for
-                    writer.leave_out(member.name, "sparse files")
-                elif member.isreg():
-                    content = tar.extractfile(member)
-                    assert content is not None
+                # undocumented (Python 3.11): it would keep every member of a hostile archive in memory
+                tar.members = []  # type: ignore[attr-defined]
+                if writer.admits(member) and (content := tar.extractfile(member)) is not None:
                     writer.write(member.name, content, member.mtime)
-                elif member.issym() or member.islnk():
-                    writer.leave_out(member.name, "links (links are not followed out of archives)")
-                elif not member.isdir():
-                    writer.leave_out(member.name, "entries that are no files (devices, pipes)")
-                tell(packed.tell(), total)
+                on_progress(packed.tell(), total)
         if stream.last != bytes(TAR_BLOCK):  # tarfile takes a damaged or missing header for the end
             raise tarfile.ReadError(f"there is no end mark at byte {stream.tell():,}")
         while stream.read(BLOCK):  # the checksum lies at the compressed end
             pass
 
 
-def _unpack_zip(archive: Path, writer: _Writer, tell: Callable[[int, int], None]) -> None:
+def _unpack_zip(archive: Path, writer: _Writer, on_progress: Callable[[int, int], None]) -> None:
     total = archive.stat().st_size
     if (directory := _directory_bytes(archive)) > MOST_DIRECTORY_BYTES:
         raise CorpusError(
@@ -324,21 +327,13 @@ def _unpack_zip(archive: Path, writer: _Writer, tell: Callable[[int, int], None]
     done = 0
     with zipfile.ZipFile(archive) as packed:
         for member in packed.infolist():
-            writer.count()
-            name = member.filename.replace("\\", "/")  # some programs of Windows write it so
-            writer.inside(name)
-            mode = member.external_attr >> 16
-            if not name or name.endswith("/"):
-                continue
-            if stat.S_ISLNK(mode):
-                writer.leave_out(name, "links (links are not followed out of archives)")
-            elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-                writer.leave_out(name, "entries that are no files (devices, pipes)")
-            else:
+            entry = _as_tar_member(member)
+            if writer.admits(entry):
                 with packed.open(member) as content:
-                    writer.write(name, _Metered(content, writer), _modified(member))  # type: ignore[arg-type]
+                    metered: Any = _Metered(content, writer)
+                    writer.write(entry.name, metered, _modified(member))
             done += member.compress_size
-            tell(min(done, total), total)
+            on_progress(min(done, total), total)
 
 
 class _Metered(io.RawIOBase):
@@ -427,13 +422,22 @@ def _directory_bytes(archive: Path) -> int:
     return int(claimed)
 
 
+def _as_tar_member(member: zipfile.ZipInfo) -> tarfile.TarInfo:
+    """Name and type of a zip's member, for tarfile's filter."""
+    entry = tarfile.TarInfo(member.filename.replace("\\", "/"))  # some programs of Windows write it so
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if not entry.name or entry.name.endswith("/"):
+        entry.type = tarfile.DIRTYPE
+    elif kind == stat.S_IFLNK:
+        entry.type = tarfile.SYMTYPE
+    elif kind not in (0, stat.S_IFREG):
+        entry.type = tarfile.FIFOTYPE
+    return entry
+
+
 def _modified(member: zipfile.ZipInfo) -> float:
     """A member's date, which has no time zone, in seconds since 1970."""
     try:
         return calendar.timegm((*member.date_time, 0, 0, 0))
     except ValueError:  # a month of 0: no date was given
         return 0.0
-
-
-def _words(error: BaseException) -> str:
-    return shown(" ".join(str(error).split())[:200]) or type(error).__name__

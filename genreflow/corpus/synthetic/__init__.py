@@ -13,13 +13,13 @@ import joblib
 import numpy as np
 import soundfile
 
-from genreflow.artifacts import Frozen
+from genreflow.core.documents import Frozen
+from genreflow.core.errors import CorpusError
+from genreflow.core.genres import GENRES
 from genreflow.corpus.sources.base import SYNTHETIC_MARK
+from genreflow.corpus.synthetic.performance import EQUALISER_HZ, Performance, Room, mix_down
 from genreflow.corpus.synthetic.sound import RATE, Generator, Sound
 from genreflow.corpus.synthetic.styles import NEIGHBOURS, STYLES, Range, Style
-from genreflow.corpus.synthetic.take import EQUALISER_HZ, Room, Take, mix_down
-from genreflow.errors import CorpusError
-from genreflow.genres import GENRES
 
 GENERATOR_VERSION = 1
 """Raised whenever the same seed would give other bytes."""
@@ -71,7 +71,7 @@ def render(genre: str, index: int, seed: int, seconds: float) -> tuple[Sound, in
 
 
 def perform(genre: str, index: int, seed: int, seconds: float) -> tuple[Sound, ClipStyle]:
-    """Play a clip and tell how: (samples,) float32 at 22,050 Hz, and its style.
+    """Synthesise a clip: (samples,) float32 at 22,050 Hz, and its style.
 
     Raises:
         CorpusError: there is no style of that name, or the clip is too short for music.
@@ -80,27 +80,29 @@ def perform(genre: str, index: int, seed: int, seconds: float) -> tuple[Sound, C
         raise CorpusError(f"There is no synthetic style {genre!r}; there are {', '.join(STYLES)}.")
     if seconds < LEAST_SECONDS:
         raise CorpusError(
-            f"A synthetic clip of {seconds} s holds no music; ask for {LEAST_SECONDS} s or more."
+            f"A synthetic clip of {seconds} s holds no music; choose {LEAST_SECONDS} s or more."
         )
     rng = np.random.default_rng(np.random.SeedSequence([seed, GENRES.index(genre), index]))
     style = STYLES[genre]
     neighbour = str(rng.choice(NEIGHBOURS[genre])) if rng.random() < HARD_SHARE else None
     guest = STYLES[neighbour] if neighbour else None
-    take = _take(rng, guest if guest and rng.random() < 0.5 else style, seconds, waltz=guest is None)
-    played, borrowed = _play(take, style, guest)
+    performance = _performance(
+        rng, guest if guest and rng.random() < 0.5 else style, seconds, waltz=guest is None
+    )
+    played, borrowed = _play(performance, style, guest)
     room = _room(rng, style, guest, played)
-    samples = mix_down(take, room)
+    samples = mix_down(performance, room)
     return samples, ClipStyle(
         file=f"genres/{genre}/{genre}.{index:05d}.wav",
         genre=genre,
         hard=bool(borrowed),
         borrowed_from=neighbour if borrowed else None,
         borrowed_parts=borrowed,
-        tempo_bpm=round(take.bpm, 2),
-        key=KEYS[take.tonic],
-        scale=take.scale,
-        beats=take.beats,
-        swing=round(take.swing, 3),
+        tempo_bpm=round(performance.bpm, 2),
+        key=KEYS[performance.tonic],
+        scale=performance.scale,
+        beats=performance.beats,
+        swing=round(performance.swing, 3),
         parts=played,
         levels_db={role: round(level, 2) for role, level in room.levels.items()},
         reverb_seconds=round(room.reverb_seconds, 2),
@@ -120,11 +122,11 @@ def synthesise(folder: Path, clips_per_genre: int, seconds: float, seed: int) ->
     """Write `clips_per_genre` 16-bit wav clips a genre, laid out as GTZAN is, with `synthetic.json`.
 
     Raises:
-        CorpusError: no clips are asked for, or they are too short for music.
+        CorpusError: there are to be no clips, or they are too short for music.
     """
     if clips_per_genre < 1:
         raise CorpusError(
-            f"A synthetic corpus of {clips_per_genre} clips a genre is empty; ask for 1 or more."
+            f"A synthetic corpus of {clips_per_genre} clips a genre is empty; choose 1 or more."
         )
     folder = Path(folder)
     for genre in GENRES:
@@ -155,11 +157,11 @@ def _write(folder: Path, genre: str, index: int, seed: int, seconds: float) -> d
     return style.model_dump(mode="json")
 
 
-def _take(rng: Generator, style: Style, seconds: float, waltz: bool) -> Take:
+def _performance(rng: Generator, style: Style, seconds: float, waltz: bool) -> Performance:
     """Time and harmony, drawn from a style; in three only where every player can."""
     scale, progression = style.harmony[rng.integers(len(style.harmony))]
     beats = style.beats[rng.integers(len(style.beats))] if waltz else 4
-    return Take(
+    return Performance(
         rng=rng,
         seconds=seconds,
         bpm=float(rng.uniform(*style.tempo)),
@@ -176,9 +178,11 @@ def _take(rng: Generator, style: Style, seconds: float, waltz: bool) -> Take:
     )
 
 
-def _play(take: Take, style: Style, guest: Style | None) -> tuple[dict[str, str], tuple[str, ...]]:
+def _play(
+    performance: Performance, style: Style, guest: Style | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """Let the parts play: what was played in each role, and which roles were the guest's."""
-    rng = take.rng
+    rng = performance.rng
     roles = list(style.parts)
     shared = [role for role in roles if guest and role in guest.parts and role != "colour"]
     lent: set[str] = set()
@@ -199,7 +203,7 @@ def _play(take: Take, style: Style, guest: Style | None) -> tuple[dict[str, str]
     played = {}
     for role in order:
         parts = (guest if guest and role in lent else style).parts[role]
-        played[role] = parts[rng.integers(len(parts))](take)
+        played[role] = parts[rng.integers(len(parts))](performance)
     return played, tuple(role for role in order if role in lent)
 
 

@@ -7,8 +7,7 @@ neighbouring style play some of the parts (NEIGHBOURS), as real records do.
 from dataclasses import dataclass
 
 from genreflow.corpus.synthetic import players
-from genreflow.corpus.synthetic.players import Part
-from genreflow.corpus.synthetic.take import (
+from genreflow.corpus.synthetic.performance import (
     DORIAN,
     HARMONIC_MINOR,
     MAJOR,
@@ -17,6 +16,7 @@ from genreflow.corpus.synthetic.take import (
     PHRYGIAN,
     Chord,
 )
+from genreflow.corpus.synthetic.players import Part
 
 Range = tuple[float, float]
 

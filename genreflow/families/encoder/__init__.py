@@ -5,16 +5,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from genreflow import progress
-from genreflow.artifacts import Hearing, ModelDocument
-from genreflow.errors import ModelError, SettingsError
-from genreflow.families.base import Family, FrozenPart, TransformersForm
-from genreflow.families.encoder import backbone as checkpoints
-from genreflow.families.encoder.hearing import hearing_of
+from genreflow.backbones.transformers import checkpoint as checkpoints
+from genreflow.backbones.transformers.stage import represent
+from genreflow.core.documents import ModelDocument, Representation
+from genreflow.core.errors import ModelError, SettingsError, one_line
 from genreflow.families.encoder.settings import EncoderSettings
+from genreflow.fitting.contract import TransformersForm
+from genreflow.training.family import TorchFamily
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,33 +20,40 @@ if TYPE_CHECKING:
 
     from genreflow.families.encoder.module import EncoderClassifier
 
-__all__ = ["Encoder", "EncoderSettings"]
+__all__ = ["FAMILY", "Encoder", "EncoderSettings"]
 
 WEIGHTS = "model.safetensors"
 PREPROCESSOR = "preprocessor_config.json"
-WINDOWS_AT_A_TIME = 4
-"""On a processor: HuBERT's first convolution holds 65 MB a window of ten seconds; eight at a time take 650 MB
-more and 4 % less time."""
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
-class Encoder(Family):
+class Encoder(TorchFamily):
     """A pretrained encoder with a classification head."""
 
     name: ClassVar[str] = "encoder"
+    title: ClassVar[str] = "a pretrained transformer encoder, fine-tuned or probed"
     settings_type: ClassVar[type[EncoderSettings]] = EncoderSettings
+    variants: ClassVar[dict[str, dict[str, Any]]] = {
+        "`model.method` `fine_tune`": {"method": "fine_tune"},
+        "`model.method` `probe`": {"method": "probe"},
+        "`model.method` `probe_then_fine_tune`": {"method": "probe_then_fine_tune"},
+        "`model.from_scratch`": {"from_scratch": {}},
+    }
 
-    def hearing(self, settings: EncoderSettings) -> Hearing:
-        """How the backbone hears, from its configuration files.
-
-        Raises:
-            ModelError: it is not a backbone.
-            SettingsError: window, layers or head do not fit it.
-        """
+    def representation(self, settings: EncoderSettings) -> Representation:
+        """The pooled encoder for a probe, the front end where it is frozen, else the input representation."""
         described = checkpoints.describe(settings)
         self._check(described, settings)
-        return hearing_of(described, settings)
+        if settings.method == "probe":
+            return represent(settings, "pooled")
+        if described.architecture.representation != "waveform":
+            return represent(settings, "inputs")
+        return represent(settings, "front_end" if settings.freeze_front_end else "inputs")
+
+    def backbone_digest(self, settings: EncoderSettings) -> str | None:
+        """Of the whole checkpoint, also where training reads its spectrograms or waveforms alone."""
+        return checkpoints.identity(checkpoints.describe(settings))
 
     def training_defaults(self, settings: EncoderSettings) -> dict[str, Any]:
         """The Hugging Face audio course's rate for fine-tuning; what suits a linear head for a probe."""
@@ -61,23 +65,6 @@ class Encoder(Family):
         if settings.method == "probe_then_fine_tune":
             defaults |= {"probe_epochs": 5, "head_learning_rate": 1e-3}
         return defaults
-
-    def frozen_part(self, settings: EncoderSettings, device: str) -> FrozenPart | None:
-        """The whole encoder for a probe, the front end where it is frozen; else rows are stored in half."""
-        described = checkpoints.describe(settings)
-        waveform = described.architecture.representation == "waveform"
-        if settings.method == "probe":
-            return self._pooled(settings, device)
-        if waveform and settings.freeze_front_end:
-            return self._front_end(settings, device)
-        if waveform:
-            progress.report(
-                "extract_features", "the front end is trained, too: windows stay waveforms, nothing is cached"
-            )
-            return None
-        if settings.cache_precision == "float32":
-            return None
-        return FrozenPart("inputs", "float16", lambda rows: rows.astype(np.float16))
 
     def build(
         self, settings: EncoderSettings, genres: tuple[str, ...], stage: str, seed: int
@@ -141,7 +128,7 @@ class Encoder(Family):
         projection), `AutoModelForAudioClassification.from_pretrained` loads it as it is.
         """
         from safetensors.torch import save_file
-        from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
+        from transformers import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -151,11 +138,14 @@ class Encoder(Family):
         tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         config = module.encoder.config
-        config.architectures = [MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES[config.model_type]]
+        architecture: Any = MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING[type(config)]
+        config.architectures = [architecture.__name__]
         config.save_pretrained(folder)
         (folder / PREPROCESSOR).write_text(json.dumps(module.extractor, indent=2, sort_keys=True) + "\n")
 
-    def load(self, folder: Path, settings: EncoderSettings, genres: tuple[str, ...]) -> "EncoderClassifier":
+    def load_module(
+        self, folder: Path, settings: EncoderSettings, genres: tuple[str, ...]
+    ) -> "EncoderClassifier":
         """The whole model from `save`'s files."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -167,7 +157,7 @@ class Encoder(Family):
         described = checkpoints.describe_checkpoint(folder)
         if described.config.num_labels != len(genres):
             raise ModelError(
-                f"{folder} tells {described.config.num_labels} genres apart, not the {len(genres)} asked for."
+                f"{folder} has {described.config.num_labels} genres, not the {len(genres)} of its document."
             )
         encoder = checkpoints.new_encoder(described, described.config, seed=0)
         head = Head(encoder.config, described.architecture.summary_tokens, settings, len(genres))
@@ -175,14 +165,14 @@ class Encoder(Family):
         try:
             state = load_file(folder / WEIGHTS)
         except (OSError, SafetensorError) as error:
-            raise ModelError(f"{folder / WEIGHTS} cannot be read: {error}.") from error
+            raise ModelError(f"{folder / WEIGHTS} cannot be read: {one_line(error)}.") from error
         own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         rest = {name: value for name, value in state.items() if not name.startswith(prefix)}
         try:
             encoder.load_state_dict(own)
             head.load_state_dict(rest)
         except RuntimeError as error:
-            raise ModelError(f"The weights in {folder} do not fit its settings: {error}") from error
+            raise ModelError(f"The weights in {folder} do not fit its settings: {one_line(error)}") from error
         module = EncoderClassifier(encoder, head, described.architecture, described.extractor, "inputs")
         return module.eval()
 
@@ -196,9 +186,9 @@ class Encoder(Family):
         """The backbone as the settings name it; None from scratch."""
         return None if settings.from_scratch is not None else settings.backbone
 
-    def backbone(self, settings: EncoderSettings) -> str | None:
-        """A digest of a folder's configuration and weights, or a hub id with its commit."""
-        return checkpoints.identity(checkpoints.describe(settings))
+    def pinned(self, settings: EncoderSettings) -> EncoderSettings:
+        """The settings with the commit of a hub id as their revision."""
+        return checkpoints.pinned(settings)
 
     def _check(self, described: checkpoints.Backbone, settings: EncoderSettings) -> None:
         if settings.mel_front_end and (
@@ -207,6 +197,10 @@ class Encoder(Family):
             raise SettingsError(
                 "mel_front_end begins a waveform model from scratch; a pretrained backbone, or one that "
                 "takes spectrograms, has no use for it: leave it away."
+            )
+        if settings.method == "probe" and settings.from_scratch is not None:
+            raise SettingsError(
+                "A probe on random weights learns little: from_scratch needs method fine_tune."
             )
         layers = described.config.num_hidden_layers
         title = described.architecture.title
@@ -226,49 +220,6 @@ class Encoder(Family):
                     f"This {title} has the hidden states 0 to {layers}; layers is {list(settings.layers)}."
                 )
 
-    def _pooled(self, settings: EncoderSettings, device: str) -> FrozenPart:
-        import torch
-
-        module = self.build(settings, ("any",), "inputs", seed=0)
-        place = torch.device(device)
-        module = module.to(place).eval()
-
-        def compute(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-            with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=place.type == "cuda"):
-                pooled = [
-                    module.head.pool([state.float() for state in module.states(part.to(place))]).cpu()
-                    for part in _parts(rows, place)
-                ]
-            return torch.cat(pooled).numpy()
-
-        return FrozenPart("pooled", "float32", compute)
-
-    def _front_end(self, settings: EncoderSettings, device: str) -> FrozenPart:
-        import torch
-
-        described = checkpoints.describe(settings)
-        encoder = checkpoints.load_encoder(described, settings, ("any",), seed=0)
-        place = torch.device(device)
-        front_end = encoder.feature_extractor.to(place).eval()
-        half = settings.cache_precision == "half"
-
-        def compute(rows: NDArray[np.float32]) -> NDArray[Any]:
-            with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=place.type == "cuda"):
-                frames = [front_end(part.to(place)).transpose(1, 2).cpu() for part in _parts(rows, place)]
-                frames_all = torch.cat(frames)
-            if half:
-                return frames_all.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view(np.uint16)
-            return frames_all.float().contiguous().numpy()
-
-        return FrozenPart("front_end", "bfloat16" if half else "float32", compute)
-
-
-def _parts(rows: NDArray[np.float32], device: "torch.device") -> "tuple[torch.Tensor, ...]":
-    import torch
-
-    tensor = torch.from_numpy(np.ascontiguousarray(rows))
-    return torch.split(tensor, WINDOWS_AT_A_TIME if device.type == "cpu" else len(tensor))
-
 
 def _depth(name: str, config: Any) -> int:
     """How high a parameter of the encoder lies: 0 below the transformer, n in and above its n-th layer."""
@@ -280,3 +231,6 @@ def _depth(name: str, config: Any) -> int:
         else ("layer_norm.", "layernorm.")
     )
     return config.num_hidden_layers if name.startswith(above) else 0
+
+
+FAMILY = Encoder()

@@ -5,22 +5,26 @@ transformers' own, so are the files; where it is not, the code of the head lies 
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genreflow.artifacts import ModelDocument
-from genreflow.families.base import TransformersForm
-from genreflow.families.encoder import backbone as checkpoints
+from genreflow.backbones.transformers import checkpoint as checkpoints
+from genreflow.backbones.transformers import pooling
+from genreflow.core.documents import ModelDocument
 from genreflow.families.encoder.settings import EncoderSettings
+from genreflow.fitting.contract import TransformersForm
 
 if TYPE_CHECKING:
     import torch
 
-    from genreflow.families.encoder.backbone import Architecture
+    from genreflow.backbones.transformers.checkpoint import Architecture
 
 WEIGHTS, PREPROCESSOR, CONFIG = "model.safetensors", "preprocessor_config.json", "config.json"
-CODE = ("modeling_genreflow.py", "head.py")
+CODE = (
+    Path(__file__).with_name("modeling_genreflow.py"),
+    Path(__file__).with_name("head.py"),
+    Path(pooling.__file__),
+)
 HEAD_SETTINGS = (
     "layers",
     "combine",
@@ -55,8 +59,9 @@ def export(model: Path, document: ModelDocument, out: Path) -> TransformersForm:
     else:
         tensors = _renamed(tensors, architecture.prefix)
         config = _own_config(config, architecture, settings, document.temperature)
-        for name in CODE:
-            shutil.copyfile(Path(__file__).with_name(name), out / name)
+        for path in CODE:
+            # beside each other, they import each other
+            (out / path.name).write_text(path.read_text().replace(pooling.__name__, ".pooling"))
     save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
     (out / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     return "stock" if stock else "own_code"
@@ -117,6 +122,6 @@ def _extractor(extractor: dict[str, Any], document: ModelDocument) -> dict[str, 
     """The extractor of the model's own window: Whisper's pads every clip to its length."""
     if "chunk_length" not in extractor:
         return extractor
-    seconds = document.hearing.window_seconds
+    seconds = document.input_spec.window_seconds
     whole = {name: value for name, value in extractor.items() if name not in ("n_samples", "nb_max_frames")}
     return whole | {"chunk_length": int(seconds) if seconds == int(seconds) else seconds}

@@ -1,10 +1,10 @@
 """The head that makes logits of an encoder's hidden states.
 
 Published beside models whose head transformers does not have (`export.py`), where it runs without genreflow:
-it imports torch alone, and takes settings by their names.
+it imports torch and `pooling`
+alone, and reads settings by their names.
 """
 
-import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-VARIANCE_FLOOR = 1e-8
+from genreflow.backbones.transformers.pooling import VARIANCE_FLOOR, chosen_layers, pool_states
 
 
 class Standardise(nn.Module):
@@ -109,22 +109,7 @@ class Head(nn.Module):
 
     def pool(self, states: list[torch.Tensor]) -> torch.Tensor:
         """Chosen hidden states, each (batch, frames, width), to (batch, segments, states, pooled width)."""
-        summarised = self.settings.pooling == "mean" and self.summary_tokens
-        if summarised:
-            states = [state[:, : self.summary_tokens] for state in states]
-        frames, segments = states[0].shape[1], self.settings.segments
-        bounds = [frames * segment // segments for segment in range(segments + 1)]
-        rows = [
-            torch.stack([self._pool(state[:, begin:end]) for state in states], dim=1)
-            for begin, end in itertools.pairwise(bounds)
-        ]
-        return torch.stack(rows, dim=1)
-
-    def _pool(self, frames: torch.Tensor) -> torch.Tensor:
-        if self.settings.pooling == "mean":
-            return frames.mean(dim=1)
-        deviation = (frames.var(dim=1, unbiased=False) + VARIANCE_FLOOR).sqrt()
-        return torch.cat((frames.mean(dim=1), deviation), dim=-1)
+        return pool_states(states, self.settings, self.summary_tokens)
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
         """Pooled states (batch, segments, states, pooled width) to logits (batch, segments, genres)."""
@@ -139,17 +124,6 @@ class Head(nn.Module):
         return self.classifier(self.dropout(hidden))
 
 
-def chosen_layers(settings: Any, layers: int) -> list[int]:
-    """Numbers of the hidden states that the head hears, of an encoder with so many transformer layers."""
-    if settings.layers == "last":
-        return [layers]
-    if settings.layers == "weighted":
-        return list(range(layers + 1))
-    if settings.layers == "inner":
-        return list(range(1, layers)) or [layers]
-    return list(settings.layers)
-
-
 def own_ast_head(summary_tokens: int, settings: Any) -> bool:
     """Whether the head is that of transformers' `ASTForAudioClassification`."""
     return (
@@ -158,18 +132,6 @@ def own_ast_head(summary_tokens: int, settings: Any) -> bool:
         and settings.pooling == "mean"
         and not isinstance(settings.projection, int)
     )
-
-
-def states_of(outputs: Any, settings: Any) -> list[torch.Tensor]:
-    """Of an encoder's outputs the hidden states that the head hears, each (batch, frames, width)."""
-    if settings.layers == "last":
-        states = [outputs.last_hidden_state]
-    else:
-        numbers = chosen_layers(settings, len(outputs.hidden_states) - 1)
-        states = [outputs.hidden_states[number] for number in numbers]
-    if settings.normalise_layers:
-        states = [functional.layer_norm(state, state.shape[-1:]) for state in states]
-    return states
 
 
 def of_window(logits: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,9 @@ import torch
 from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .head import Head, of_window, states_of
+from genreflow.backbones.transformers.pooling import states_of
+
+from .head import Head, of_window
 
 
 class GenreflowConfig(PreTrainedConfig):
@@ -53,7 +55,9 @@ class GenreflowForAudioClassification(PreTrainedModel):
     def __init__(self, config: GenreflowConfig) -> None:
         super().__init__(config)
         inner = AutoConfig.for_model(**config.encoder or {})
-        whole = AutoModelForAudioClassification.from_config(inner, dtype=torch.float32)
+        whole = AutoModelForAudioClassification.from_config(
+            inner, dtype=torch.float32, trust_remote_code=False
+        )
         self.encoder = getattr(whole, config.prefix)
         self.settings = SimpleNamespace(**config.head or {})
         self.head = Head(inner, config.summary_tokens, self.settings, len(config.id2label or ()))

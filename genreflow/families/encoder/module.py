@@ -7,11 +7,12 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from genreflow.families.base import cross_entropy
-from genreflow.families.encoder.head import Head, of_window, states_of
+from genreflow.backbones.transformers.pooling import states_of
+from genreflow.families.encoder.head import Head, of_window
+from genreflow.training.modules import cross_entropy
 
 if TYPE_CHECKING:
-    from genreflow.families.encoder.backbone import Architecture
+    from genreflow.backbones.transformers.checkpoint import Architecture
 
 MASK_LENGTH = 10
 FIT_EVERY = 8
@@ -79,7 +80,7 @@ class EncoderClassifier(nn.Module):
         return next(self.head.parameters()).dtype
 
     def states(self, inputs: torch.Tensor) -> list[torch.Tensor]:
-        """The hidden states that the head hears, each (batch, frames, width)."""
+        """The hidden states that the head gets, each (batch, frames, width)."""
         if self.training and self.architecture.representation != "waveform":
             inputs = self._mask(inputs)
         outputs = self.encoder(inputs, output_hidden_states=self.settings.layers != "last")
@@ -88,7 +89,7 @@ class EncoderClassifier(nn.Module):
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
         """Set the head's standardisation by rows of this stage.
 
-        Where rows still have to go through the encoder, one in eight speaks for all.
+        Where rows still have to go through the encoder, one in eight is taken as a sample.
         """
         if self.head.standard is None:
             return
@@ -106,6 +107,7 @@ class EncoderClassifier(nn.Module):
 
     def _mask(self, spectrogram: torch.Tensor) -> torch.Tensor:
         """SpecAugment on a spectrogram, for the architectures whose encoder does not do it itself."""
+        # transformers (5.23) has SpecAugment's spans in private functions alone, one copy a model.
         from transformers.models.whisper.modeling_whisper import _compute_mask_indices
 
         config, settings = self.encoder.config, self.settings

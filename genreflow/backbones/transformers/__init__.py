@@ -1,0 +1,1 @@
+"""Pretrained encoders in Hugging Face layout: HuBERT, wav2vec2, WavLM, Whisper, AST."""

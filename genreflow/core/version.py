@@ -1,0 +1,3 @@
+"""The library's version: the one place."""
+
+VERSION = "0.2.0"

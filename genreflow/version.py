@@ -1,3 +1,0 @@
-"""The library's version: the one place."""
-
-VERSION = "0.1.0"
