@@ -35,10 +35,11 @@ def source_doubts(what: str, value: str, resources: Resources) -> list[str]:
     path = PurePosixPath(value.partition("?")[0])
     if not path.is_absolute() or any(path.is_relative_to(mount) for mount in resources.volumes.values()):
         return []
+    mount = path if path.parent == PurePosixPath(path.root) else path.parent
     return [
         f"{what} is {path}, a path of this machine, and none of resources.volumes is mounted there: "
         "pods find nothing behind it unless the image holds it. Mount a claim, as with "
-        f"--set 'resources.volumes={{my-claim: {path.parent}}}', or name a bucket."
+        f"--set 'resources.volumes={{my-claim: {mount}}}', or name a bucket."
     ]
 
 

@@ -80,13 +80,15 @@ def unusable(name: str, precision: Precision, reason: str) -> RuntimeReport:
     )
 
 
-def latency(classifier: Classifier, inputs: NDArray[np.float32]) -> tuple[float, float]:
-    """Milliseconds for one window, model only: median and 95th percentile of up to `LATENCY_REPEATS`."""
+def latency(
+    classifier: Classifier, inputs: NDArray[np.float32], repeats: int = LATENCY_REPEATS
+) -> tuple[float, float]:
+    """Milliseconds for one window, model only: median and 95th percentile of up to `repeats`."""
     began = time.perf_counter()
     for repeat in range(LATENCY_WARM_UP):
         classifier.logits(inputs[repeat % len(inputs)][None])
     times: list[float] = []
-    while len(times) < LATENCY_REPEATS and (not times or time.perf_counter() - began < LATENCY_SECONDS):
+    while len(times) < repeats and (not times or time.perf_counter() - began < LATENCY_SECONDS):
         window = inputs[len(times) % len(inputs)][None]
         start = time.perf_counter()
         classifier.logits(window)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DECISIONS = 5
 """How often the gate decides where another run changes the champion each time."""
+LATENCY_REPEATS = 5
+"""Enough for the median that the gate's limit on latency is about."""
 
 
 def promote(
@@ -150,7 +152,7 @@ class _Loaded:
         from genreflow.inference.package_files import read_reference
         from genreflow.packaging.measurement import latency
 
-        return latency(self.classifier, read_reference(self.folder)[0])[0]
+        return latency(self.classifier, read_reference(self.folder)[0], LATENCY_REPEATS)[0]
 
     def facts(self) -> ModelFacts:
         from genreflow.evaluation import gate

@@ -21,7 +21,7 @@ from components.image import BUILD_IMAGE, IMAGE, ROOT
 from genreflow.core.errors import GenreflowError, SettingsError
 from pipelines import cluster, kubeflow, submission
 from pipelines.cli import app
-from pipelines.reach import doubts
+from pipelines.reach import doubts, source_doubts
 from pipelines.settings import settings
 from pipelines.submission import compiled, submit
 
@@ -267,6 +267,9 @@ def test_folders_on_no_volume_and_an_image_of_no_registry_are_doubted(
     )
     source, checkpoints, image = doubts(chosen)
     assert source.startswith("source is /data/gtzan, a path of this machine")
+    assert "resources.volumes={my-claim: /data}" in source
+    (below_root,) = source_doubts("--also-test", "/others", chosen.resources)
+    assert "resources.volumes={my-claim: /others}" in below_root  # no claim is mounted at /
     assert checkpoints.startswith("training.checkpoint_uri is /state/checkpoints")
     assert f"The image {IMAGE} names no registry" in image
     mounted = settings(
