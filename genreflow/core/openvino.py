@@ -1,8 +1,11 @@
 """OpenVINO as this library loads it, and models written in its intermediate representation."""
 
 import importlib
+import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +40,28 @@ def convert_module(module: "nn.Module", inputs: NDArray[np.float32]) -> Any:
     # Two windows: tracing with one would turn the batch dimension into a constant wherever it is broadcast.
     example = torch.from_numpy(np.ascontiguousarray(inputs[[0, -1]]))
     try:
-        with torch.inference_mode(), warnings.catch_warnings():
+        with torch.inference_mode(), warnings.catch_warnings(), _root_logger_kept():
             # Tracing warns of every shape check in the model; parity, measured afterwards, is what counts.
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
             return openvino.convert_model(module, example_input=example, input=[-1, *inputs.shape[1:]])
     except Exception as error:  # whatever tracing or conversion raises: the model is served by PyTorch then
         raise ModelError(f"it cannot be converted ({one_line(error, first=True)})") from error
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Give the root logger back its level, filters and handlers after a block.
+
+    OpenVINO's converter (2026.4) raises the level to ERROR, and restores it only where the conversion succeeds:
+    after one that failed, no warning of this process would be logged.
+    """
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
 
 
 def save_model(model: Any, path: Path) -> None:

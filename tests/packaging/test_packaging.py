@@ -27,6 +27,7 @@ from genreflow.core.documents import (
 )
 from genreflow.core.errors import CorpusError, ModelError, SettingsError
 from genreflow.core.genres import GENRES
+from genreflow.core.openvino import convert_module
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.corpus.splitting import Split, open_corpus
 from genreflow.corpus.store import Corpus
@@ -343,6 +344,21 @@ def test_a_model_with_a_pickle_is_not_packaged(copy: Path, corpus: Path, tmp_pat
     (copy / "model/training_args.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(ModelError, match=r"training_args\.bin"):
         packaging.package(copy / "model", corpus, split_of(corpus), tmp_path / "out")
+
+
+def test_a_conversion_that_fails_leaves_the_root_logger_as_it_was() -> None:
+    class Unknown(torch.nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return torch.special.airy_ai(inputs)
+
+    root = logging.getLogger()
+    before = (root.level, root.filters[:], root.handlers[:])
+    with pytest.raises(ModelError, match="cannot be converted"):
+        convert_module(Unknown().eval(), np.zeros((2, 4), np.float32))
+    after = (root.level, root.filters[:], root.handlers[:])
+    root.setLevel(before[0])  # a failure here is not one of the tests after it
+    root.filters[:] = before[1]
+    assert after == before
 
 
 def test_a_model_that_cannot_be_exported_is_served_by_pytorch_with_the_reason(
