@@ -201,8 +201,8 @@ def describe(
     parts = {}
     for of in (TRAIN, VALIDATION):
         report(step, f"predicting the {of} clips")
-        rows = opened.rows(of)
-        parts[of] = predict(classifier, opened, _sample(rows) if of == TRAIN else rows, step)
+        rows = opened.rows(of, TRAIN_CLIPS if of == TRAIN else None)
+        parts[of] = predict(classifier, opened, rows, step)
     if held_out is not None:
         parts[OUT_OF_FOLD] = held_out
     scores = {of: Score.of(table, genres) for of, table in parts.items()}
@@ -230,13 +230,6 @@ def describe(
     opened.document.write(out)
     opened.split.write(out)
     return document
-
-
-def _sample(rows: list[int]) -> list[int]:
-    """At most `TRAIN_CLIPS` of the rows, evenly spread: a corpus is in the order of its genres."""
-    if len(rows) <= TRAIN_CLIPS:
-        return rows
-    return [rows[at * len(rows) // TRAIN_CLIPS] for at in range(TRAIN_CLIPS)]
 
 
 def _seconds_heard(out: Path, packaged: PackagedDocument, corpus: Corpus) -> tuple[SecondsHeard, ...]:

@@ -52,8 +52,8 @@ def convert_module(module: "nn.Module", inputs: NDArray[np.float32]) -> Any:
 def _root_logger_kept() -> Iterator[None]:
     """Give the root logger back its level, filters and handlers after a block.
 
-    OpenVINO's converter (2026.4) raises the level to ERROR, and restores it only where the conversion succeeds:
-    after one that failed, no warning of this process would be logged.
+    OpenVINO's converter (2026.4) raises the level to ERROR, and restores it only where the conversion
+    succeeds: after one that failed, no warning of this process would be logged.
     """
     root = logging.getLogger()
     level, filters, handlers = root.level, root.filters[:], root.handlers[:]

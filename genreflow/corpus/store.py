@@ -232,8 +232,18 @@ class Corpus:
             raise CorpusError(f"The corpus {self.folder} was opened without a split.")
         return self._split
 
-    def rows(self, split: str | Sequence[str] | None = None) -> list[int]:
-        """Rows of a split (or of several), in order; all rows without one."""
+    def rows(self, split: str | Sequence[str] | None = None, most: int | None = None) -> list[int]:
+        """Rows of a split (or of several), in order; all rows without one.
+
+        Args:
+            most: of more rows so many are taken, evenly spread: a corpus is in the order of its genres.
+        """
+        found = self._rows(split)
+        if most is None or len(found) <= most:
+            return found
+        return [found[at * len(found) // most] for at in range(most)]
+
+    def _rows(self, split: str | Sequence[str] | None) -> list[int]:
         if split is None:
             return list(range(len(self)))
         wanted = {split} if isinstance(split, str) else set(split)

@@ -96,16 +96,20 @@ def quantize_where_better(
 
 
 def _calibrated(report: RuntimeReport, int8: Classifier, f32: Classifier, clips: Corpus) -> RuntimeReport:
-    """The report with int8's increase of the negative log-likelihood of validation clips; unusable by it."""
-    rows = clips.rows("validation") or clips.rows("train")
-    rows = rows[:: max(1, len(rows) // INT8_NLL_CLIPS)][:INT8_NLL_CLIPS]
-    progress.report("package", f"comparing the likelihood of int8 on {len(rows)} clips")
+    """The report with int8's increase of the negative log-likelihood of clips; unusable by it.
+
+    Of validation clips, of training clips where there are none.
+    """
+    split = "validation" if clips.rows("validation", 1) else "train"
+    rows = clips.rows(split, INT8_NLL_CLIPS)
+    what = f"{len(rows)} {'validation' if split == 'validation' else 'training'} clips"
+    progress.report("package", f"comparing the likelihood of int8 on {what}")
     increase = mean_nll(int8, clips, rows) - mean_nll(f32, clips, rows)
     if increase <= INT8_NLL_INCREASE:
         return report.model_copy(update={"nll_increase": increase})
     reason = (
-        f"the negative log-likelihood of {len(rows)} validation clips is larger by {increase:.3f} nats than "
-        f"in fp32; at most {INT8_NLL_INCREASE:g} is served"
+        f"the negative log-likelihood of {what} is larger by {increase:.3f} nats than in fp32; at most "
+        f"{INT8_NLL_INCREASE:g} is served"
     )
     return report.model_copy(update={"nll_increase": increase, "usable": False, "reason": reason})
 

@@ -38,6 +38,16 @@ def test_rows_of_the_splits_are_all_rows(corpus_folder: Path) -> None:
     assert corpus.rows(("train", "test")) == sorted(splits[0] + splits[2])
 
 
+def test_of_many_rows_some_are_taken_evenly_spread(corpus_folder: Path) -> None:
+    corpus = Corpus.open(corpus_folder)
+    everything = corpus.rows()
+    for most in range(1, len(everything) + 2):
+        some = corpus.rows(most=most)
+        assert len(some) == min(most, len(everything))
+        gaps = np.diff([*some, len(everything)])
+        assert max(gaps) - min(gaps) <= 1
+
+
 def test_an_unknown_split_and_an_unknown_row_are_errors(corpus_folder: Path) -> None:
     corpus = open_corpus(corpus_folder, split_of(corpus_folder))
     with pytest.raises(CorpusError, match="no split dev"):

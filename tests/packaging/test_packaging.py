@@ -663,6 +663,21 @@ def test_int8_that_makes_the_validation_likelihood_worse_is_not_served(
     assert not (tmp_path / "packaged" / OPENVINO_INT8).exists()
 
 
+def test_the_likelihood_of_int8_is_measured_on_clips_of_all_genres(
+    corpus: Path, packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A corpus is in the order of its genres: the first clips of a split are of the first genres alone."""
+    clips, classifier = open_corpus(corpus, split_of(corpus)), load_classifier(packaged)
+    there = clips.rows("train")  # of three clips a genre, none is a validation clip
+    asked: list[int] = []
+    monkeypatch.setattr(quantization, "INT8_NLL_CLIPS", len(there) - 4)
+    monkeypatch.setattr(quantization, "mean_nll", lambda _, __, rows: asked.extend(rows) or 0.0)
+    quantization._calibrated(measured("openvino", "int8", 1.0), classifier, classifier, clips)
+    places = [there.index(row) for row in asked[: len(asked) // 2]]
+    assert len(places) == len(there) - 4
+    assert max(np.diff([-1, *places, len(there)])) <= 2
+
+
 def test_int8_is_compared_with_pytorch_in_fp32(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
