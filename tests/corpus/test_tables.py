@@ -72,6 +72,23 @@ def test_a_corpus_from_a_table_equals_that_of_the_folder(music: Path, tmp_path: 
     assert made[0] == made[1]
 
 
+def test_a_file_beside_the_folder_of_its_genre_is_another_clip_than_one_in_it(tmp_path: Path) -> None:
+    """`a.wav` of jazz is called `jazz/a.wav`, and so is the file of that path."""
+    music = genre_folder(tmp_path / "music", clips=3)
+    beside = music / "jazz.00000.wav"
+    beside.write_bytes((music / "rock" / "rock.00002.wav").read_bytes())
+    table = rows(music)
+    table.loc[table["path"] == str(beside), "label"] = "jazz"
+    (music / "x").mkdir()
+    table.loc[len(table)] = [str(music / "x" / ".." / "rock" / "rock.00001.wav"), "rock", 1]
+    spec = written(table, tmp_path / "clips.csv")
+    items = list(open_source(spec, TWO).items())
+    assert len({item.name for item in items}) == len(items) == 8
+    assert len(set(clip_ids(items))) == 8
+    corpus = ingest(spec, resolve(spec, TWO), CorpusSettings(genres=TWO), tmp_path / "corpus")
+    assert corpus.clips == 8
+
+
 def test_clips_of_a_flat_folder_get_ids_of_their_genre(music: Path, tmp_path: Path) -> None:
     for genre in TWO:
         for path in (music / genre).iterdir():

@@ -104,9 +104,9 @@ class TableSource:
             )
         counts = Counter(labels.values())
         check_counts({genre: counts[genre] for genre in genres}, str(table), "row")
-        common = _common(labels)
         self._files = sorted(
-            (_name(file, genre, common), genre, file, file_state(file)) for file, genre in labels.items()
+            (name, genre, file, file_state(file))
+            for name, (file, genre) in zip(_names(labels), labels.items(), strict=True)
         )
         self._names = names
 
@@ -229,6 +229,20 @@ def _check_columns(table: Path, there: list[str], path: str, label: str) -> None
             f"{table} has no column {' and no column '.join(missing)}; it has {listed(there) or 'none'}. "
             f"Name them: --source {shlex.quote(f'{table}?path=COLUMN&label=COLUMN')} for instance."
         )
+
+
+def _names(files: dict[Path, str]) -> list[str]:
+    """What files with their genres are called: no two alike.
+
+    By the path below the folder that all share or, of files that would be called alike, by the whole path.
+    """
+    common = _common(files)
+    found = [_name(file, genre, common) for file, genre in files.items()]
+    seen = Counter(found)
+    return [
+        name if seen[name] == 1 else f"{genre}/{shown(str(file).lstrip('/'))}"
+        for name, (file, genre) in zip(found, files.items(), strict=True)
+    ]
 
 
 def _common(files: dict[Path, str]) -> str:
