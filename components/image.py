@@ -17,7 +17,7 @@ from genreflow.core.version import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = "requirements.lock"
-"""It lies in `components`, in a checkout as a link and in a wheel as a file, so that it counts in both."""
+"""It lies in `components`, so that it counts in a checkout and in a wheel."""
 TRAINING_PACKAGES = ("genreflow",)
 """What the steps up to `promote` run. A component's code is in the compiled pipeline and the cache's keys."""
 SERVICE_PACKAGES = ("genreflow", "serving")

@@ -22,7 +22,7 @@ prepare() {
     mkdir -p wheels
     rm -f wheels/*.whl
     for package in $packages; do
-        grep "^$package==" requirements.lock || { echo "requirements.lock has no $package" >&2; exit 1; }
+        grep "^$package==" components/requirements.lock || { echo "components/requirements.lock has no $package" >&2; exit 1; }
     done >wheels/requirements.txt
     platforms=
     for tag in 2_28 2_27 2_24 2_17 2_12 2_5; do platforms="$platforms --platform manylinux_${tag}_x86_64"; done
