@@ -151,7 +151,8 @@ def quantize(ir: Path, inputs: NDArray[np.float32], path: Path, heavy_alone: boo
         from nncf.quantization.range_estimator import RangeEstimatorParameters, RangeEstimatorParametersSet
     except ImportError as error:
         raise ModelError(f"int8 needs NNCF ({error}): {HOW_TO_INSTALL_TRAINING}.") from error
-    nncf.set_log_level(logging.ERROR)
+    # nncf.set_log_level would do so with every handler at its logger, those of others included
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     model = openvino.Core().read_model(ir)
     attends = any(operation.get_type_name() == "ScaledDotProductAttention" for operation in model.get_ops())
     # few operations can afford better ranges, which take twice the time: half the deviation on HuBERT

@@ -734,6 +734,22 @@ def test_a_model_whose_work_cannot_be_counted_is_not_quantised_in_part(
         quantize(packaged / OPENVINO_MODEL, too_short, tmp_path / "int8.xml", True)
 
 
+def test_quantising_leaves_the_handlers_of_others_as_they_are(packaged: Path, tmp_path: Path) -> None:
+    """A handler of the process at NNCF's logger, as pytest's own is at each that does not propagate.
+
+    NNCF raised its level to ERROR for good: no warning was seen from then on.
+    """
+    nncf, seen = logging.getLogger("nncf"), logging.NullHandler()
+    nncf.addHandler(seen)
+    try:
+        with pytest.raises(ModelError, match="cannot be quantised"):
+            quantize(packaged / OPENVINO_MODEL, np.zeros((2, 10), np.float32), tmp_path / "int8.xml", True)
+    finally:
+        nncf.removeHandler(seen)
+    assert seen.level == logging.NOTSET
+    assert nncf.level == logging.ERROR
+
+
 def test_packaging_tells_nobody(packaged: Path, corpus: Path, tmp_path: Path) -> None:
     """OpenVINO's converter and NNCF leave an identifier in the home of whom they report."""
     code = (
