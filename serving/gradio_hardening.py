@@ -156,7 +156,9 @@ async def purge_expired_uploads(folder: Path) -> None:
 
 def delete_old(folder: Path, before: float) -> None:
     """Delete what was last written before then (seconds since 1970)."""
-    for path in sorted(folder.rglob("*"), reverse=True):  # what lies in a folder before the folder
-        with suppress(OSError):  # deleted meanwhile, or not empty
-            if path.lstat().st_mtime < before:
-                path.rmdir() if path.is_dir() else path.unlink()
+    # what lies in a folder before the folder; passes over one that is deleted meanwhile, as rglob does not
+    for parent, folders, files in os.walk(folder, topdown=False):
+        for path in (Path(parent, name) for name in (*files, *folders)):
+            with suppress(OSError):  # deleted meanwhile, or not empty
+                if path.lstat().st_mtime < before:
+                    path.rmdir() if path.is_dir() else path.unlink()

@@ -173,9 +173,11 @@ class RequestGuardMiddleware:
         """
         folder = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
         kept = 0
-        for file in folder.rglob("*"):
-            with suppress(FileNotFoundError):  # deleted meanwhile
-                kept += max(file.stat().st_size, LEAST_KEPT_BYTES)
+        # passes over a folder that is deleted meanwhile, as rglob does not
+        for parent, folders, files in os.walk(folder):
+            for name in (*folders, *files):
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    kept += max(Path(parent, name).stat().st_size, LEAST_KEPT_BYTES)
         if kept > self.limits.uploads_megabytes * MEGABYTE:
             raise RequestError("The page keeps too many uploads: try again in half an hour.", 503)
 
