@@ -126,7 +126,7 @@ def _for_transformers(document: PackagedDocument, out: Path) -> TransformersForm
     if form is None:
         return None
     difference = _difference(out, form)
-    if difference > PARITY["f32"].probability_difference:
+    if not difference <= PARITY["f32"].probability_difference:  # NaN is not
         raise PublishError(
             f"In transformers' form version {document.digest[:12]} gives other answers: a probability is "
             f"{difference:.4f} off. It is not published; report it with the model's settings."
