@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from genreflow.evaluation.figures import GRID, MARK, MUTED, SECOND, TEXT, UNITS, plain
+from genreflow.evaluation.figures import MARK, MUTED, TEXT, box_plots, dress, plain
 
-COLUMNS = 3
 MARKERS = "osD^vP*X<>"
 GENRE_COLOURS = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9",
@@ -28,33 +26,11 @@ def distributions(
     chosen: Sequence[int],
 ) -> Figure:
     """Box plots per genre of chosen descriptors of (n, descriptors) rows."""
-    rows = -(-len(chosen) // COLUMNS)
-    size = (1.2 + 2.9 * COLUMNS, rows * (0.9 + 0.24 * len(genres)))
-    figure = Figure(figsize=size, layout="constrained")
-    figure.patch.set_alpha(0)
-    line = {"color": MARK, "linewidth": 1.2}
-    for place, axes in enumerate(figure.subplots(rows, COLUMNS, squeeze=False).flat):
-        if place >= len(chosen):
-            axes.set_visible(False)
-            continue
-        values = features[:, chosen[place]]
-        axes.boxplot(
-            [values[labels == label] for label in range(len(genres))],
-            orientation="horizontal",
-            widths=0.6,
-            tick_labels=[plain(genre) for genre in genres],
-            boxprops=line,
-            whiskerprops=line,
-            capprops=line,
-            medianprops={"color": SECOND, "linewidth": 2},
-            flierprops={"marker": ".", "markersize": 3, "markeredgecolor": MUTED},
-        )
-        axes.set_ylim(len(genres) + 0.6, 0.4)
-        axes.set_xlabel(plain(with_unit(names[chosen[place]])), fontsize=10.5)
-        axes.tick_params(labelleft=place % COLUMNS == 0)
-        axes.xaxis.get_major_locator().set_params(nbins=4)
-        _dress(axes, "x")
-    return figure
+    values = {
+        names[number]: [features[labels == label, number] for label in range(len(genres))]
+        for number in chosen
+    }
+    return box_plots(values, genres)
 
 
 def correlation(matrix: NDArray[np.float64], names: Sequence[str]) -> Figure:
@@ -66,7 +42,7 @@ def correlation(matrix: NDArray[np.float64], names: Sequence[str]) -> Figure:
     words = [plain(name.replace("_", " ")) for name in names]
     axes.set_xticks(range(len(names)), words, rotation=90, fontsize=7.5)
     axes.set_yticks(range(len(names)), words, fontsize=7.5)
-    _dress(axes)
+    dress(axes)
     axes.tick_params(labelsize=7.5)
     bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02)
     bar.set_label("correlation (Pearson)", color=TEXT)
@@ -104,7 +80,7 @@ def components(
     left.set_ylim(low[1] - margin[1], high[1] + margin[1])
     left.set_xlabel(f"first component ({explained[0]:.0%} of the variance)".replace("%", " %"))
     left.set_ylabel(f"second component ({explained[1]:.0%})".replace("%", " %"))
-    _dress(left, "both")
+    dress(left, "both")
     legend = figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=10, markerscale=1.5)
     for text in legend.get_texts():
         text.set_color(TEXT)
@@ -115,27 +91,5 @@ def components(
     right.set_ylim(0, 1.02)
     right.set_xlabel("principal components")
     right.set_ylabel("share of variance explained")
-    _dress(right, "both")
+    dress(right, "both")
     return figure
-
-
-def with_unit(name: str) -> str:
-    """A descriptor's name in words, with its unit where it has one."""
-    unit = next((unit for part, unit in UNITS.items() if part in name), None)
-    words = name.replace("_", " ")
-    if name == "tempo":
-        return "tempo in beats a minute"
-    return words if unit is None or name.endswith("_var") else f"{words} in {unit}"
-
-
-def _dress(axes: Axes, grid: str | None = None) -> None:
-    axes.patch.set_alpha(0)
-    axes.tick_params(colors=TEXT, labelsize=10)
-    axes.xaxis.label.set_color(TEXT)
-    axes.yaxis.label.set_color(TEXT)
-    for side, spine in axes.spines.items():
-        spine.set_color(GRID)
-        spine.set_visible(side in ("left", "bottom"))
-    if grid is not None:
-        axes.grid(axis=grid, color=GRID, linewidth=0.6)  # type: ignore[arg-type]
-        axes.set_axisbelow(True)

@@ -12,6 +12,7 @@ from genreflow.comparison.study import Table
 from genreflow.core import home
 from genreflow.core.digests import code_version
 from genreflow.evaluation.exploration import between_share
+from genreflow.evaluation.figures import with_unit
 from genreflow.evaluation.report import page_environment, pictured
 from genreflow.features.descriptors import NAMES
 
@@ -137,7 +138,7 @@ def write_corpus_report(tables: Sequence[Table], source: str, path: Path) -> Non
         GenreflowError: the file cannot be written.
     """
     environment = page_environment(Path(__file__).parent)
-    environment.filters |= {"number": _number, "words": drawn.with_unit}
+    environment.filters |= {"number": _number, "words": with_unit}
     parts = []
     for table in tables:
         found = describe(table)

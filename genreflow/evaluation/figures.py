@@ -4,7 +4,7 @@ No pyplot: nothing global. Colours are Okabe and Ito's and viridis, which are sa
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -237,29 +237,36 @@ def loudness(explored: Exploration) -> Figure:
 
 def descriptors(explored: Exploration) -> Figure:
     """Box plots per genre of the descriptors that separate genres best."""
-    names = list(explored.separation)
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure = Figure(
-        figsize=(1.2 + 2.9 * columns, rows * (0.9 + 0.24 * len(explored.genres))), layout="constrained"
-    )
+    table = explored.descriptors
+    values = {
+        name: [table.loc[table["genre"] == genre, name].to_numpy(float) for genre in explored.genres]
+        for name in explored.separation
+    }
+    return box_plots(values, explored.genres)
+
+
+def box_plots(values: Mapping[str, Sequence[Any]], genres: Sequence[str]) -> Figure:
+    """Of each descriptor its values per genre, three plots a row."""
+    columns = min(3, len(values))
+    rows = -(-len(values) // columns)
+    size = (1.2 + 2.9 * columns, rows * (0.9 + 0.24 * len(genres)))
+    figure = Figure(figsize=size, layout="constrained")
     figure.patch.set_alpha(0)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for place, axes in enumerate(grid.flat):
-        if place >= len(names):
-            axes.set_visible(False)
-            continue
-        name = names[place]
-        table = explored.descriptors
-        values = [table.loc[table["genre"] == genre, name].to_numpy(float) for genre in explored.genres]
-        _boxes(axes, values, explored.genres)
-        axes.set_xlabel(plain(_with_unit(name)), fontsize=10.5)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for place, (axes, (name, groups)) in enumerate(zip(grid, values.items(), strict=False)):
+        _boxes(axes, groups, genres)
+        axes.set_xlabel(plain(with_unit(name)), fontsize=10.5)
         axes.tick_params(labelleft=place % columns == 0)
         axes.xaxis.get_major_locator().set_params(nbins=4)
+    for axes in grid[len(values) :]:
+        axes.set_visible(False)
     return figure
 
 
-def _with_unit(descriptor: str) -> str:
+def with_unit(descriptor: str) -> str:
+    """A descriptor's name in words, with its unit where it has one."""
+    if descriptor == "tempo":
+        return "tempo in beats a minute"
     unit = next((unit for part, unit in UNITS.items() if part in descriptor), None)
     words = descriptor.replace("_", " ")
     return words if unit is None or descriptor.endswith("_var") else f"{words} in {unit}"
