@@ -74,14 +74,14 @@ def main() -> None:
         complain(str(error))
         log_file = getattr(error, "log_file", None)
         if log_file is not None:
-            sys.stderr.write(f"The log of this run: {log_file}\n")
+            note(f"The log of this run: {log_file}")
         sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
         complain(f"something unexpected went wrong: {type(error).__name__}: {one_line(error)}")
-        sys.stderr.write(f"The traceback: {_write_traceback()}\n")
+        note(f"The traceback: {_write_traceback()}")
         sys.exit(1)
 
 
@@ -219,7 +219,7 @@ def ui(port: Annotated[int, typer.Option(help="Where the UI listens.")] = 5000) 
         return
     command, environment = registry.ui_command(port)
     page = registry.training_page(f"http://127.0.0.1:{port}")
-    sys.stderr.write(f"MLflow on {page} (Ctrl-C ends it)\n")
+    note(f"MLflow on {page} (Ctrl-C ends it)")
     try:
         code = subprocess.run(command, env=environment, check=False).returncode
     except KeyboardInterrupt:
@@ -292,7 +292,7 @@ def timeline(
         draw_timeline(song, None if file == checks.STANDARD_INPUT else file.name).savefig(
             output, dpi=DOTS_PER_INCH
         )
-        sys.stderr.write(f"Wrote {output}\n")
+        note(f"Wrote {output}")
     if as_json:
         tell(json.dumps({"file": str(file), **song.to_dict()}, indent=2))
         return

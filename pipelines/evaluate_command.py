@@ -1,7 +1,6 @@
 """`genreflow evaluate`: a model's scores on other labelled clips, and under distortions."""
 
 import json
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genreflow.core.errors import GenreflowError, SettingsError
+from pipelines.terminal import note, tell
 
 if TYPE_CHECKING:
     from genreflow.comparison.generalisation import GeneralisationDocument, TestSet
@@ -61,7 +61,7 @@ def evaluate(
             corpus, rows = test.corpus, test.rows
             from genreflow.comparison.generalisation import generalisation
 
-            _note(f"Predicting {len(rows)} clips of {on}")
+            note(f"Predicting {len(rows)} clips of {on}")
             general = generalisation(classifier, test)
         else:
             from genreflow.comparison.training_data import held_out_clips
@@ -69,18 +69,18 @@ def evaluate(
 
             corpus, rows = held_out_clips(classifier.document, home.pipeline_root())
         if robustness:
-            _note(f"Predicting clips of {corpus.document.source} under distortions")
+            note(f"Predicting clips of {corpus.document.source} under distortions")
             robust = measure(classifier, corpus, rows, leaky=on is None and corpus.split.leaky)
     if output is not None:
         _write_page(model, general, robust, output)
-        _note(f"Wrote {output}")
+        note(f"Wrote {output}")
     if as_json:
         found: dict[str, Any] = {"model": model}
         found |= {"generalisation": general.model_dump(mode="json")} if general else {}
         found |= {"robustness": robust.model_dump(mode="json")} if robust else {}
-        _tell(json.dumps(found, indent=2))
+        tell(json.dumps(found, indent=2))
         return
-    _tell(_as_text(general, robust))
+    tell(_as_text(general, robust))
 
 
 def _test_set(classifier: "Classifier", source: str, stack: ExitStack) -> "TestSet":
@@ -91,7 +91,7 @@ def _test_set(classifier: "Classifier", source: str, stack: ExitStack) -> "TestS
     from genreflow.corpus.store import Corpus
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="evaluate-", dir=home.home())))
-    _note(f"Decoding the clips of {source}")
+    note(f"Decoding the clips of {source}")
     _, notes = ingest_source(source, classifier.document.genres, folder / "corpus")
     trained_on = training_corpus(classifier.document, home.pipeline_root())
     return unseen(Corpus.open(folder / "corpus"), classifier.document, notes, trained_on)
@@ -148,11 +148,3 @@ def _as_text(general: "GeneralisationDocument | None", robust: "RobustnessDocume
         lines.append(f"{clips}, distorted; changes in points.{leaky}")
         lines.append(as_text(table))
     return "\n".join(lines)
-
-
-def _tell(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
-def _note(text: str) -> None:
-    sys.stderr.write(text + "\n")

@@ -1,12 +1,13 @@
 """The commands on descriptors: `genreflow study` and `genreflow data describe`."""
 
-import sys
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from genreflow.core.errors import GenreflowError
+from pipelines.terminal import note, tell
 
 Lengths = Annotated[str, typer.Option(help="Seconds of a row, as 3,30; a table has whole clips.")]
 Genres = Annotated[str | None, typer.Option(help="The genres, as blues,jazz; by default GTZAN's.")]
@@ -58,10 +59,10 @@ def study(
 
     def show(result: studies.Result) -> None:
         low, high = result.interval
-        sys.stderr.write(
+        note(
             f"{result.classifier}, rows of {result.length}, {result.search}, {result.protocol}: "
             f"{result.accuracy:.1%} of {result.clips} clips (95 % {low:.1%} to {high:.1%}), "
-            f"{result.seconds:.0f} s\n"
+            f"{result.seconds:.0f} s"
         )
 
     results, notes = studies.study(
@@ -74,11 +75,11 @@ def study(
         seed=seed,
         on_result=show,
     )
-    for note in notes:
-        sys.stderr.write(f"Not measured: {note}\n")
+    for missing in notes:
+        note(f"Not measured: {missing}")
     if output is not None:
         studies.write_json(results, notes, output)
-    sys.stdout.write(studies.markdown(results) + "\n")
+    tell(studies.markdown(results))
 
 
 def describe(
@@ -98,7 +99,7 @@ def describe(
 
     tables = studies.open_tables(source, _genres(genres), _seconds(lengths), home.home() / "studies")
     corpus_report.write_corpus_report(tables, source, output)
-    sys.stdout.write(f"Wrote {output}\n")
+    tell(f"Wrote {output}")
 
 
 def _seconds(lengths: str) -> list[float]:
@@ -106,7 +107,7 @@ def _seconds(lengths: str) -> list[float]:
         seconds = [float(one) for one in lengths.split(",")]
     except ValueError:
         seconds = [0.0]
-    if min(seconds) <= 0:
+    if not all(0 < one < math.inf for one in seconds):  # NaN is not
         raise GenreflowError(f"--lengths is numbers of seconds above 0, as 3,30, not {lengths!r}.")
     return seconds
 

@@ -12,8 +12,9 @@ from sounds import tone, write
 
 from genreflow.comparison.study import Table, markdown, measure, open_tables, outer_folds, study
 from genreflow.core import home
-from genreflow.core.errors import CorpusError, SettingsError
+from genreflow.core.errors import CorpusError, GenreflowError, SettingsError
 from genreflow.core.genres import GENRES
+from pipelines.study import _seconds
 
 TWO = ("blues", "jazz")
 CHUNKS = 5
@@ -158,3 +159,9 @@ def test_an_unknown_option_of_the_command_is_a_sentence(shared: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith("genreflow: There is no protocol 'fair'; there are chunk-random")
+
+
+@pytest.mark.parametrize("lengths", ["nan,3", "3,inf", "0,3", "three"])
+def test_lengths_of_rows_are_numbers_of_seconds(lengths: str) -> None:
+    with pytest.raises(GenreflowError, match="seconds above 0"):
+        _seconds(lengths)
