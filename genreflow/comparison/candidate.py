@@ -48,7 +48,7 @@ class Score(Frozen):
     clips: int
     accuracy: float
     accuracy_ci95: Interval
-    """Wilson interval; clips with the same audio count once in its width."""
+    """Wilson interval; clips with the same recording count once in its width."""
     nll: float
     """Mean negative log-likelihood of the true genre, in nats."""
 

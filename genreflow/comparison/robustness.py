@@ -36,7 +36,7 @@ class Condition(Frozen):
     change: float
     """Accuracy less that on the clips as they are; of the same clips."""
     change_ci95: Interval
-    """Paired (Newcombe 1998, method 10)."""
+    """Paired (Newcombe 1998, method 10); clips with the same recording count once in its width."""
     equal_decisions: float
     """Share of clips with the same predicted genre as without distortion."""
     mean_confidence: float
@@ -163,13 +163,16 @@ def _condition(
     """Scores of probabilities (clips, genres), beside those of the clips as they are."""
     before, after = clean.argmax(axis=1), found.argmax(axis=1)
     right_before, right = before == truth, after == truth
+    change_ci95 = uncertainty.paired_interval(
+        right.astype(float), right_before.astype(float), 0.95, len(set(clusters))
+    )
     return Condition(
         name=name,
         kind=kind,
         accuracy=float(right.mean()),
         accuracy_ci95=uncertainty.accuracy_interval(right, clusters),
         change=float(right.mean() - right_before.mean()),
-        change_ci95=uncertainty.paired_interval(right.astype(float), right_before.astype(float), 0.95),
+        change_ci95=change_ci95,
         equal_decisions=float((before == after).mean()),
         mean_confidence=float(found.max(axis=1).mean()),
     )

@@ -30,7 +30,7 @@ class SecondsHeard(Frozen):
     accuracy: float
     """Mean over clips of the share of runs that are right."""
     accuracy_ci95: Interval
-    """Wilson interval of that share over clips; those with the same audio count once."""
+    """Wilson interval of that share over clips; those with the same recording count once."""
 
 
 def seconds_heard(

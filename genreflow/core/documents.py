@@ -151,7 +151,7 @@ class CorpusDocument(Document):
     file_name: ClassVar[str] = "corpus.json"
     upgrades: ClassVar[tuple[Upgrade, ...]] = (_without_split,)
     fingerprint: str
-    """sha256 over the sorted (clip id, clip sha256, genre) and the label order."""
+    """sha256 over the sorted (clip id, clip sha256, genre, folder) and the label order."""
     source: str
     source_fingerprint: str
     synthetic: bool

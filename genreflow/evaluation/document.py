@@ -112,11 +112,11 @@ class EvaluationDocument(Document):
     accuracy: float
     """Share of test clips whose mean window probabilities put the true genre first."""
     accuracy_ci95: Interval
-    """Wilson interval; clips with the same audio count once in its width."""
+    """Wilson interval; clips with the same recording count once in its width."""
     macro_f1: float
     """Mean F1 over the genres that are present or answered (scikit-learn's default)."""
     macro_f1_ci95: Interval
-    """Percentile bootstrap over clips, those with the same audio drawn together."""
+    """Percentile bootstrap over clips, those with the same recording drawn together."""
     macro_auc: float | None = None
     """Mean one-against-the-rest AUC over the genres where it is defined."""
     vote_accuracy: float

@@ -35,7 +35,7 @@ def wilson(successes: float, trials: float, confidence: float = 0.95) -> tuple[f
 
 
 def paired_interval(
-    first: NDArray[np.float64], second: NDArray[np.float64], confidence: float
+    first: NDArray[np.float64], second: NDArray[np.float64], confidence: float, different: int | None = None
 ) -> tuple[float, float]:
     """Interval of the difference of two shares measured on the same units.
 
@@ -46,10 +46,12 @@ def paired_interval(
         first: (n,) in [0, 1], 1 where the first model is right.
         second: (n,) the same for the second model.
         confidence: 0.95 for a 95 % interval.
+        different: how many of the n hold different recordings, all where None: as `accuracy_interval`.
     """
-    n = len(first)
-    a, b = float((first * second).sum()), float((first * (1 - second)).sum())
-    c, d = float(((1 - first) * second).sum()), float(((1 - first) * (1 - second)).sum())
+    n = len(first) if different is None else different
+    weight = n / len(first)
+    a, b = weight * float((first * second).sum()), weight * float((first * (1 - second)).sum())
+    c, d = weight * float(((1 - first) * second).sum()), weight * float(((1 - first) * (1 - second)).sum())
     p, q = (a + b) / n, (a + c) / n
     p_low, p_high = wilson(a + b, n, confidence)
     q_low, q_high = wilson(a + c, n, confidence)

@@ -97,6 +97,26 @@ def test_scores_under_distortions_are_of_the_same_clips_and_repeatable(corpus: C
     assert loud.change_ci95[1] < 0
 
 
+def test_clips_of_one_recording_make_no_interval_narrower() -> None:
+    """Of ten recordings two are lost under a distortion; then the same, each clip being there three times."""
+    truth = np.zeros(10, np.int64)
+    clean = np.tile([0.9, 0.1], (10, 1))
+    distorted = np.where(np.arange(10)[:, None] < 2, clean[:, ::-1], clean)
+    names = [f"recording {number}" for number in range(10)]
+    once = robustness._condition("noise", "noise", truth, names, clean, distorted)
+    thrice = robustness._condition(
+        "noise",
+        "noise",
+        truth.repeat(3),
+        np.repeat(names, 3).tolist(),
+        clean.repeat(3, 0),
+        distorted.repeat(3, 0),
+    )
+    assert once.change == thrice.change == pytest.approx(-0.2)
+    assert thrice.accuracy_ci95 == pytest.approx(once.accuracy_ci95)
+    assert thrice.change_ci95 == pytest.approx(once.change_ci95)
+
+
 def test_another_seed_is_other_noise_and_other_clips_change_nothing(corpus: Corpus) -> None:
     noisy = [each for each in distortions.DISTORTIONS if each.kind == "noise"]
     rows = corpus.manifest.index.tolist()
