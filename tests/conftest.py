@@ -114,18 +114,26 @@ def _nothing_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _warnings_are_logged() -> Iterator[None]:
-    """The library's warnings reach `caplog`, whatever other packages did to the levels of logging."""
+def _warnings_are_logged(pytestconfig: pytest.Config) -> Iterator[None]:
+    """The library's warnings reach `caplog`, whatever other packages did to the levels of logging.
+
+    pytest has one handler for all tests, and puts it at each logger that does not propagate: a package that
+    sets the level of its own logger's handlers sets this one's.
+    """
     root, logger = logging.getLogger(), logging.getLogger("genreflow")
+    handler = pytestconfig.pluginmanager.get_plugin("logging-plugin").caplog_handler  # type: ignore[union-attr]
     logging.disable(logging.NOTSET)
     logger.setLevel(logging.WARNING)
+    handler.setLevel(logging.NOTSET)
     level = root.level
     yield
     logger.setLevel(logging.NOTSET)
-    if root.level != level or logging.root.manager.disable:
-        found = f"level {root.level}, disabled up to {logging.root.manager.disable}"
+    found = (root.level, handler.level, logging.root.manager.disable)
+    if found != (level, logging.NOTSET, logging.NOTSET):
         root.setLevel(level)
-        warnings.warn(f"this test changes what the root logger logs: {found}", stacklevel=1)
+        warnings.warn(
+            f"this test changes the levels of root, caplog and all logging to {found}", stacklevel=1
+        )
 
 
 @pytest.fixture(autouse=True)
