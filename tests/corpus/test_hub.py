@@ -58,7 +58,8 @@ def opened(endpoint: str, home: Path, *specs: str, **variables: str) -> list[dic
         "HF_HOME": str(home / "hf"),
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_ETAG_TIMEOUT": "3",
+        "HF_HUB_ETAG_TIMEOUT": "60",  # a busy machine takes its time
+        "HF_HUB_DOWNLOAD_TIMEOUT": "60",
     }
     done = subprocess.run(
         [sys.executable, "-c", OPEN, *specs],
