@@ -1,6 +1,7 @@
 """Promote: the gate's decision, on predictions and latencies of the machine that decides."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -116,21 +117,34 @@ def _decide(
         # of a champion that is not compared its tags are enough: this code may be unable to read its files
         old = None if champion is None else _uncompared(champion, candidate)
         return gate.decide(score(candidate), None, candidate.facts(), old, policy)
-    title = f"version {champion.version}"
+    title, note = f"version {champion.version}", ""
     try:
-        incumbent = _load_served(registry.fetch(champion.version), title)
-        note = ""
+        with _errors_of_champion():
+            incumbent = _load_served(registry.fetch(champion.version), title)
         if set(incumbent.document.model.genres) == set(document.model.genres):
             candidate, incumbent, note = _comparable_precision(candidate, incumbent)
-            decision = gate.decide(
-                score(candidate), score(incumbent), candidate.facts(), incumbent.facts(), policy
-            )
+            scored = score(candidate)
+            with _errors_of_champion():
+                before = score(incumbent)
+            decision = gate.decide(scored, before, candidate.facts(), incumbent.facts(), policy)
         else:
             decision = gate.decide(predicted, None, candidate.facts(), incumbent.facts(), policy)
-    except (ModelError, SettingsError) as error:
+    except _ChampionUnusableError as error:
         why = f"it cannot be loaded by this genreflow: {error}"
         return gate.not_comparable(title, why, len(predicted), policy)
     return _with_scoring(decision, candidate, incumbent, note)
+
+
+class _ChampionUnusableError(Exception):
+    """The champion cannot be loaded or scored; errors of the candidate fail the step instead."""
+
+
+@contextmanager
+def _errors_of_champion() -> Iterator[None]:
+    try:
+        yield
+    except (ModelError, SettingsError) as error:
+        raise _ChampionUnusableError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -177,9 +191,10 @@ def _comparable_precision(candidate: _Loaded, champion: _Loaded) -> tuple[_Loade
     named = " and ".join(f"{one.name} ({one.document.served.label})" for one in off)
     note = f"Both were scored in f32, as {named} cannot run on this machine as declared"
     spare = []
-    for one in (candidate, champion):
+    for one, errors in ((candidate, nullcontext()), (champion, _errors_of_champion())):
         choice = fallback(one.document)
-        classifier = load_classifier(one.folder, choice.runtime, choice.precision)  # type: ignore[arg-type]
+        with errors:
+            classifier = load_classifier(one.folder, choice.runtime, choice.precision)  # type: ignore[arg-type]
         spare.append(replace(one, classifier=classifier))
     return spare[0], spare[1], note
 

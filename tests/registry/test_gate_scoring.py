@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from candidates import write_packaged
 from corpora import split_of, tones, write_corpus
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 from genreflow import registry, steps
 from genreflow.core import home
 from genreflow.core.documents import PackagedDocument, Served
+from genreflow.core.errors import ModelError
 from genreflow.core.genres import GENRES
 from genreflow.evaluation import evaluate, scores
 from genreflow.evaluation.document import EvaluationDocument
@@ -138,3 +140,27 @@ def test_scores_that_cannot_be_read_are_made_again(corpus: Path, tmp_path: Path)
     second = promote(made(tmp_path, corpus, 3), corpus)
     assert second.numbers["champion_accuracy"] == first.numbers["champion_accuracy"]
     assert kept.stat().st_size > 1_000
+
+
+def test_an_error_of_the_candidate_is_not_recorded_as_the_champions(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion, candidate = (made(tmp_path, corpus, seed) for seed in (1, 2))
+    registry.set_champion(champion[0], "the first")
+    digests = {each[0]: PackagedDocument.read(each[1]).digest for each in (champion, candidate)}
+    unusable = ""
+
+    def predict(_: object, digest: str, *__: object) -> Any:
+        if digest == digests[unusable]:
+            raise ModelError("its output is no number")
+        return pd.read_parquet(candidate[2] / "predictions.parquet").query("level == 'clip'")
+
+    monkeypatch.setattr(scores, "clip_predictions", predict)
+    EvaluationDocument.read(candidate[2]).model_copy(update={"instruction_set": "another"}).write(
+        candidate[2]
+    )
+    unusable = candidate[0]
+    with pytest.raises(ModelError, match="its output is no number"):
+        promote(candidate, corpus)
+    unusable = champion[0]
+    assert "cannot be loaded by this genreflow: its output is no number" in promote(candidate, corpus).reason
