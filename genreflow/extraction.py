@@ -292,7 +292,7 @@ class Features:
             )
         if self.document.split_fingerprint not in (None, split.document.fingerprint):
             raise CorpusError(
-                f"The features {self.folder} were extracted of another split's clips alone "
+                f"The features {self.folder} were extracted of another split's clips only "
                 "(resources.extract=split): extract them again."
             )
         table = split.table.assign(group=split.groups()).set_index("clip_id")

@@ -46,7 +46,7 @@ from pipelines.options import (
     Source,
 )
 from pipelines.study import describe, study
-from pipelines.terminal import complain, interruptible, note, tell, write_summary
+from pipelines.terminal import interruptible, write_error, write_note, write_result, write_summary
 
 app = typer.Typer(
     name="genreflow",
@@ -71,7 +71,7 @@ def main() -> None:
     try:
         app()
     except GenreflowError as error:
-        complain(str(error))
+        write_error(str(error))
         log_file = getattr(error, "log_file", None)
         if log_file is not None:
             sys.stderr.write(f"The log of this run: {log_file}\n")
@@ -80,7 +80,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        complain(f"something unexpected went wrong: {type(error).__name__}: {one_line(error)}")
+        write_error(f"something unexpected went wrong: {type(error).__name__}: {one_line(error)}")
         sys.stderr.write(f"The traceback: {_write_traceback()}\n")
         sys.exit(1)
 
@@ -88,7 +88,7 @@ def main() -> None:
 @app.callback(invoke_without_command=True)
 def options(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
     if version:
-        tell(f"genreflow {VERSION}")
+        write_result(f"genreflow {VERSION}")
         raise typer.Exit
 
 
@@ -116,7 +116,7 @@ def run(
     with interruptible(), display.following() as show:
         finished = local.run(chosen, show, runner)
     write_summary(summary, finished.summary())
-    tell(display.finished(finished))
+    write_result(display.finished(finished))
 
 
 @app.command("compile")
@@ -141,7 +141,7 @@ def compile_pipeline(
         from pipelines.components_command import write_components
 
         written = write_components(components)
-        tell(f"Wrote {len(written)} components into {components}")
+        write_result(f"Wrote {len(written)} components into {components}")
     if output is None:
         if components is None:
             raise typer.BadParameter("name the file to write with --output, or a folder with --components")
@@ -165,7 +165,7 @@ def compile_pipeline(
     from pipelines import compiling
 
     compiling.compile_pipeline(output, chosen)
-    tell(f"Wrote {output}")
+    write_result(f"Wrote {output}")
 
 
 for command in cluster_commands.COMMANDS:
@@ -179,14 +179,14 @@ def models(as_json: AsJson = False) -> None:
 
     versions = registry.versions()
     if as_json:
-        tell(json.dumps([version.to_dict() for version in versions], indent=2))
+        write_result(json.dumps([version.to_dict() for version in versions], indent=2))
         return
     if not versions:
-        tell("There are no versions yet; genreflow run makes the first.")
+        write_result("There are no versions yet; genreflow run makes the first.")
         return
     from pipelines import display
 
-    tell(display.versions(versions))
+    write_result(display.versions(versions))
 
 
 @app.command()
@@ -195,7 +195,7 @@ def promote(version: str, reason: Reason = None) -> None:
     from genreflow import registry
 
     registry.set_champion(version, reason or "by hand, without a reason given")
-    tell(f"Version {version} is champion.")
+    write_result(f"Version {version} is champion.")
 
 
 @app.command()
@@ -204,7 +204,7 @@ def rollback(reason: Reason = None) -> None:
     from genreflow import registry
 
     back = registry.rollback(reason or "by hand, without a reason given")
-    tell(f"Version {back.version} is champion again.")
+    write_result(f"Version {back.version} is champion again.")
 
 
 @app.command()
@@ -215,7 +215,7 @@ def ui(port: Annotated[int, typer.Option(help="Where the UI listens.")] = 5000) 
     address = registry.ui_address()
     if address is not None:
         page = registry.training_page(address)
-        tell(f"The store is a server of its own, by MLFLOW_TRACKING_URI: open {page}")
+        write_result(f"The store is a server of its own, by MLFLOW_TRACKING_URI: open {page}")
         return
     command, environment = registry.ui_command(port)
     page = registry.training_page(f"http://127.0.0.1:{port}")
@@ -225,7 +225,7 @@ def ui(port: Annotated[int, typer.Option(help="Where the UI listens.")] = 5000) 
     except KeyboardInterrupt:
         return
     if code:
-        raise GenreflowError(f"The MLflow server ended with status {code}; what it said is above.")
+        raise GenreflowError(f"The MLflow server ended with status {code}; its output is above.")
 
 
 @app.command()
@@ -243,23 +243,23 @@ def classify(
     classifier = genreflow.load(model)
     answers, failed = [], len(folders)
     for sentence in folders:
-        complain(sentence)
+        write_error(sentence)
     for file in files:
         try:
             with checks.readable(file) as audio:
                 answer = classifier.classify(audio)
         except GenreflowError as error:
             failed += 1
-            complain(str(error))
+            write_error(str(error))
             continue
         answers.append({"file": str(file), **answer.to_dict()})
         if not as_json:
             others = sorted(answer.probabilities.items(), key=lambda item: -item[1])[1:3]
             rest = ", ".join(f"{genre} {share:.0%}" for genre, share in others)
             unsure = f"; unsure: {answer.reason}" if answer.unsure else ""
-            tell(f"{file}: {answer.genre} {answer.confidence:.0%} (then {rest}){unsure}")
+            write_result(f"{file}: {answer.genre} {answer.confidence:.0%} (then {rest}){unsure}")
     if as_json:
-        tell(json.dumps(answers, indent=2))
+        write_result(json.dumps(answers, indent=2))
     if failed:
         raise typer.Exit(1)
 
@@ -294,10 +294,12 @@ def timeline(
         )
         sys.stderr.write(f"Wrote {output}\n")
     if as_json:
-        tell(json.dumps({"file": str(file), **song.to_dict()}, indent=2))
+        write_result(json.dumps({"file": str(file), **song.to_dict()}, indent=2))
         return
     for segment in song.segments():
-        tell(f"{_clock(segment.start)} to {_clock(segment.end)}  {segment.genre} {segment.probability:.0%}")
+        write_result(
+            f"{_clock(segment.start)} to {_clock(segment.end)}  {segment.genre} {segment.probability:.0%}"
+        )
 
 
 app.command()(evaluate_command.evaluate)
@@ -321,15 +323,17 @@ def publish(
 
     published = publishing.publish(model, to, public, licence)
     for sentence in published.notes:
-        note(sentence)
+        write_note(sentence)
     if as_json:
-        tell(json.dumps(asdict(published), indent=2))
+        write_result(json.dumps(asdict(published), indent=2))
         return
     done = f"{len(published.uploaded)} files uploaded, {len(published.removed)} removed"
     if not published.uploaded and not published.removed:
         done = "nothing new to upload"
-    tell(f"Published version {published.version} at {published.url} ({published.visibility}): {done}.")
-    tell(f"Digest: {published.digest}")
+    write_result(
+        f"Published version {published.version} at {published.url} ({published.visibility}): {done}."
+    )
+    write_result(f"Digest: {published.digest}")
 
 
 @app.command()
@@ -337,7 +341,7 @@ def build(model: Alias = "champion", page: Page = True, runtime: Runtime = "auto
     """Build the bento of a registered model."""
     from serving import build as serving_build
 
-    tell(str(serving_build.build(model, page, runtime).tag))
+    write_result(str(serving_build.build(model, page, runtime).tag))
 
 
 @app.command()
@@ -357,7 +361,7 @@ def serve(
     home.free_port(host, port)
     from serving import run as serving_run
 
-    serving_run.serve(model, host, port, poll, page, runtime, note)
+    serving_run.serve(model, host, port, poll, page, runtime, write_note)
 
 
 @app.command()
@@ -366,7 +370,7 @@ def doctor(as_json: AsJson = False) -> None:
     from pipelines import doctor as examination
 
     findings = examination.examine()
-    tell(
+    write_result(
         json.dumps([finding._asdict() for finding in findings], indent=2)
         if as_json
         else examination.as_text(findings)
@@ -392,7 +396,7 @@ def synthesize(
     folder.mkdir(parents=True, exist_ok=True)
     synthesise(folder, clips, seconds, seed)
     written = sum(1 for _ in folder.rglob("*.wav"))
-    tell(f"Wrote {written} clips into {folder}; train on them with: {_training_on(folder)}")
+    write_result(f"Wrote {written} clips into {folder}; train on them with: {_training_on(folder)}")
 
 
 @data.command()
@@ -430,7 +434,7 @@ def fetch(
             f"There is no corpus {corpus!r} to fetch; there are {', '.join(KNOWN)} and the URLs of archives. "
             "s3:// and hf:// are fetched by --source themselves."
         )
-    tell(f"{folder} is there; train on it with: {_training_on(folder)}")
+    write_result(f"{folder} is there; train on it with: {_training_on(folder)}")
 
 
 @data.command()
@@ -450,7 +454,7 @@ def verify(
     indexes = {name: corpus.clips() for name, corpus in KNOWN.items()}
     chosen = index or verifying.matching_index(folder, indexes)
     findings = verifying.verify(folder, chosen, indexes[chosen])
-    tell(json.dumps(findings.to_dict(), indent=2) if as_json else "\n".join(findings.lines()))
+    write_result(json.dumps(findings.to_dict(), indent=2) if as_json else "\n".join(findings.lines()))
     if not findings.ok:
         raise typer.Exit(1)
 
@@ -463,11 +467,11 @@ def list_corpora() -> None:
     folder = home.corpora_folder()
     corpora = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if not corpora:
-        tell(f"There are no corpora in {folder} yet; genreflow run makes the synthetic one.")
+        write_result(f"There are no corpora in {folder} yet; genreflow run makes the synthetic one.")
     for corpus in corpora:
         files = [path for path in corpus.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files) / 1e6
-        tell(f"{corpus}: {len(files)} files, {size:.0f} MB")
+        write_result(f"{corpus}: {len(files)} files, {size:.0f} MB")
 
 
 @weights.command("fetch")
@@ -483,23 +487,23 @@ def fetch_weights(
 
     if to is None:
         checks.state_folder()
-    tell(f"musicnn's weights are in {musicnn.fetch(to)}")
+    write_result(f"musicnn's weights are in {musicnn.fetch(to)}")
     if to is not None:
-        note(f"Elsewhere, set {musicnn.VARIABLE} to a copy of {to}, as a folder or in a bucket.")
+        write_note(f"Elsewhere, set {musicnn.VARIABLE} to a copy of {to}, as a folder or in a bucket.")
 
 
 class _Counter:
     """How far a download is, on stderr: one line that counts in a terminal, a line a tenth elsewhere."""
 
     def __init__(self) -> None:
-        self._told, self._terminal = -1, sys.stderr.isatty()
+        self._last_step, self._terminal = -1, sys.stderr.isatty()
 
     def __call__(self, done: int, total: int | None) -> None:
         step = 1 if self._terminal else 10
         share = 100 * done // total if total else done // 10_000_000
-        if share // step == self._told:
+        if share // step == self._last_step:
             return
-        self._told = share // step
+        self._last_step = share // step
         words = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB ({share} %)" if total else f"{done / 1e6:.0f} MB"
         ends = "\n" if not self._terminal or done == total else "\r"
         sys.stderr.write(f"fetched {words}{ends}")

@@ -13,8 +13,8 @@ from pipelines import cluster_steps
 from pipelines.kubeflow import (
     SECONDS_A_RUN_MAY_TAKE,
     Connection,
-    KubeflowAwayError,
     KubeflowRefusedError,
+    KubeflowUnavailableError,
     answering,
     api_client,
     connected,
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pipelines.step_states import StepState
 
 SECONDS_TO_WAIT = SECONDS_A_RUN_MAY_TAKE
-SECONDS_BETWEEN_LOOKS = 5
-SECONDS_AWAY = 3600
+POLL_SECONDS = 5
+UNAVAILABLE_SECONDS = 3600
 """How long the API may be away while a run is waited for: an upgrade of KFP, a lost VPN."""
 SECONDS_BETWEEN_SENTENCES = 60
 GOOD_STATE = "succeeded"
@@ -298,13 +298,13 @@ def _retry_again(connection: Connection, run_id: str) -> None:
     """Retry a run whose step failed perhaps because the API itself was restarted.
 
     Raises:
-        GenreflowError: the API refuses, or was away for `SECONDS_AWAY`.
+        GenreflowError: the API refuses, or was away for `UNAVAILABLE_SECONDS`.
     """
-    over = time.monotonic() + SECONDS_AWAY
+    over = time.monotonic() + UNAVAILABLE_SECONDS
     while True:
         try:
             return _retry(connection, run_id)
-        except KubeflowAwayError as error:
+        except KubeflowUnavailableError as error:
             if time.monotonic() > over:
                 raise
             log.warning("%s The retry is repeated.", error)
@@ -314,7 +314,7 @@ def _retry_again(connection: Connection, run_id: str) -> None:
                 if str(connection.client.get_run(run_id).state).lower() == "failed":
                     raise error from None
             return None
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)
 
 
 @contextlib.contextmanager
@@ -353,13 +353,13 @@ def _final(
         before: the states that the run had before it was retried; until another follows, it has not ended.
 
     Raises:
-        KubeflowAwayError: the API was away for `SECONDS_AWAY`.
+        KubeflowUnavailableError: the API was away for `UNAVAILABLE_SECONDS`.
         GenreflowError: the API refuses, or what answers is not the API.
     """
     host = connection.host
     over = time.monotonic() + SECONDS_TO_WAIT
     away_since: float | None = None
-    said: float | None = None
+    warned: float | None = None
     while True:
         now = time.monotonic()
         try:
@@ -367,24 +367,24 @@ def _final(
                 run = connection.client.get_run(run_id)
             if run.run_id is None:  # a login page, where the session of a cookie has ended
                 raise no_api(host)
-        except KubeflowAwayError as error:
+        except KubeflowUnavailableError as error:
             away_since = now if away_since is None else away_since
-            if now - away_since > SECONDS_AWAY or now > over:
+            if now - away_since > UNAVAILABLE_SECONDS or now > over:
                 raise
-            if said is None or now - said >= SECONDS_BETWEEN_SENTENCES:
-                said = now
-                log.warning("%s Run %s is waited for all the same.", error, run_id)
+            if warned is None or now - warned >= SECONDS_BETWEEN_SENTENCES:
+                warned = now
+                log.warning("%s Run %s is still waited for.", error, run_id)
         else:
             if away_since is not None:
                 log.warning("Kubeflow at %s answers again.", host)
-            away_since = said = None
+            away_since = warned = None
             pods = pods or _pods(connection, run)
             if show is not None:
                 show(cluster_steps.states(run, pods))
             ended = str(run.state).lower() in FINAL_STATES and not (before and _history(run) == before)
             if ended or now > over:
                 return run, pods
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)
 
 
 def _history(run: Any) -> list[Any]:
@@ -414,7 +414,7 @@ def _log(connection: Connection, run_id: str, pod: str) -> str | None:
     Raises:
         NoLogsError: this host has no logs: KFP's page hands on to the API only what begins with its versions
             1 beta and 2 beta, and the logs' address does not.
-        GenreflowError: the API was away for `SECONDS_AWAY`, or refuses.
+        GenreflowError: the API was away for `UNAVAILABLE_SECONDS`, or refuses.
     """
     return _text(connection, f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
 
@@ -425,19 +425,19 @@ def _log_of_page(
     """The log of a pod from the server of KFP's page, which has an address of its own for logs.
 
     It reads the pod's log, or what Argo has archived of it. None where it shows neither: whether the pod is
-    gone cannot be told, as it responds to that, and to what it may not read, with the same status.
+    gone cannot be determined, as it responds to that, and to what it may not read, with the same status.
 
     Raises:
-        KubeflowAwayError: it was away for `SECONDS_AWAY`.
+        KubeflowUnavailableError: it was away for `UNAVAILABLE_SECONDS`.
     """
-    asked = [("runid", run.run_id)]
+    query = [("runid", run.run_id)]
     if run.created_at is not None:
-        asked.append(("createdat", run.created_at.date().isoformat()))
+        query.append(("createdat", run.created_at.date().isoformat()))
     if connection.multi_user:  # else it looks into its own, which it alone knows
-        asked.append(("podnamespace", namespace))
+        query.append(("podnamespace", namespace))
     for name in pod.names_for_page:
         with contextlib.suppress(NoLogsError, KubeflowRefusedError):
-            text = _text(connection, "/k8s/pod/logs", [("podname", name), *asked])
+            text = _text(connection, "/k8s/pod/logs", [("podname", name), *query])
             if text:
                 return text
     return None
@@ -448,9 +448,9 @@ def _text(connection: Connection, path: str, query: Sequence[tuple[str, str]] = 
 
     Raises:
         NoLogsError: the host has no such address.
-        GenreflowError: the host was away for `SECONDS_AWAY`, or refuses.
+        GenreflowError: the host was away for `UNAVAILABLE_SECONDS`, or refuses.
     """
-    over = time.monotonic() + SECONDS_AWAY
+    over = time.monotonic() + UNAVAILABLE_SECONDS
     while True:
         try:
             with answering(connection.host):
@@ -465,7 +465,7 @@ def _text(connection: Connection, path: str, query: Sequence[tuple[str, str]] = 
             if text.lstrip()[:1] == "<":  # a page, not a log
                 raise NoLogsError
             return text
-        except KubeflowAwayError as error:
+        except KubeflowUnavailableError as error:
             if error.status == INTERNAL:  # also KFP's response where the pod is gone
                 return None
             if time.monotonic() > over:
@@ -476,4 +476,4 @@ def _text(connection: Connection, path: str, query: Sequence[tuple[str, str]] = 
             if error.status == NOT_FOUND:  # where the pod is gone KFP's response is 500
                 raise NoLogsError from error
             return None
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)

@@ -28,7 +28,7 @@ from pipelines.options import (
     Source,
     Wait,
 )
-from pipelines.terminal import tell, waited_for
+from pipelines.terminal import waited_for, write_result
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.")]
 
@@ -96,7 +96,7 @@ def submit(
             service_account=service_account,
             pipeline_root=pipeline_root,
         )
-    tell(json.dumps(result, indent=2))
+    write_result(json.dumps(result, indent=2))
 
 
 def wait(run: RunId, host: Host, retries: Retries = 0, ca_cert: CaCert = None) -> None:
@@ -105,7 +105,7 @@ def wait(run: RunId, host: Host, retries: Retries = 0, ca_cert: CaCert = None) -
 
     with waited_for(), display.following(redirect=True) as show:
         result = cluster.wait(run, host, ca_cert, show, retries)
-    tell(json.dumps(result, indent=2))
+    write_result(json.dumps(result, indent=2))
 
 
 def runs(
@@ -121,11 +121,11 @@ def runs(
 
     found = cluster.runs(host, namespace, recurring, limit, ca_cert)
     if as_json:
-        tell(json.dumps(found, indent=2))
+        write_result(json.dumps(found, indent=2))
     elif not found:
-        tell("There are no recurring runs." if recurring else "There are no runs yet.")
+        write_result("There are no recurring runs." if recurring else "There are no runs yet.")
     else:
-        tell(display.cluster_runs(found))
+        write_result(display.cluster_runs(found))
 
 
 def retry(
@@ -140,7 +140,7 @@ def retry(
 
     with waited_for(), display.following(redirect=True) as show:
         result = cluster.retry(run, host, wait, ca_cert, show if wait else None, retries)
-    tell(json.dumps(result, indent=2))
+    write_result(json.dumps(result, indent=2))
 
 
 def cancel(
@@ -151,7 +151,7 @@ def cancel(
     """End a run on Kubeflow, or disable a recurring run."""
     from pipelines import cluster
 
-    tell(cluster.cancel(run, host, ca_cert))
+    write_result(cluster.cancel(run, host, ca_cert))
 
 
 COMMANDS = (submit, wait, runs, retry, cancel)

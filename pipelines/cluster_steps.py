@@ -44,7 +44,7 @@ LOST = re.compile(
 )
 """In the words of the launcher: a part of the cluster was away."""
 EXITED = re.compile(r"exit status (\d+)")
-GAVE_UP = re.compile(r"(?:KFP driver: .*)?failed to ")
+LAUNCHER_FAILED = re.compile(r"(?:KFP driver: .*)?failed to ")
 RAISED = re.compile(r"^((?:\w+\.)*\w+): (.+)$")
 OWN_ERRORS = "genreflow.core.errors."
 
@@ -250,10 +250,10 @@ def failure(step: str, log: str | None) -> Failure:
             return Failure(step, match[2] if match and own_error else own[at].strip(), "step")
     if exited and own:
         return Failure(step, own[-1].strip(), "step")
-    said = [words for words in launcher if GAVE_UP.match(words)]
-    if said:
-        lost = any(map(LOST.search, said))
-        return Failure(step, f"KFP's launcher gave up: {one_line(said[-1])}", "pod" if lost else "step")
+    lines = [words for words in launcher if LAUNCHER_FAILED.match(words)]
+    if lines:
+        lost = any(map(LOST.search, lines))
+        return Failure(step, f"KFP's launcher failed: {one_line(lines[-1])}", "pod" if lost else "step")
     return Failure(step, f"it raised no error: its pod was ended from outside.{last}", "pod")
 
 

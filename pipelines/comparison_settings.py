@@ -112,7 +112,7 @@ def comparison_settings(
         SettingsError: an unknown family or key, a value that does not fit, or parts that do not go together.
     """
     if folds == 1 or folds < 0:
-        raise SettingsError(f"--folds is 2 or more, or left away, not {folds}.")
+        raise SettingsError(f"--folds is 2 or more, or omitted, not {folds}.")
     wanted = _wanted(chosen)
     if profile is None:
         profile = default_profile(_assigned_source(assignments) or source)
@@ -275,7 +275,7 @@ def _routed(assignments: Sequence[str], wanted: Sequence[_Wanted]) -> tuple[list
         section, _, setting = key.removeprefix(f"{prefix}.").partition(".")
         if section == "training" and setting in RUN_SETTINGS:
             raise SettingsError(
-                f"--set {key}: where and how fits run is the same for all candidates; leave {prefix}. away."
+                f"--set {key}: where and how fits run is the same for all candidates; omit {prefix}.."
             )
         for name in by_prefix[prefix]:
             own[name].append(assignment.strip().removeprefix(f"{prefix}."))

@@ -144,7 +144,7 @@ def _progress(step: "StepState") -> str:
 
 
 def finished(run: "FinishedRun") -> str:
-    """The report of a run, as text: how good, what the gate said, where things lie, what to type next."""
+    """The report of a run, as text: how good, the gate's decision, where things lie, what to type next."""
     evaluation, corpus = run.evaluation, run.corpus
     lines = [
         "",
@@ -158,7 +158,7 @@ def finished(run: "FinishedRun") -> str:
     if corpus.synthetic:
         lines.append("Trained on synthetic music: these figures say nothing about real music.")
     if evaluation.leaky and evaluation.measured:
-        lines.append(f"Leaky split, the figures flatter: {evaluation.leak_reason}")
+        lines.append(f"Leaky split, the figures are optimistic: {evaluation.leak_reason}")
     if evaluation.measured:
         lines += ["", _genre_table(run)]
     lines += ["", f"Gate: {run.decision['reason']}"]

@@ -115,7 +115,7 @@ def _memory() -> Finding:
     detail = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB are free"
     short = memory.available < LEAST_MEMORY_BYTES
     return Finding(
-        "memory", "bad" if short else "good", f"{detail}; quickstart wants 3.5" if short else detail
+        "memory", "bad" if short else "good", f"{detail}; quickstart needs 3.5" if short else detail
     )
 
 

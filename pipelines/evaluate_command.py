@@ -78,9 +78,9 @@ def evaluate(
         found: dict[str, Any] = {"model": model}
         found |= {"generalisation": general.model_dump(mode="json")} if general else {}
         found |= {"robustness": robust.model_dump(mode="json")} if robust else {}
-        _tell(json.dumps(found, indent=2))
+        _write_result(json.dumps(found, indent=2))
         return
-    _tell(_as_text(general, robust))
+    _write_result(_as_text(general, robust))
 
 
 def _test_set(classifier: "Classifier", source: str, stack: ExitStack) -> "TestSet":
@@ -144,13 +144,13 @@ def _as_text(general: "GeneralisationDocument | None", robust: "RobustnessDocume
             )
             table.add_row(row.name, f"{row.accuracy:.1%}", *change, f"{row.mean_confidence:.1%}")
         clips = f"{robust.clips} of {robust.of_clips} clips of {robust.source}"
-        leaky = " Leaky split, the accuracies flatter." if robust.leaky else ""
+        leaky = " Leaky split, the accuracies are optimistic." if robust.leaky else ""
         lines.append(f"{clips}, distorted; changes in points.{leaky}")
         lines.append(as_text(table))
     return "\n".join(lines)
 
 
-def _tell(text: str) -> None:
+def _write_result(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 

@@ -39,7 +39,7 @@ log = logging.getLogger("genreflow")
 
 @dataclass(frozen=True)
 class Finished:
-    """A run of any pipeline that went well: what it trained, or chose, and what the gate said of it."""
+    """A run of any pipeline that went well: what it trained, or chose, and the gate's decision."""
 
     steps: tuple[StepState, ...]
     seconds: float

@@ -157,11 +157,11 @@ class Resources(Frozen):
     """What the scheduler reserves for the steps that compute; what each was measured to use at most, or the
     limit where it is less, where None."""
     gpus: int = Field(default=0, ge=0)
-    """Accelerators for the steps that run the model; 0 asks for none."""
+    """Accelerators for the steps that run the model; 0 requests none."""
     accelerator: str = "nvidia.com/gpu"
     """What the cluster calls them."""
     shared_memory: Bytes = "2Gi"
-    """Size of /dev/shm where an accelerator is asked for: PyTorch's loaders die without."""
+    """Size of /dev/shm where an accelerator is requested: PyTorch's loaders die without."""
     retries: int = Field(default=2, ge=0)
     """How often Argo tries a pod again that vanished (up to KFP 2.16, one that failed for any reason); on
     this machine a failure is reported at once."""

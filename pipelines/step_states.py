@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genreflow.core.errors import GenreflowError, one_line
-from genreflow.core.progress import left_in_hand
+from genreflow.core.progress import unfinished
 from pipelines.steps import STEPS, Step
 
-SECONDS_BETWEEN_LOOKS = 0.2
+POLL_SECONDS = 0.2
 
 log = logging.getLogger("genreflow")
 Status = Literal["waiting", "running", "done", "cached", "skipped", "failed"]
@@ -110,7 +110,7 @@ class ProgressReader:
         self.show(self.steps)
 
     def _follow(self) -> None:
-        while not self._ended.wait(SECONDS_BETWEEN_LOOKS):
+        while not self._ended.wait(POLL_SECONDS):
             self.look()
 
     def _take(self, event: dict[str, Any]) -> None:
@@ -145,7 +145,7 @@ class ProgressReader:
         return of_component[0] if of_component else None
 
     def failure(self, log_file: Path) -> StepFailed:
-        """The failed step's own sentence, or what can be said of one that ended without a word."""
+        """The failed step's own sentence, or a sentence on one that ended without an error message."""
         self.look()
         for step in self.steps:
             if step.status == "failed":
@@ -158,11 +158,11 @@ class ProgressReader:
             step = running[0]
             step.status = "failed"
             after = f" after {step.done} of {step.total} {step.message}" if step.total else ""
-            if hand := left_in_hand(self.path):
-                after += f", with {', '.join(hand)} in hand"
+            if names := unfinished(self.path):
+                after += f", while processing {', '.join(names)}"
             sentence = (
-                f"Step {step.name} ended without a word{after}: killed, perhaps for lack of memory, or by a "
-                "library that crashed on what it was given."
+                f"Step {step.name} ended without an error message{after}: it was killed, perhaps "
+                "for lack of memory, or a library crashed on its input."
             )
             return StepFailed(step.name, sentence, log_file)
         waiting = [step.name for step in self.steps if step.status == "waiting"]

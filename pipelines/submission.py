@@ -20,8 +20,8 @@ from genreflow.core.version import VERSION
 from pipelines import cluster, cluster_steps, kubeflow
 from pipelines.kubeflow import (
     Connection,
-    KubeflowAwayError,
     KubeflowRefusedError,
+    KubeflowUnavailableError,
     answering,
     check_host,
     connected,
@@ -107,7 +107,7 @@ def submit(
         GenreflowError: the API does not answer or refuses, or the awaited run did not succeed.
     """
     if cron and wait:
-        raise SettingsError("--wait waits for one run, and --cron starts many; leave one of the two away.")
+        raise SettingsError("--wait waits for one run, and --cron starts many; omit one of the two.")
     if retries and not wait:
         raise SettingsError(cluster.RETRIES_NEED_WAIT)
     if cron:
@@ -139,8 +139,8 @@ def submit(
                     recurring = connection.client.create_recurring_run(
                         **job, job_name=name, cron_expression=cron, no_catchup=True, max_concurrency=1
                     )
-            except KubeflowAwayError as error:
-                raise KubeflowAwayError(
+            except KubeflowUnavailableError as error:
+                raise KubeflowUnavailableError(
                     f"{error} Whether the recurring run was made is not known: genreflow runs --recurring "
                     f"--host {host} lists it."
                 ) from error
@@ -316,14 +316,14 @@ def _started(connection: Connection, name: str, job: dict[str, Any]) -> str:
             with answering(host):
                 run_id: str = client.run_pipeline(**job, job_name=name).run_id
                 return run_id
-        except KubeflowAwayError as error:
+        except KubeflowUnavailableError as error:
             # a gateway without a server behind it has passed nothing on: the request may be repeated
             unavailable = error.status == UNAVAILABLE
             found = _listed(connection, name, job["experiment_id"], 0 if unavailable else SECONDS_TO_APPEAR)
             if found is not None:
                 return found
             if not unavailable or time.monotonic() >= over:
-                raise KubeflowAwayError(
+                raise KubeflowUnavailableError(
                     f"{error} Whether the run '{name}' was started is not known: genreflow runs "
                     f"--host {host} lists it."
                 ) from error
@@ -348,7 +348,7 @@ def _listed(connection: Connection, name: str, experiment_id: str, seconds: floa
             return None
         if found is not None or time.monotonic() >= over:
             return found
-        time.sleep(cluster.SECONDS_BETWEEN_LOOKS)
+        time.sleep(cluster.POLL_SECONDS)
 
 
 def _check_release(connection: Connection, pipeline: Compiled) -> None:
@@ -362,7 +362,7 @@ def _check_release(connection: Connection, pipeline: Compiled) -> None:
         have, need = (".".join(map(str, release)) for release in (connection.release, oldest))
         raise SettingsError(
             f"Kubeflow Pipelines at {connection.host} is {have}, and this pipeline, which {why}, needs "
-            f"{need} or newer: upgrade it, or leave those settings away (docs/kubeflow.md)."
+            f"{need} or newer: upgrade it, or omit those settings (docs/kubeflow.md)."
         )
 
 
@@ -380,7 +380,7 @@ def _check_tracking(settings: "RunSettings | ComparisonSettings") -> None:
     if not tracking and names_tracking(settings.resources):  # out of a secret
         return
     if tracking_of_this_machine(settings.resources):
-        words = "is an address of this machine alone, where a pod reaches itself"
+        words = "is an address of this machine only: a pod reaches itself there"
     elif tracking:
         words = f"is {tracking} for them: each would keep a store of its own"
     else:

@@ -53,7 +53,7 @@ def specification(service: Any) -> dict[str, Any]:
 
 
 def _document(operation: dict[str, Any], statuses: tuple[str, ...]) -> None:
-    kept = {status: said for status, said in operation["responses"].items() if str(status) == "200"}
+    kept = {status: response for status, response in operation["responses"].items() if str(status) == "200"}
     content = {"application/json": {"schema": {"$ref": SCHEMA}}}
     refused: dict[str, Any] = {
         status: {"description": COMMON[status], "content": content} for status in statuses

@@ -35,7 +35,7 @@ SONGS_AT_ONCE = 2
 SONGS_WAITING = 16
 DIGEST_CHARACTERS = 12
 SCREEN_DOTS_PER_INCH = 110
-EMPTY_HTML = '<p class="empty">Here comes the curve of genre over the song.</p>'
+EMPTY_HTML = '<p class="empty">The genre over the song appears here.</p>'
 WAITING_HTML = '<p class="empty">Following the song …</p>'
 
 log = logging.getLogger("genreflow")
@@ -188,7 +188,7 @@ def answer_html(answer: "Answer") -> str:
         words = (
             "<h2>Unsure</h2>"
             f"<p>The model does not know: {escape(why)}. "
-            f"Nearest is {escape(answer.genre)}, at {answer.confidence:.0%}.</p>"
+            f"Most probable is {escape(answer.genre)}, at {answer.confidence:.0%}.</p>"
         )
     else:
         words = f"<h2>{escape(answer.genre)} <small>{answer.confidence:.0%}</small></h2>"
@@ -255,7 +255,7 @@ def warnings_html(card: "ModelCard") -> str:
             "This model was trained on synthetic music: it shows how this works; it does not know real music."
         )
     if card.leaky:
-        sentences.append("Its accuracy flatters: test clips resemble training clips.")
+        sentences.append("Its accuracy is optimistic: test clips resemble training clips.")
     if not sentences:
         return ""
     return '<aside class="warning">' + "".join(f"<p>{escape(one)}</p>" for one in sentences) + "</aside>"

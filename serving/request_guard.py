@@ -252,7 +252,7 @@ class _Body:
                 408,
             ) from None
         if message["type"] == "http.disconnect" and self.expected:
-            raise RequestError("The upload broke off.")
+            raise RequestError("The upload was interrupted.")
         return message
 
     def _admit(self) -> None:
@@ -326,9 +326,9 @@ def _sentence(status: int, body: bytes) -> str:
     if status in SENTENCES:
         return SENTENCES[status]
     try:
-        said = json.loads(body)
-        said = said[0] if isinstance(said, list) else said
-        return str(said["error"])
+        answer = json.loads(body)
+        answer = answer[0] if isinstance(answer, list) else answer
+        return str(answer["error"])
     except (ValueError, LookupError, TypeError):
         return f"The request cannot be answered (HTTP status {status}): the API is described at /."
 

@@ -144,7 +144,9 @@ class ModelCard(BaseModel):
         }
     )
     lineage: Lineage
-    accuracy: float | None = Field(description="share of test clips named right; null where not evaluated")
+    accuracy: float | None = Field(
+        description="share of test clips predicted correctly; null where not evaluated"
+    )
     accuracy_ci95: tuple[float, float] | None = Field(description="its 95 % interval")
     corpus: str = Field(description="fingerprint of the corpus it was trained and tested on")
     protocol: str = Field(description="how clips were split")

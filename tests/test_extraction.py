@@ -220,7 +220,7 @@ def test_features_of_one_splits_clips_hold_what_it_trains_and_validates_on(
     assert set(features.index["split"]) == {"train", "validation"}
     opened = Corpus.open(corpus)
     write_split(tmp_path / "other", opened.document, opened.manifest, ["train", "test"] * 4 + ["test"])
-    with pytest.raises(CorpusError, match=r"another split's clips alone .*extract them again"):
+    with pytest.raises(CorpusError, match=r"another split's clips only .*extract them again"):
         Features.open(tmp_path / "part").assign(Split.open(tmp_path / "other"))
 
 

@@ -158,8 +158,10 @@ def _decode(file: OpenFile, name: str, bounds: Bounds, sample_rate: int | None) 
     values = read.tags
     if any(libsndfile.REPLACED in value for value in values.values()):
         values = ffmpeg.metadata(file) or values
-    said = tags(values)
-    return Audio(samples, sample_rate or rate, channels, read.format, said.artist, said.title, tuple(notes))
+    labels = tags(values)
+    return Audio(
+        samples, sample_rate or rate, channels, read.format, labels.artist, labels.title, tuple(notes)
+    )
 
 
 def _check_head(head: bytes, name: str) -> None:

@@ -47,7 +47,7 @@ def read(
     """Decode the first audio stream of a file into `sections`. Gaps in its time stamps are not filled.
 
     Args:
-        refusal: what another library said of the file, for the error's sentence.
+        refusal: another library's error message on the file, for the error's sentence.
         whole: whether the end of the file is known to be there: then a last packet that cannot be decoded
             is no sign of truncation.
 
@@ -161,7 +161,7 @@ def _decode(
                     planes.append(frame.to_ndarray())
                 else:
                     converter = converter or av.AudioResampler("fltp")
-                    frame.pts = None  # the converter would complain of gaps
+                    frame.pts = None  # the converter would report gaps
                     planes += [part.to_ndarray() for part in converter.resample(frame)]
                 held += frame.samples * channels
                 if held >= BLOCK_SAMPLES // 2:

@@ -101,11 +101,11 @@ def stated_whole(file: OpenFile, position: int) -> bool:
     libsndfile takes the number of frames from there. Without it, it estimates the length from the first
     frame's bit rate, and reads no further.
     """
-    said = promise(file, position)
-    if said is None or not said.frames or not said.size:
+    stated = promise(file, position)
+    if stated is None or not stated.frames or not stated.size:
         return False
-    rest = size(file) - (position + said.size)
-    return -said.size // 100 <= rest < TAG_BYTES and _only_tags(file, position + said.size)
+    rest = size(file) - (position + stated.size)
+    return -stated.size // 100 <= rest < TAG_BYTES and _only_tags(file, position + stated.size)
 
 
 def recordings(file: OpenFile, position: int, check: Callable[[int, int], None]) -> list[Recording]:
@@ -135,11 +135,11 @@ def recordings(file: OpenFile, position: int, check: Callable[[int, int], None])
             if not base <= position < base + len(content):
                 base, content = position, read_at(file, position, CHUNK_BYTES)
             continue
-        said = _promise(content, at, frame)
-        if said is not None or frame.kind != kind:
+        stated = _promise(content, at, frame)
+        if stated is not None or frame.kind != kind:
             close()
-            start, frames, promised, kind = position, 0, said.frames if said else 0, frame.kind
-        if said is None:
+            start, frames, promised, kind = position, 0, stated.frames if stated else 0, frame.kind
+        if stated is None:
             frames += 1
             samples += frame.samples
             if not frames % CHECK_FRAMES:

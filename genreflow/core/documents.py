@@ -179,7 +179,7 @@ class SplitDocument(Document):
     seed: int
     leaky: bool
     leak_reason: str | None
-    """Why figures on this split flatter, in a sentence; None on an honest split."""
+    """Why figures on this split are optimistic, in a sentence; None on a leak-free split."""
     counts: dict[str, int]
     """Clips per split, `unused` included."""
     notes: tuple[str, ...] = ()

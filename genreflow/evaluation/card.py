@@ -38,7 +38,7 @@ class ModelFacts:
 
     @property
     def figures_leak(self) -> bool:
-        """Whether there are figures, and they flatter."""
+        """Whether there are figures, and they are optimistic."""
         return self.leaky and self.accuracy is not None
 
 
@@ -82,7 +82,7 @@ def warnings(facts: ModelFacts) -> list[str]:
         )
     if facts.figures_leak:
         reason = facts.leak_reason or model.leak_reason or f"the {model.protocol} split is leaky"
-        found.append(f"> **Leaky.** The figures flatter: {reason.rstrip('.')}.")
+        found.append(f"> **Leaky.** The figures are optimistic: {reason.rstrip('.')}.")
     if facts.seen_clips and facts.accuracy is not None:
         found.append(f"> **{facts.seen_clips} of the test clips were used in training or selection.**")
     if model.pretrained is None:
@@ -99,7 +99,7 @@ def model_rows(facts: ModelFacts) -> list[tuple[str, str]]:
     clips = f"{len(model.train_clips)} clips to train on, {len(model.validation_clips)} for selection"
     clips += f", {facts.test_clips} to test on" if facts.test_clips else ""
     clips += f" ({facts.quarantined} refused)" if facts.quarantined is not None else ""
-    honest = "" if facts.accuracy is None else ", leaky" if facts.leaky else ", honest"
+    honest = "" if facts.accuracy is None else ", leaky" if facts.leaky else ", leak-free"
     spec = model.input_spec
     short = "repeated" if spec.extend == "repeat" else "followed by silence"
     rows = [
@@ -107,7 +107,7 @@ def model_rows(facts: ModelFacts) -> list[tuple[str, str]]:
         (
             "Input",
             f"windows of {spec.window_seconds:g} s at {spec.sample_rate / 1000:g} kHz; a "
-            f"clip's answer is the mean over its windows; shorter clips are {short}",
+            f"clip's prediction is the mean over its windows; shorter clips are {short}",
         ),
         ("Data", f"{facts.data}: {clips}"),
         ("Split", f"{model.protocol}{'' if model.fold is None else f', fold {model.fold}'}{honest}"),

@@ -114,7 +114,7 @@ class EvaluationDocument(Document):
     accuracy_ci95: Interval
     """Wilson interval; clips with the same audio count once in its width."""
     macro_f1: float
-    """Mean F1 over the genres that are present or answered (scikit-learn's default)."""
+    """Mean F1 over the genres that are present or predicted (scikit-learn's default)."""
     macro_f1_ci95: Interval
     """Percentile bootstrap over clips, those with the same audio drawn together."""
     macro_auc: float | None = None
@@ -142,7 +142,7 @@ class EvaluationDocument(Document):
     leaky: bool
     leak_reason: str | None
     seen_clips: int
-    """Test clips whose file or audio the model met in training or selection; 0 on an honest split."""
+    """Test clips whose file or audio the model met in training or selection; 0 on a leak-free split."""
     synthetic: bool
     pretrained: str | None
     pretraining: str | None = None
@@ -175,7 +175,7 @@ class EvaluationDocument(Document):
             return f"Not measured: all {self.clips} clips were trained on."
         low, high = self.accuracy_ci95
         return (
-            f"{self.accuracy * 100:.1f} % right on {self.clips} test clips "
+            f"Accuracy {self.accuracy * 100:.1f} % on {self.clips} test clips "
             f"(95 % interval {low * 100:.1f} % to {high * 100:.1f} %), macro F1 {self.macro_f1:.3f}."
         )
 

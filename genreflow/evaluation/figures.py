@@ -110,7 +110,7 @@ def calibration(found: Calibration) -> Figure:
     )
     upper.set_ylim(-0.03, 1.03)
     upper.set_xlim(0, 1.02)
-    upper.set_ylabel("share of right answers")
+    upper.set_ylabel("share of correct predictions")
     upper.tick_params(labelbottom=False)
     lower.bar(
         [entry.lower for entry in found.bins],

@@ -129,10 +129,10 @@ def verdict(document: EvaluationDocument) -> str:
     low, high = document.accuracy_ci95
     guess = 1 / len(document.genres)
     return (
-        f"Right on {percent(document.accuracy)} of {document.clips} test clips "
+        f"Accuracy {percent(document.accuracy)} on {document.clips} test clips "
         f"(95 % interval {percent(low)} to {percent(high)}), under the {protocol_words(document)} protocol, "
         f"with {document.scored_with}. "
-        f"Guessing among {len(document.genres)} genres would be right on {percent(guess)}."
+        f"Guessing among {len(document.genres)} genres would reach {percent(guess)}."
     )
 
 
@@ -153,12 +153,12 @@ def banners(document: EvaluationDocument, model: ModelDocument) -> list[Banner]:
         )
     if document.leaky and document.measured:
         reason = document.leak_reason or "Training and test share more than they should."
-        found.append(Banner("Leaky split: these figures flatter", reason))
+        found.append(Banner("Leaky split: these figures are optimistic", reason))
     if not document.measured:
         found.append(
             Banner(
                 "Not measured",
-                "Below are the model's answers on the clips that it was trained on: they show that it "
+                "Below are the model's predictions on the clips that it was trained on: they show that it "
                 "learned, not how good it is.",
             )
         )

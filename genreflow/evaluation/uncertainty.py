@@ -76,7 +76,7 @@ def accuracy_interval(correct: NDArray[np.bool_], clusters: Sequence[str]) -> tu
     """Wilson's interval around the accuracy of (n,) answers, as wide as for that many *different* clips.
 
     Clips of one cluster hold the same recording and get much the same answer: counting each as evidence would
-    flatter.
+    be too optimistic.
     """
     distinct = len(set(clusters))
     return wilson(float(np.mean(correct)) * distinct, distinct)

@@ -24,15 +24,15 @@ DECISION = "### Is it champion?"
 WHAT = "### What it is"
 
 MODEL_DESCRIPTION = """\
-Answers the genre of a piece of music. Every version is one trained model with its packaged runtimes and the \
-proof of how good it is.
+Predicts the genre of a piece of music. Every version is one trained model with its packaged runtimes and \
+its evaluation.
 
-- **@champion** is what `genreflow classify`, `genreflow serve` and `genreflow.load("champion")` answer \
-with. It moves only when a candidate passes the gate (both models on the same clips, none of them seen in \
+- **@champion** is what `genreflow classify`, `genreflow serve` and `genreflow.load("champion")` use. \
+It moves only when a candidate passes the gate (both models on the same clips, none of them seen in \
 training), or by hand with `genreflow promote`, back with `genreflow rollback`.
 - **@challenger** is the latest version that the gate did not promote.
 
-Figures on a leaky split flatter; versions trained on synthetic music say nothing about real music.
+Figures on a leaky split are optimistic; versions trained on synthetic music say nothing about real music.
 """
 
 
@@ -193,7 +193,7 @@ def _scored_with(evaluation: EvaluationDocument) -> str | None:
     if spare is None or not evaluation.measured:
         return evaluation.scored_with if evaluation.measured else None
     return (
-        f"{evaluation.scored_with}; its fallback {spare.label} is right on {card.percent(spare.accuracy)} "
+        f"{evaluation.scored_with}; its fallback {spare.label} has {card.percent(spare.accuracy)} "
         f"and decides alike on {card.percent(spare.equal_decisions)} of the clips"
     )
 

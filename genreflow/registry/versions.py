@@ -276,7 +276,7 @@ def _wrong(folder: Path, entry: "ModelVersion") -> str | None:
     if registered is None:
         log.warning(
             "Version %s was registered before genreflow kept the digest of %s: whether that file was altered "
-            "cannot be told.", entry.version, path.name,
+            "cannot be determined.", entry.version, path.name,
         )  # fmt: skip
     elif file_digest(path) != registered:
         return f"{path.name} was altered since it was registered"

@@ -66,7 +66,8 @@ def _decide_until_it_holds(
             changed = error
             progress.report("promote", f"{changed} Deciding again.")
     raise ChampionChangedError(
-        f"{changed} So it did {DECISIONS} times in a row: genreflow run with the same arguments tries again."
+        f"{changed} This happened {DECISIONS} times in a row: "
+        "start genreflow run with the same arguments again."
     )
 
 
@@ -77,7 +78,7 @@ def _promote(version: str, packaged: Path, evaluation: Path, corpus: Path, polic
     earlier = registry.version(version).tags
     if earlier.get("decision") == "rolled back":
         # a person's judgement stands until a person changes it
-        why = f"kept: {earlier['decision_reason']}. To take it all the same: genreflow promote {version}"
+        why = f"kept: {earlier['decision_reason']}. To promote it anyway: genreflow promote {version}"
         return Decision(promote=False, verdict="kept", reason=why, numbers={})
     champion = registry.champion()
     decision = _decide(version, champion, packaged, evaluation, corpus, policy)

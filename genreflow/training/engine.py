@@ -114,7 +114,7 @@ class Run:
             found, problems = checkpoints.last_whole(self.folder, phase, self.mirror)
             if problems:
                 then = f"goes on from {found.name}" if found else "begins again"
-                self.note(f"{'; '.join(problems)}. Passed over: {phase} {then}.")
+                self.note(f"{'; '.join(problems)}. Skipped: {phase} {then}.")
         return agreed(found)
 
     def phase(self, name: str, epochs: int, groups: list[dict[str, Any]]) -> TrainerState:

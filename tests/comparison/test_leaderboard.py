@@ -315,14 +315,14 @@ def test_a_leaky_split_is_labelled_in_every_table_and_figure(compared: Compared,
     )
     write_report(leaky, tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert "Leaky split: these figures flatter" in page
+    assert "Leaky split: these figures are optimistic" in page
     assert "The same &lt;artists&gt; in both." in page
     for caption in re.findall(r"<caption>(.*?)</caption>", page):
         about_names = "rows are true genres" in caption or "Cost" in caption or "made from" in caption
         assert about_names or "leaky" in caption, caption
     for caption in re.findall(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL):
         assert "leaky split" in caption, caption
-    assert as_markdown(leaky).startswith("**Leaky split: these figures flatter.**")
+    assert as_markdown(leaky).startswith("**Leaky split: these figures are optimistic.**")
 
 
 def test_the_note_in_mlflow_has_a_column_of_folds_and_says_why_they_flatter(compared: Compared) -> None:
@@ -335,8 +335,9 @@ def test_the_note_in_mlflow_has_a_column_of_folds_and_says_why_they_flatter(comp
     without = compared.document.model_copy(update={"folds": 0})
     assert "folds" not in as_markdown(without)
     leaky = compared.document.model_copy(update={"folds_leak_reason": "One artist in several folds."})
-    assert "**Leaky folds: the figures over folds flatter.** One artist in several folds." in as_markdown(
-        leaky
+    assert (
+        "**Leaky folds: the figures over folds are optimistic.** One artist in several folds."
+        in as_markdown(leaky)
     )
     assert "Leaky folds" not in as_markdown(compared.document)
 
@@ -359,7 +360,7 @@ def test_the_runs_of_a_comparison_with_leaky_folds_say_so(
     )
     assert len(children) == 2
     for run in (parent, *children):
-        assert "Leaky folds: the figures over folds flatter" in run.data.tags["mlflow.note.content"]
+        assert "Leaky folds: the figures over folds are optimistic" in run.data.tags["mlflow.note.content"]
         assert (run.data.tags["genreflow.folds"], run.data.tags["genreflow.folds_leaky"]) == ("2", "true")
 
 

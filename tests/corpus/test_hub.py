@@ -214,7 +214,7 @@ def test_one_of_several_archives_is_named_and_what_is_no_source_is_told(
     assert "hf://datasets/OWNER/NAME" in nonsense["error"]
 
 
-@pytest.mark.parametrize(("status", "word"), [(401, "HF_TOKEN"), (403, "HF_TOKEN"), (429, "slow down")])
+@pytest.mark.parametrize(("status", "word"), [(401, "HF_TOKEN"), (403, "HF_TOKEN"), (429, "request rate")])
 def test_a_hub_that_refuses_is_told(status: int, word: str, hub: Hub, tmp_path: Path) -> None:
     hub.faults.extend([("status", status, {"Retry-After": "0"})] * 50)
     (told,) = opened(hub.url, tmp_path, "hf://datasets/owner/gtzan")

@@ -25,7 +25,15 @@ from genreflow.core.documents import CorpusDocument, SplitDocument
 from genreflow.core.errors import CorpusError
 from genreflow.core.progress import PROGRESS_VARIABLE
 from genreflow.corpus import splitting
-from genreflow.corpus.ingest import _Refused, _store, _take, _Taken, fingerprint, ingest, resolve
+from genreflow.corpus.ingest import (
+    _Accepted,
+    _decode_and_check,
+    _Rejected,
+    _store,
+    fingerprint,
+    ingest,
+    resolve,
+)
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.corpus.sources import SourceItem
 from genreflow.corpus.splitting import Split
@@ -387,15 +395,15 @@ def test_whoever_replaces_a_file_again_and_again_the_digest_is_of_the_bytes_that
     thread.start()
     try:
         item = SourceItem("rock/song.wav", "rock", lambda: target)
-        results = [_take(item, "rock.song", TWO) for _ in range(300)]
+        results = [_decode_and_check(item, "rock.song", TWO) for _ in range(300)]
     finally:
         stop.set()
         thread.join()
-    taken = [result for result in results if isinstance(result, _Taken)]
+    taken = [result for result in results if isinstance(result, _Accepted)]
     assert taken
     for result in taken:
         np.testing.assert_array_equal(result.pcm, heard[result.row["sha256"]])
-    assert {result.reason for result in results if isinstance(result, _Refused)} <= {"changed"}
+    assert {result.reason for result in results if isinstance(result, _Rejected)} <= {"changed"}
 
 
 def test_a_pipe_and_a_device_among_the_clips_are_not_waited_for(music: Path, tmp_path: Path) -> None:

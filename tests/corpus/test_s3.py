@@ -252,7 +252,7 @@ def test_a_throttling_server_is_waited_for_and_then_told(aws: Any, bucket: str, 
     proxy.only, proxy.busy = ".wav", 1
     assert contents(f"s3://{bucket}") == small()
     proxy.only, proxy.busy = "list-type", 1000
-    assert "asks to slow down (SlowDown)" in refusal(f"s3://{bucket}")
+    assert "limits the request rate (SlowDown)" in refusal(f"s3://{bucket}")
 
 
 def test_a_slow_server_is_waited_for(aws: Any, bucket: str, proxy: Proxy) -> None:

@@ -128,7 +128,7 @@ def test_an_unreadable_folder_beside_the_genres_is_left_alone(tmp_path: Path) ->
     folder = genre_folder(tmp_path / "music")
     (folder / "lost+found").mkdir()
     with unreadable(folder / "lost+found"):
-        assert "Left alone: lost+found" in open_source(str(folder), TWO).notes()[0]
+        assert "Ignored: lost+found" in open_source(str(folder), TWO).notes()[0]
 
 
 def test_a_folder_without_a_genre_names_its_folders_and_the_setting(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_the_synthetic_source_is_made_once_and_kept(tmp_path: Path) -> None:
 def test_a_synthetic_source_that_lost_a_clip_is_refused() -> None:
     source = open_source("synthetic?clips=2&seconds=1", GENRES)
     next(source.items()).open().unlink()
-    with pytest.raises(CorpusError, match=r"not whole|only one"):
+    with pytest.raises(CorpusError, match=r"no longer complete|only one"):
         list(source.items())
 
 

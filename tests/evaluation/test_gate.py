@@ -101,7 +101,7 @@ def test_a_leaky_protocol_is_said_in_the_reason() -> None:
     facts = model(leaky=True, protocol="random")
     decision = decide(clips(share(50, 0.8)), None, facts, None)
     assert decision.promote
-    assert "random split is leaky: its figures flatter" in decision.reason
+    assert "random split is leaky: its figures are optimistic" in decision.reason
 
 
 def test_a_synthetic_model_never_displaces_a_real_champion() -> None:

@@ -143,7 +143,7 @@ def test_trials_that_are_damaged_in_the_store_are_made_again(
     aws.put_object(Bucket=address.split("/")[2], Key=file, Body=b"something else")
     document = fit(source, tmp_path / "resumed", "bayesian", address)
     (note,) = document.training["notes"]
-    assert "searched is damaged: trials.journal is not what was written. Passed over" in note
+    assert "searched is damaged: trials.journal is not what was written. Skipped" in note
     assert done == list(range(1, TRIALS + 1))
 
 
@@ -171,7 +171,7 @@ def test_a_search_goes_on_while_the_store_is_down_and_stores_its_trials_later(
     document = fit(source, tmp_path / "model", "bayesian", address)
     (note,) = document.training["notes"]
     assert note.startswith("A trial is not stored: ")
-    assert "asks to slow down" in note
+    assert "limits the request rate" in note
     assert stored == [False, False, True, True, True, True]
 
 

@@ -450,7 +450,7 @@ def test_a_model_that_predicts_nan_on_this_processor_is_not_served(
         return lambda inputs: predict(inputs) * np.float32(np.nan)
 
     monkeypatch.setattr(openvino, "compile_openvino", compile_to_nan)
-    with pytest.raises(ModelError, match="does not give its packaged probabilities on this processor"):
+    with pytest.raises(ModelError, match="does not reproduce its packaged probabilities on this processor"):
         load_checked_classifier(packaged)
 
 

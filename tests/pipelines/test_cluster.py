@@ -38,7 +38,7 @@ def test_waiting_ends_with_the_runs_state(api: KubeflowApi) -> None:
 def test_waiting_looks_again_until_the_run_has_ended(
     api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(cluster, "POLL_SECONDS", 0.01)
     api.states = ["RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "CANCELED"]
     with pytest.raises(GenreflowError, match="ended as canceled"):
         cluster.wait("r1", api.url)
@@ -80,7 +80,7 @@ def test_waiting_outlasts_a_server_that_is_away(
     with caplog.at_level(logging.WARNING, "genreflow"):
         assert cluster.wait("r1", api.url)["state"] == "succeeded"
     assert api.faults == []
-    assert "503 no healthy upstream. Run r1 is waited for all the same." in caplog.text
+    assert "503 no healthy upstream. Run r1 is still waited for." in caplog.text
     assert len(caplog.records) == 2  # once a minute, and that it is over
 
 
@@ -116,7 +116,7 @@ def test_waiting_outlasts_a_server_that_is_restarted(api: KubeflowApi) -> None:
 def test_whatever_ends_the_waiting_names_the_run(
     fault: tuple[int, str], words: str, api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "SECONDS_AWAY", 0.1)
+    monkeypatch.setattr(cluster, "UNAVAILABLE_SECONDS", 0.1)
     api.faults = [fault] * 1000
     back = f"To wait on: genreflow wait r1 --host {api.url}"
     with pytest.raises(GenreflowError, match=f"{words}.* Run r1 may go on .*#/runs/details/r1. {back}"):
@@ -171,7 +171,7 @@ def test_waiting_outlasts_an_hour_of_lost_connections_and_no_more(
     api.states = ["RUNNING", "SUCCEEDED"]
     assert cluster.wait("r1", api.url)["state"] == "succeeded"
     api.states, api.documents = ["RUNNING"], []
-    with pytest.raises(GenreflowError, match=r"connection broke off\. Run r1 may go on .* genreflow wait r1"):
+    with pytest.raises(GenreflowError, match=r"connection was closed\. Run r1 may go on .* wait r1"):
         submit(settings(), api.url, wait=True, show=lambda _: api.faults.extend([None] * 70))
 
 
@@ -389,7 +389,7 @@ TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n'
             f"done\n{FATAL}failed to execute component: failed to publish: rpc error: code = Unavailable "
             "desc = connection refused\nError: exit status 1\n",
             "pod",
-            "gave up: failed to execute component: failed to publish",
+            "failed: failed to execute component: failed to publish",
         ),
         (
             f"done\n{FATAL}failed to execute component: failed to upload output artifact: AccessDenied\n",
@@ -419,7 +419,7 @@ def test_a_driver_that_failed_is_its_steps_failure(api: KubeflowApi, real: Calla
     api.answers[log_of(run, pod)] = [(200, f"F1130 04:00:28.000000      15 main.go:90] {words}\n")]
     seen, error = shown(api)
     assert kept(seen[-1])["fine_tune"] == "failed"
-    assert f"in step fine-tune: KFP's launcher gave up: {words}" in error
+    assert f"in step fine-tune: KFP's launcher failed: {words}" in error
 
 
 @pytest.mark.parametrize("multi_user", [False, True])

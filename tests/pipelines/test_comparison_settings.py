@@ -89,7 +89,7 @@ def test_set_reaches_every_candidate_that_has_the_key_or_one_by_its_name() -> No
         ("linear.corpus.protocol=random", "only model, training, resources can differ"),
         ("linear.training.epochs=2", "There is no setting training.epochs"),
         ("family=linear", "with --families"),
-        ("training.epochs", "--set wants key=value"),
+        ("training.epochs", "--set needs key=value"),
     ],
 )
 def test_set_that_fits_no_candidate_is_refused(assignment: str, sentence: str) -> None:

@@ -119,7 +119,7 @@ def test_a_run_that_is_killed_in_each_late_step_and_loses_mlflow_ends_as_the_und
         """The step in which the run was killed, and what it said."""
         done = again({name: text for step in steps for name, text in killed_at(PLACES[step]).items()})
         assert done.returncode == 1, done.stdout
-        found = re.search(r"genreflow: Step (\w+) ended without a word: killed", done.stderr)
+        found = re.search(r"genreflow: Step (\w+) ended without an error message: it was killed", done.stderr)
         assert found, done.stderr
         return found[1], done.stderr
 

@@ -109,7 +109,9 @@ def test_what_went_wrong_unexpectedly_is_said_to_be_so(follower: ProgressReader,
 
 def test_a_step_that_was_killed_is_named(follower: ProgressReader, tmp_path: Path) -> None:
     progress.report("fine_tune", "started", event="started")
-    assert "Step fine_tune ended without a word: killed" in str(follower.failure(tmp_path / "log"))
+    assert "Step fine_tune ended without an error message: it was killed" in str(
+        follower.failure(tmp_path / "log")
+    )
 
 
 def test_several_steps_of_one_component_are_told_apart_by_their_tasks(
@@ -122,7 +124,7 @@ def test_several_steps_of_one_component_are_told_apart_by_their_tasks(
     place.mkdir(parents=True)
     with (
         steps.report_step("train_candidate", place / "candidate"),
-        progress.made_of_steps("train_candidate"),
+        progress.report_as("train_candidate"),
         steps.report_step("fine_tune"),
     ):
         progress.report("fine_tune", "epochs", done=1, total=3)
@@ -156,7 +158,7 @@ def test_the_failure_of_a_step_within_a_step_is_the_outer_steps(
     with (
         pytest.raises(CorpusError),
         steps.report_step("train_candidate", place / "candidate"),
-        progress.made_of_steps("train_candidate"),
+        progress.report_as("train_candidate"),
         steps.report_step("package"),
     ):
         raise CorpusError("No windows are left.")
@@ -192,7 +194,7 @@ def test_how_far_a_step_came_that_crashed_and_on_what_is_said(
     assert done.returncode == -signal.SIGABRT, done.stderr.decode()
     sentence = str(follower.failure(tmp_path / "log"))
     how = r" after \d+ of 12 clips decoded and checked, with rock/3\.wav in hand: killed"
-    assert re.match("Step ingest ended without a word" + how, sentence)
+    assert re.match("Step ingest ended without an error message" + how, sentence)
     assert not (tmp_path / "corpus").exists()
 
 

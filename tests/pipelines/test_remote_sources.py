@@ -63,7 +63,7 @@ def test_a_bucket_and_a_hub_with_the_same_clips_give_the_same_corpus_and_metrics
     assert one["corpus"]["fingerprint"] == other["corpus"]["fingerprint"]
     assert sum(one["corpus"]["counts"].values()) == len(files)
     assert one["metrics"] == other["metrics"]
-    assert not list((tmp_path / "bucket" / "logs").glob("*.hand-*"))
+    assert not list((tmp_path / "bucket" / "logs").glob("*.in-progress-*"))
     assert one["model_version"] == other["model_version"] == "1"
 
 

@@ -141,7 +141,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(assignment: str, expected: s
         ("resources.environment={A: [1]}", "Setting resources.environment.A"),
         ("resources.volumes={gtzan-data: data}", "Setting resources.volumes.gtzan-data"),
         ("resources.volumes={Data_1: /data}", "Setting resources.volumes.Data_1"),
-        ("training.epochs", "--set wants key=value"),
+        ("training.epochs", "--set needs key=value"),
         ("training.epochs=[1", "not readable YAML"),
         ("family=[3]", "family is a text"),
         ("family=3", "no family '3'"),

@@ -21,7 +21,7 @@ from components.image import BUILD_IMAGE, IMAGE, ROOT
 from genreflow.core.errors import GenreflowError, SettingsError
 from pipelines import cluster, kubeflow, submission
 from pipelines.cli import app
-from pipelines.reach import doubts, source_doubts
+from pipelines.reach import reachability_warnings, source_warnings
 from pipelines.settings import settings
 from pipelines.submission import compiled, submit
 
@@ -265,10 +265,10 @@ def test_folders_on_no_volume_and_an_image_of_no_registry_are_doubted(
     chosen = settings(
         "quickstart", "/data/gtzan?x=1", assignments=["training.checkpoint_uri=/state/checkpoints"]
     )
-    source, checkpoints, image = doubts(chosen)
+    source, checkpoints, image = reachability_warnings(chosen)
     assert source.startswith("source is /data/gtzan, a path of this machine")
     assert "resources.volumes={my-claim: /data}" in source
-    (below_root,) = source_doubts("--also-test", "/others", chosen.resources)
+    (below_root,) = source_warnings("--also-test", "/others", chosen.resources)
     assert "resources.volumes={my-claim: /others}" in below_root  # no claim is mounted at /
     assert checkpoints.startswith("training.checkpoint_uri is /state/checkpoints")
     assert f"The image {IMAGE} names no registry" in image
@@ -279,13 +279,13 @@ def test_folders_on_no_volume_and_an_image_of_no_registry_are_doubted(
     )
     for named in ("registry.example.org/genreflow:1", "localhost:5000/genreflow:1", "host:5000/g@sha256:0"):
         monkeypatch.setenv("GENREFLOW_IMAGE", named)
-        assert doubts(mounted) == []
+        assert reachability_warnings(mounted) == []
     monkeypatch.setenv("GENREFLOW_BUILD_IMAGE", "genreflow-build:1")
-    (build,) = doubts(mounted)
+    (build,) = reachability_warnings(mounted)
     assert "The image genreflow-build:1 names no registry" in build
     assert "name it with GENREFLOW_BUILD_IMAGE" in build
     monkeypatch.setenv("GENREFLOW_IMAGE", "genreflow/pipeline:1")
-    assert len(doubts(mounted)) == 1
+    assert len(reachability_warnings(mounted)) == 1
 
 
 @pytest.mark.parametrize("command", ["compile", "submit"])
@@ -571,7 +571,7 @@ def test_pods_get_no_mlflow_address_of_this_machine(
     tracking: str, api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
-    with pytest.raises(SettingsError, match="MLFLOW_TRACKING_URI is an address of this machine alone"):
+    with pytest.raises(SettingsError, match="MLFLOW_TRACKING_URI is an address of this machine only"):
         submit(settings(), api.url)
     own = f"resources.environment.MLFLOW_TRACKING_URI={tracking}"
     with pytest.raises(SettingsError, match="what a pod reaches there is itself"):

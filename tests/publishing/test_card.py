@@ -42,7 +42,7 @@ def test_both_cards_say_the_same_of_a_model(tmp_path: Path) -> None:
             "81.0 % right",
             "- **Model**: family `encoder`, from `ntu-spml/distilhubert`",
             "- **Data**: gtzan: 443 clips to train on, 197 for selection, 290 to test on",
-            "- **Split**: fault-filtered, honest",
+            "- **Split**: fault-filtered, leak-free",
             "- **Served with**: openvino f32, 93 ms a window (a processor)",
         ):
             assert words in card

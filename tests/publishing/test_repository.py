@@ -209,7 +209,7 @@ def test_what_a_hub_refuses_is_told_in_a_sentence(
         ("hf://datasets/owner/genres", WRITER): "hf://OWNER/NAME",
         ("hf://owner/genres@v1", WRITER): "main branch",
         ("hf://owner/open", WRITER): "--public",
-        ("hf://owner/busy", WRITER): "slow down",
+        ("hf://owner/busy", WRITER): "request rate",
         ("hf://owner/broken", WRITER): "answers 500",
         ("hf://owner/genres", ""): "needs a token",
         ("hf://owner/genres", "wrong"): "valid token",

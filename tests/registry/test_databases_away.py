@@ -11,7 +11,7 @@ import pytest
 import servers
 
 from genreflow import registry
-from genreflow.core.errors import RegistryAwayError
+from genreflow.core.errors import RegistryUnavailableError
 from genreflow.registry import store
 from pipelines import doctor
 
@@ -47,7 +47,7 @@ def away_within_seconds(what: str) -> None:
     )
     for use in uses:
         began = time.monotonic()
-        with pytest.raises(RegistryAwayError, match=what) as caught:
+        with pytest.raises(RegistryUnavailableError, match=what) as caught:
             use()
         assert time.monotonic() - began < store.REACH_SECONDS + 2, use
         assert "secret" not in str(caught.value)
@@ -70,13 +70,13 @@ def test_a_database_that_goes_away_is_told_directly_and_behind_a_server(
                 monkeypatch.setenv("MLFLOW_TRACKING_URI", direct)
                 away_within_seconds(r"PostgreSQL database .* does not answer .*5 seconds")
                 monkeypatch.setenv("MLFLOW_TRACKING_URI", behind)
-                away_within_seconds(r"is up, but did not answer .* 5 seconds: look whether its database is")
+                away_within_seconds(r"is up, but did not answer .* 5 seconds: check that its database")
             registry.check()
             _end(port)
             monkeypatch.setenv("MLFLOW_TRACKING_URI", direct)
             away_within_seconds(r"PostgreSQL database .* does not answer .*refused")
             monkeypatch.setenv("MLFLOW_TRACKING_URI", behind)
-            away_within_seconds(r"is up, but .*: look whether its database is")
+            away_within_seconds(r"is up, but .*: check that its database is running")
 
 
 def _end(port: int) -> None:

@@ -18,7 +18,7 @@ from servers import mlflow_server
 
 from genreflow import registry, steps
 from genreflow.core import home, progress
-from genreflow.core.errors import RegistryAwayError
+from genreflow.core.errors import RegistryUnavailableError
 from genreflow.families import family
 from genreflow.fitting import fine_tuning
 from genreflow.registry import lock, runs, store
@@ -72,7 +72,7 @@ def register(made: Candidate, run_id: str = "") -> registry.Registered:
 def test_a_server_that_is_away_behind_a_gateway_is_told_at_once(mlflow: Proxy) -> None:
     mlflow.busy = 1
     began = time.monotonic()
-    with pytest.raises(RegistryAwayError, match="503 Slow Down"):
+    with pytest.raises(RegistryUnavailableError, match="503 Slow Down"):
         registry.check()
     assert time.monotonic() - began < store.REACH_SECONDS
     registry.check()
@@ -205,7 +205,7 @@ def test_registration_without_mlflow_ends_with_the_command_that_finishes_it(
     made = candidate(22)
     before = {version.version for version in registry.versions()}
     mlflow.down = True
-    with pytest.raises(RegistryAwayError, match="genreflow run with the same arguments"):
+    with pytest.raises(RegistryUnavailableError, match="genreflow run with the same arguments"):
         register(made)
     mlflow.down = False
     assert {version.version for version in registry.versions()} == before

@@ -247,7 +247,7 @@ def test_the_run_of_a_process_that_is_alive_is_left_alone() -> None:
         assert mine != theirs
         assert set(open_runs()) == {mine, theirs}
         other.communicate("\n")
-    # it ended without a word, and its number may belong to a process that began later
+    # it ended without a trace, and its number may belong to a process that began later
     assert registry.open_run("genreflow", {"seed": 1}, step="/a") == theirs
 
 

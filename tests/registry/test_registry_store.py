@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from genreflow import registry
 from genreflow.core import home
-from genreflow.core.errors import GenreflowError, RegistryAwayError, RegistryError
+from genreflow.core.errors import GenreflowError, RegistryError, RegistryUnavailableError
 from genreflow.registry import store
 
 
@@ -119,7 +119,7 @@ def test_a_database_that_is_not_there_is_told_within_seconds(
     for use in (registry.versions, registry.check):
         began = time.monotonic()
         with pytest.raises(
-            RegistryAwayError, match=r"PostgreSQL database .* does not answer .*refused"
+            RegistryUnavailableError, match=r"PostgreSQL database .* does not answer .*refused"
         ) as caught:
             use()
         assert time.monotonic() - began < store.REACH_SECONDS
@@ -132,14 +132,14 @@ def test_a_database_that_never_answers_is_told_within_seconds(
     monkeypatch.setattr(store, "REACH_SECONDS", 0.5)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://user@127.0.0.1:{silent_server}/mlflow")
     began = time.monotonic()
-    with pytest.raises(RegistryAwayError, match=r"no answer in 0\.5 seconds"):
+    with pytest.raises(RegistryUnavailableError, match=r"no answer in 0\.5 seconds"):
         registry.versions()
     assert time.monotonic() - began < 5
 
 
 def test_a_registry_of_its_own_that_is_away_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")
-    with pytest.raises(RegistryAwayError, match="correct MLFLOW_REGISTRY_URI"):
+    with pytest.raises(RegistryUnavailableError, match="correct MLFLOW_REGISTRY_URI"):
         registry.versions()
 
 

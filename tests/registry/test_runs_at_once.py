@@ -245,9 +245,9 @@ def test_a_lock_that_a_killed_run_left_behind_is_removed(
     monkeypatch.setattr(lock, "STALE_SECONDS", 1.0)
     with caplog.at_level(logging.WARNING, "genreflow"):
         assert registry.set_champion("2", "by ear").aliases == ("champion",)
-    assert "taken for dead" in caplog.text
+    assert "considered dead" in caplog.text
     registry.set_champion("3", "by ear")
-    assert caplog.text.count("taken for dead") == 1
+    assert caplog.text.count("considered dead") == 1
 
 
 def folders(made: Candidate) -> tuple[Path, Path, Path, Path]:

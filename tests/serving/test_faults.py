@@ -154,7 +154,7 @@ def test_a_registry_that_cannot_be_read_is_told_by_the_card_and_the_service_goes
         store.rmdir()
         away.rename(store)
     assert before == "connected"
-    assert "has not said which version is champion since" in str(sentence)
+    assert "has not resolved the alias champion since" in str(sentence)
     assert str(store.parent) not in str(sentence)
     assert answer.status_code == 200
     until(lambda: service.model()["registry"] == "connected", "it was never connected again")

@@ -223,7 +223,7 @@ def test_unsure_is_said_in_words_with_the_reason(opened: Page, shown: Shown) -> 
     drop(opened, shown.folder / "silence.wav")
     expect(opened.locator("#answer h2")).to_have_text("Unsure")
     expect(opened.locator("#answer")).to_contain_text("The model does not know: silence.")
-    expect(opened.locator("#answer")).to_contain_text("Nearest is blues, at 10%")
+    expect(opened.locator("#answer")).to_contain_text("Most probable is blues, at 10%")
 
 
 def test_a_file_that_is_no_audio_is_refused_in_a_sentence(opened: Page, shown: Shown) -> None:

@@ -102,7 +102,7 @@ def listening() -> Iterator[tuple[str, list[str]]]:
 
 def test_an_upload_is_heard_and_served_again(service: Service) -> None:
     path = uploaded(service, "song.flac", service.song.read_bytes())
-    assert "Nearest is" in said(service, 0, [named(path), 0.0])
+    assert "Most probable is" in said(service, 0, [named(path), 0.0])
     assert fetched(service, path).content == service.song.read_bytes()
 
 

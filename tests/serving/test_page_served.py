@@ -89,7 +89,7 @@ def test_a_song_has_its_genre_and_its_curve_and_a_letter_is_refused(
     tab.on("response", lambda answer: failed.append(answer.url) if answer.status == 404 else None)
     tab.goto(f"{service.address}/ui/")
     drop(tab, service.song)
-    expect(tab.locator("#answer")).to_contain_text(f"Nearest is {service.expected.genre}")
+    expect(tab.locator("#answer")).to_contain_text(f"Most probable is {service.expected.genre}")
     expect(tab.locator("#curve img")).to_be_visible()
     expect(tab.get_by_role("button", name="Play", exact=True)).to_be_visible()
     tab.get_by_label("1 s", exact=True).check()
@@ -166,7 +166,7 @@ def test_what_is_no_upload_is_not_kept_in_memory_nor_on_disk(
     head = f"--{BOUNDARY}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode()
     answer = send(locked, UPLOAD, head + bytes(900_000) + END)
     assert answer.status_code == 400
-    assert "Only files are taken here" in answer.text
+    assert "Only files are accepted here" in answer.text
     assert kept(uploads) == before
 
 

@@ -60,7 +60,7 @@ def test_a_model_that_could_not_be_loaded_for_a_moment_is_tried_again(told: Told
     shutil.move(folder, folder.with_name("aside"))
     told.want(tag)
     until(lambda: tag in " ".join(told.notes()), "the card never said so")
-    assert "it is tried again" in told.notes()[0]
+    assert "loading is retried" in told.notes()[0]
     assert str(folder) not in told.notes()[0]
     shutil.move(folder.with_name("aside"), folder)
     until(lambda: told.answers(tag), "it was never tried again")

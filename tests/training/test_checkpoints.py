@@ -224,7 +224,7 @@ def test_for_an_altered_and_a_missing_object_the_checkpoint_before_is_taken(
     aws.delete_object(Bucket=bucket, Key=gone)
     resumed = fine_tune(source, tmp_path / "m", settings)
     first, second = resumed.training["notes"]
-    assert "probed is damaged: probe.safetensors is missing. Passed over: probed begins again." in first
+    assert "probed is damaged: probe.safetensors is missing. Skipped: probed begins again." in first
     assert "tune/checkpoint-12 is damaged: model.safetensors is not what was written" in second
     assert second.endswith("tune goes on from checkpoint-9.")
     same(tmp_path / "m", undisturbed)
@@ -233,7 +233,7 @@ def test_for_an_altered_and_a_missing_object_the_checkpoint_before_is_taken(
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ({"busy": 1000}, "asks to slow down"),
+        ({"busy": 1000}, "limits the request rate"),
         ({"down": True}, "does not answer"),
         ({"resets": 1000, "reset_after": 0}, "does not answer"),
     ],
@@ -308,7 +308,7 @@ def test_a_checkpoint_is_not_taken_before_it_is_stored_to_its_end(
     mirror = CheckpointMirror(address, "key")
     assert mirror.push(tmp_path, "tune/checkpoint-1") is None
     proxy.only, proxy.busy = "last.json", 1000
-    assert "asks to slow down" in str(mirror.push(tmp_path, "tune/checkpoint-2"))
+    assert "limits the request rate" in str(mirror.push(tmp_path, "tune/checkpoint-2"))
     assert (
         len(stored_keys(aws, address)) == 4
     )  # three files and the pointer, which names the first checkpoint alone

@@ -57,7 +57,7 @@ class Source(Protocol):
         """Every labelled file, in the order of names."""
 
     def notes(self) -> list[str]:
-        """Sentences about what was left alone."""
+        """Sentences about what was ignored."""
 
 
 def check_counts(counts: dict[str, int], where: str, what: str) -> None:
