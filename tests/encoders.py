@@ -41,9 +41,9 @@ def write_encoder(folder: Path, layout: str, settings: dict[str, Any], **fields:
         **fields,
     )
     module: Any = kind.build(chosen, GENRES, "inputs", 0).eval()
-    heard = windows(document)
+    clips = windows(document)
     inputs = torch.from_numpy(
-        np.concatenate([window_inputs(document.input_spec, one, RATE)[0] for one in heard])
+        np.concatenate([window_inputs(document.input_spec, one, RATE)[0] for one in clips])
     )
     if module.head.standard is not None:
         module.fit([inputs.repeat_interleave(8, dim=0)])

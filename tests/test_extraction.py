@@ -275,7 +275,7 @@ def test_other_weights_behind_the_same_name_are_resolved_and_trained_anew(
     assert (before[0].fingerprint != after[0].fingerprint) == frozen
 
 
-def test_cuda_is_not_taken_for_granted(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_is_checked_before_use(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingsError, match=r"resources\.device=cuda, but .* set resources\.device=auto"):
         extract(corpus, _settings("hubert", tmp_path), tmp_path / "out", device="cuda")
@@ -306,7 +306,7 @@ def test_progress_counts_the_clips(corpus: Path, tmp_path: Path, monkeypatch: py
     assert (events[-1]["done"], events[-1]["total"]) == (9, 9)
 
 
-def test_an_unfrozen_front_end_is_said_to_cost(
+def test_an_unfrozen_front_end_is_reported_as_uncached(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENREFLOW_PROGRESS", str(tmp_path / "events.jsonl"))

@@ -69,7 +69,7 @@ def extract(corpus: Path, out: Path) -> FeaturesDocument:
     return steps.extract_features(corpus, representation, out, device="cpu")
 
 
-def test_a_killed_ingest_or_extraction_leaves_nothing_that_is_taken_for_whole(
+def test_a_killed_ingest_or_extraction_leaves_nothing_that_counts_as_complete(
     music: str, tmp_path: Path
 ) -> None:
     corpus, out = tmp_path / "corpus", tmp_path / "features"

@@ -93,7 +93,11 @@ class Subject:
     keeps 97 to 99 %: it is served here for its speed, which does not depend on weights."""
 
 
-DISTIL, DISTIL_INT8, WHISPER = "DistilHuBERT's size", "DistilHuBERT's size, int8 by leave", "Whisper-tiny"
+DISTIL, DISTIL_INT8, WHISPER = (
+    "DistilHuBERT's size",
+    "DistilHuBERT's size, int8 with a relaxed threshold",
+    "Whisper-tiny",
+)
 SUBJECTS = {
     DISTIL: Subject(10.0, {"method": "probe"}, TRAINING, False, 2.2),
     DISTIL_INT8: Subject(10.0, {"method": "probe"}, TRAINING, True, 3.0, decisions=0.95),

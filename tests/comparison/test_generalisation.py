@@ -67,7 +67,7 @@ def test_clips_of_training_and_validation_are_left_out_with_the_counts(
     assert "3 clips that the model was trained or selected on were left out" in found.sentences()[0]
 
 
-def test_without_the_training_corpus_recordings_are_not_compared_and_that_is_said(
+def test_without_the_training_corpus_recordings_are_not_compared_and_that_is_reported(
     trained_on: Corpus, others: Corpus
 ) -> None:
     model = classifier(learned(trained_on))

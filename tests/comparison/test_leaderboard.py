@@ -271,7 +271,7 @@ def test_the_report_is_one_page_with_every_section(compared: Compared) -> None:
     }  # fmt: skip
 
 
-def test_the_best_are_tested_further_where_it_is_asked_for(
+def test_the_best_are_tested_further_where_requested(
     compared: Compared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENREFLOW_HOME", str(tmp_path / "home"))
@@ -325,7 +325,9 @@ def test_a_leaky_split_is_labelled_in_every_table_and_figure(compared: Compared,
     assert as_markdown(leaky).startswith("**Leaky split: these figures are optimistic.**")
 
 
-def test_the_note_in_mlflow_has_a_column_of_folds_and_says_why_they_flatter(compared: Compared) -> None:
+def test_the_note_in_mlflow_has_a_column_of_folds_and_says_why_they_are_optimistic(
+    compared: Compared,
+) -> None:
     head, _, *rows = [line for line in as_markdown(compared.document).splitlines() if line.startswith("|")]
     place = [cell.strip() for cell in head.split("|")].index("folds")
     for line, row in zip(rows, compared.document.rows, strict=True):

@@ -74,7 +74,7 @@ def test_the_other_distortions_are_what_they_are_named() -> None:
     assert not distortions.clip(np.zeros(8, np.float32), RATE, 6).any()
 
 
-def test_every_kind_that_was_asked_for_is_measured() -> None:
+def test_every_requested_kind_is_measured() -> None:
     kinds = {each.kind for each in distortions.DISTORTIONS}
     assert kinds == {"mp3", "noise", "telephone band", "speed", "gain", "clipping", "truncation"}
     names = [each.name for each in distortions.DISTORTIONS]

@@ -167,7 +167,7 @@ def test_the_splits_of_parquet_files_are_kept_as_folders(
     assert len(shards["items"]) == 2 * len(clips)
 
 
-def test_rows_without_audio_or_label_are_left_out_and_a_damaged_file_is_told(
+def test_rows_without_audio_or_label_are_left_out_and_a_damaged_file_is_reported(
     hub: Hub, clips: dict[str, bytes], tmp_path: Path
 ) -> None:
     names = [*clips, "rock/none.wav", "jazz/unlabelled.wav", "jazz/unknown.wav"]
@@ -191,7 +191,7 @@ def test_rows_without_audio_or_label_are_left_out_and_a_damaged_file_is_told(
     assert "train.parquet is not readable as parquet" in damaged["error"]
 
 
-def test_one_of_several_archives_is_named_and_what_is_no_source_is_told(
+def test_one_of_several_archives_is_named_and_what_is_no_source_is_reported(
     hub: Hub, clips: dict[str, bytes], tmp_path: Path
 ) -> None:
     hub.add("owner/two", {"a.tar.gz": packed(clips), "b.tar.gz": packed(clips)})
@@ -215,10 +215,10 @@ def test_one_of_several_archives_is_named_and_what_is_no_source_is_told(
 
 
 @pytest.mark.parametrize(("status", "word"), [(401, "HF_TOKEN"), (403, "HF_TOKEN"), (429, "request rate")])
-def test_a_hub_that_refuses_is_told(status: int, word: str, hub: Hub, tmp_path: Path) -> None:
+def test_a_hub_that_refuses_is_reported(status: int, word: str, hub: Hub, tmp_path: Path) -> None:
     hub.faults.extend([("status", status, {"Retry-After": "0"})] * 50)
-    (told,) = opened(hub.url, tmp_path, "hf://datasets/owner/gtzan")
-    assert word in told["error"]
+    (reported,) = opened(hub.url, tmp_path, "hf://datasets/owner/gtzan")
+    assert word in reported["error"]
 
 
 def test_a_body_that_ends_early_is_gone_on_from(hub: Hub, clips: dict[str, bytes], tmp_path: Path) -> None:
@@ -230,9 +230,9 @@ def test_a_body_that_ends_early_is_gone_on_from(hub: Hub, clips: dict[str, bytes
     assert hub.cut == 0
 
 
-def test_a_hub_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_hub_that_is_not_there_is_reported(tmp_path: Path) -> None:
     endpoint = f"http://127.0.0.1:{free_port()}"
-    (told,) = opened(endpoint, tmp_path, "hf://datasets/owner/gtzan")
-    assert "does not answer" in told["error"]
-    (told,) = opened(endpoint, tmp_path, "hf://datasets/owner/gtzan", HF_HUB_OFFLINE="1")
-    assert "HF_HUB_OFFLINE is set" in told["error"]
+    (reported,) = opened(endpoint, tmp_path, "hf://datasets/owner/gtzan")
+    assert "does not answer" in reported["error"]
+    (reported,) = opened(endpoint, tmp_path, "hf://datasets/owner/gtzan", HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE is set" in reported["error"]

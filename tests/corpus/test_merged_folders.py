@@ -226,7 +226,7 @@ def test_folders_lie_at_different_depths_and_are_called_by_what_differs(tmp_path
     assert {item.folder for item in other.items()} == {"new", "old/2019"}
 
 
-def test_a_folder_beside_genre_folders_is_left_alone_and_named_even_if_it_holds_some(tmp_path: Path) -> None:
+def test_a_folder_beside_genre_folders_is_ignored_and_named_even_if_it_holds_some(tmp_path: Path) -> None:
     clips(tmp_path)
     clips(tmp_path / "rejected")
     clips(tmp_path / "rest" / "polka")

@@ -198,7 +198,7 @@ def test_a_killed_fetch_is_gone_on_from(aws: Any, bucket: str, proxy: Proxy) -> 
 
 
 @pytest.mark.parametrize("offset", ["-1h", "+1d"])
-def test_a_clock_that_is_set_wrong_is_told_as_such(offset: str, aws: Any, bucket: str) -> None:
+def test_a_clock_that_is_set_wrong_is_reported_as_such(offset: str, aws: Any, bucket: str) -> None:
     fill(aws, bucket, small())
     code = "import sys; from genreflow import steps; steps.resolve(sys.argv[1], {}, 'mfcc_cnn', {})"
     command = [sys.executable, "-c", code, f"s3://{bucket}"]
@@ -247,7 +247,7 @@ def test_a_server_that_sends_without_end_is_left(aws: Any, monkeypatch: pytest.M
     assert not cached()
 
 
-def test_a_throttling_server_is_waited_for_and_then_told(aws: Any, bucket: str, proxy: Proxy) -> None:
+def test_a_throttling_server_is_waited_for_and_then_reported(aws: Any, bucket: str, proxy: Proxy) -> None:
     fill(aws, bucket, small())
     proxy.only, proxy.busy = ".wav", 1
     assert contents(f"s3://{bucket}") == small()
@@ -261,7 +261,7 @@ def test_a_slow_server_is_waited_for(aws: Any, bucket: str, proxy: Proxy) -> Non
     assert contents(f"s3://{bucket}") == small()
 
 
-def test_an_object_that_was_replaced_since_it_was_listed_is_told(aws: Any, bucket: str) -> None:
+def test_an_object_that_was_replaced_since_it_was_listed_is_reported(aws: Any, bucket: str) -> None:
     fill(aws, bucket, small())
     source = open_source(f"s3://{bucket}", TWO)
     aws.put_object(Bucket=bucket, Key="jazz/0.wav", Body=b"other")
@@ -269,7 +269,7 @@ def test_an_object_that_was_replaced_since_it_was_listed_is_told(aws: Any, bucke
         source.fetch()
 
 
-def test_an_object_that_is_deleted_since_it_was_listed_is_told(aws: Any, bucket: str) -> None:
+def test_an_object_that_is_deleted_since_it_was_listed_is_reported(aws: Any, bucket: str) -> None:
     fill(aws, bucket, small())
     source = open_source(f"s3://{bucket}", TWO)
     aws.delete_object(Bucket=bucket, Key="jazz/0.wav")
@@ -277,7 +277,7 @@ def test_an_object_that_is_deleted_since_it_was_listed_is_told(aws: Any, bucket:
         source.fetch()
 
 
-def test_an_object_that_is_replaced_in_the_middle_of_its_download_is_told(
+def test_an_object_that_is_replaced_in_the_middle_of_its_download_is_reported(
     aws: Any, bucket: str, proxy: Proxy
 ) -> None:
     fill(aws, bucket, small() | {"jazz/0.wav": bytes(1 << 20)})
@@ -289,7 +289,7 @@ def test_an_object_that_is_replaced_in_the_middle_of_its_download_is_told(
     assert not [path for path in cached() if path.stat().st_size == 1 << 20]
 
 
-def test_a_wrong_key_a_missing_bucket_and_an_empty_prefix_are_told(
+def test_a_wrong_key_a_missing_bucket_and_an_empty_prefix_are_reported(
     aws: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "There is no bucket no-such-bucket at http://" in refusal("s3://no-such-bucket/music")
@@ -305,7 +305,7 @@ def test_a_wrong_key_a_missing_bucket_and_an_empty_prefix_are_told(
     assert "AWS_PROFILE" in refusal(f"s3://{bucket}")
 
 
-def test_a_server_that_is_down_is_told(aws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_reported(aws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     assert "does not answer" in refusal("s3://music")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")

@@ -48,7 +48,7 @@ def test_a_genre_is_recognised_however_its_folder_is_spelled(tmp_path: Path, fol
     assert set(labels(tmp_path, ("hiphop", "jazz")).values()) == {"hiphop", "jazz"}
 
 
-def test_unknown_folders_are_reported_and_left_alone(tmp_path: Path) -> None:
+def test_unknown_folders_are_reported_and_ignored(tmp_path: Path) -> None:
     genre_folder(tmp_path, genres=("jazz", "rock", "polka"))
     source = open_source(str(tmp_path), TWO)
     assert {item.genre for item in source.items()} == set(TWO)
@@ -124,7 +124,7 @@ def test_an_unreadable_genre_is_refused(tmp_path: Path) -> None:
         assert "cannot be read: Permission denied" in refusal(folder)
 
 
-def test_an_unreadable_folder_beside_the_genres_is_left_alone(tmp_path: Path) -> None:
+def test_an_unreadable_folder_beside_the_genres_is_ignored(tmp_path: Path) -> None:
     folder = genre_folder(tmp_path / "music")
     (folder / "lost+found").mkdir()
     with unreadable(folder / "lost+found"):

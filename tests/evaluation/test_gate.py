@@ -97,7 +97,7 @@ def test_a_first_model_is_judged_only_on_clips_it_has_not_seen() -> None:
     assert "none of its 60 clips was unseen" in decision.reason
 
 
-def test_a_leaky_protocol_is_said_in_the_reason() -> None:
+def test_the_reason_names_a_leaky_protocol() -> None:
     facts = model(leaky=True, protocol="random")
     decision = decide(clips(share(50, 0.8)), None, facts, None)
     assert decision.promote
@@ -153,7 +153,7 @@ def test_clips_whose_near_duplicate_was_seen_are_left_out_and_near_duplicates_co
     assert (numbers["seen_by_candidate"], numbers["compared"], numbers["recordings"]) == (2, 98, 96)
 
 
-def test_too_few_unseen_clips_are_not_comparable_and_the_numbers_are_told() -> None:
+def test_too_few_unseen_clips_are_not_comparable_and_the_numbers_are_reported() -> None:
     table = clips([True] * 93)
     old = model(
         "version 3", train_clips=dict(zip(table["sha256"][4:], table["duplicate_cluster"][4:], strict=True))
@@ -227,7 +227,7 @@ def test_parity_and_latency_are_floors(facts: dict[str, Any], words: str, first:
     assert words in decision.reason
 
 
-def test_a_leaky_model_does_not_displace_an_honest_one_unless_allowed() -> None:
+def test_a_leaky_model_does_not_displace_a_leak_free_one_unless_allowed() -> None:
     new, old = clips([True] * 100), clips(share(100, 0.5))
     leaky = model(leaky=True, protocol="random")
     decision = decide(new, old, leaky, model("version 1"))

@@ -38,7 +38,7 @@ def test_a_clips_answer_is_what_the_classifier_serves(classifier: Classifier, co
         assert clip[f"p_{served.genre}"] == pytest.approx(served.confidence, abs=1e-6)
 
 
-def test_where_the_mean_and_the_vote_differ_both_are_told(
+def test_where_the_mean_and_the_vote_differ_both_are_reported(
     answering: Callable[..., Classifier], corpus: Corpus
 ) -> None:
     def mostly_low_once_surely_high(inputs: NDArray[np.float32]) -> NDArray[np.float32]:

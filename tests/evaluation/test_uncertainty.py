@@ -62,7 +62,7 @@ def test_the_bootstrap_agrees_with_drawing_clips_one_by_one() -> None:
     assert ours == pytest.approx(plain.tolist(), abs=0.015)
 
 
-def test_the_bootstrap_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_the_bootstrap_interval_has_its_nominal_coverage() -> None:
     """400 test splits of 100 clips from a population whose macro F1 is known."""
     rng = np.random.default_rng(2)
     rates = np.array([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7]])

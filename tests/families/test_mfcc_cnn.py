@@ -66,10 +66,10 @@ def test_its_answers_are_log_probabilities_and_its_loss_their_cross_entropy() ->
     assert module(pictures()).loss is None
 
 
-def test_what_it_hears_fits_what_it_takes() -> None:
-    hearing = CNN.input_spec(SETTINGS)
-    windows = np.random.default_rng(0).normal(0, 0.1, (2, hearing.window_samples)).astype(np.float32)
-    inputs = represent(hearing, windows)
+def test_its_input_specification_fits_its_input_shape() -> None:
+    spec = CNN.input_spec(SETTINGS)
+    windows = np.random.default_rng(0).normal(0, 0.1, (2, spec.window_samples)).astype(np.float32)
+    inputs = represent(spec, windows)
     assert built().eval()(torch.from_numpy(inputs)).logits.shape == (2, 10)
     assert CNN.input_spec(MfccCnnSettings(hop_seconds=1.5)).hop_seconds == 1.5
 
@@ -123,7 +123,7 @@ def test_files_that_are_missing_broken_or_of_other_genres_are_sentences(tmp_path
         CNN.load_module(tmp_path, SETTINGS, GENRES)
 
 
-def test_building_from_a_seed_leaves_the_random_state_alone() -> None:
+def test_building_from_a_seed_does_not_change_the_random_state() -> None:
     state = torch.get_rng_state()
     first = built().body[0].weight
     assert torch.equal(torch.get_rng_state(), state)

@@ -175,7 +175,7 @@ def test_a_search_goes_on_while_the_store_is_down_and_stores_its_trials_later(
     assert stored == [False, False, True, True, True, True]
 
 
-def test_a_store_that_cannot_be_used_is_told_before_anything_is_searched(
+def test_a_store_that_cannot_be_used_is_reported_before_anything_is_searched(
     source: Path, aws: Any, tmp_path: Path, done: list[int]
 ) -> None:
     with pytest.raises(ObjectStoreError, match="There is no bucket no-such-bucket at http://"):

@@ -92,7 +92,7 @@ def test_the_tempo_channel_stands_still_between_clicks(music: NDArray[np.float32
     assert np.diff(changes) == pytest.approx(FRAME_RATE / 2, abs=2)
 
 
-def test_a_window_gives_the_same_picture_alone_and_among_others(music: NDArray[np.float32]) -> None:
+def test_a_window_gives_the_same_feature_map_alone_and_in_a_batch(music: NDArray[np.float32]) -> None:
     many = np.concatenate([music] * 10)
     np.testing.assert_allclose(mfcc_five_channel(many)[-1:], mfcc_five_channel(music[1:]), atol=1e-4)
 

@@ -17,9 +17,9 @@ def test_it_is_what_transformers_extractor_gives(normalise: bool) -> None:
     windows = _windows()
     extractor = Wav2Vec2FeatureExtractor(do_normalize=normalise)
     wanted = np.stack(extractor(list(windows), sampling_rate=16_000)["input_values"])
-    heard = waveform(windows, sample_rate=16_000, normalise=normalise)
-    assert heard.dtype == np.float32
-    np.testing.assert_allclose(heard, wanted, rtol=0, atol=1e-6)
+    actual = waveform(windows, sample_rate=16_000, normalise=normalise)
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, wanted, rtol=0, atol=1e-6)
 
 
 def test_silence_stays_silence() -> None:

@@ -159,7 +159,7 @@ def test_temperature_softens_confidence_and_leaves_the_decision() -> None:
     rate=st.sampled_from([2_000, 3_000, 8_000]),
     hop=st.one_of(st.none(), st.floats(0.2, 2.0)),
 )
-def test_any_song_is_heard_as_features_hear_it_in_bounded_batches(
+def test_any_song_is_cut_into_the_same_windows_in_bounded_batches(
     seconds: float, rate: int, hop: float | None
 ) -> None:
     samples = np.random.default_rng(0).uniform(-1, 1, max(1, round(seconds * rate))).astype(np.float32)
@@ -232,7 +232,7 @@ def test_a_timeline_becomes_plain_json_values() -> None:
     }
 
 
-def test_a_model_knows_its_pace() -> None:
+def test_a_model_measures_its_best_seconds_per_window() -> None:
     def predict(inputs: np.ndarray) -> np.ndarray:
         time.sleep(0.08)
         return ByLoudness()(inputs)

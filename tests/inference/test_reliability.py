@@ -26,7 +26,7 @@ def noise(seconds: float, colour: float = 0.0) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("seconds", [1.0, 30.0])
-def test_silence_noise_and_a_tone_are_told_from_the_sound(seconds: float) -> None:
+def test_silence_noise_and_a_tone_are_recognised_from_the_sound(seconds: float) -> None:
     assert no_music(np.zeros(round(seconds * RATE), np.float32)) == "silence"
     assert no_music(np.full(round(seconds * RATE), 0.5, np.float32)) == "silence", "a constant offset"
     assert no_music(noise(seconds)) == "noise"

@@ -37,7 +37,7 @@ def test_the_stretches_of_a_song_are_named_with_their_probability() -> None:
     assert areas.get_ylim() == (0, 1)
 
 
-def test_a_stretch_too_short_for_its_name_is_told_by_the_legend() -> None:
+def test_a_segment_too_short_for_its_label_is_in_the_legend() -> None:
     figure = draw_timeline(song(600, 10, ["jazz"] * 30 + ["classical"] + ["metal"] * 29))
     assert [text.get_text().split()[0] for text in figure.axes[0].texts] == ["jazz", "metal"]
     assert "classical" in [text.get_text() for text in figure.legends[0].get_texts()]

@@ -371,11 +371,11 @@ def test_a_model_that_cannot_be_exported_is_served_by_pytorch_with_the_reason(
 def test_a_runtime_off_by_too_much_is_not_served(packaged: Path) -> None:
     document = PackagedDocument.read(packaged).model
     inputs, expected = read_reference(packaged)
-    honest = load_classifier(packaged, precision="f32")
+    original = load_classifier(packaged, precision="f32")
 
     def measured(error: float, precision: Precision) -> RuntimeReport:
         def predict(given: np.ndarray) -> np.ndarray:
-            return honest.logits(given) + np.float32(error) * np.eye(len(GENRES), dtype=np.float32)[0]
+            return original.logits(given) + np.float32(error) * np.eye(len(GENRES), dtype=np.float32)[0]
 
         wrong = Classifier(document, predict, "openvino", precision)
         return measure(lambda: wrong, "openvino", precision, inputs, expected)
@@ -423,10 +423,10 @@ def declare(folder: Path, precision: str, runtime: str = "openvino") -> Packaged
 def test_bf16_that_predicts_otherwise_on_this_processor_falls_back_to_f32_with_a_note(
     copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    honest = compile_openvino
+    original = compile_openvino
 
     def compile_wrongly(path: Path, precision: Precision) -> Predict:
-        predict = honest(path, "f32")
+        predict = original(path, "f32")
         return predict if precision == "f32" else lambda inputs: predict(inputs)[:, ::-1] * 9
 
     declare(copy, "bf16")
@@ -443,10 +443,10 @@ def test_bf16_that_predicts_otherwise_on_this_processor_falls_back_to_f32_with_a
 def test_a_model_that_predicts_nan_on_this_processor_is_not_served(
     packaged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = compile_openvino
+    original = compile_openvino
 
     def compile_to_nan(path: Path, precision: Precision) -> Predict:
-        predict = honest(path, "f32")
+        predict = original(path, "f32")
         return lambda inputs: predict(inputs) * np.float32(np.nan)
 
     monkeypatch.setattr(openvino, "compile_openvino", compile_to_nan)
@@ -485,7 +485,7 @@ NO_OPENVINO = (measured("pytorch", "f32", 90), measured("openvino", "f32", 40, u
         ((*ON_CPU, measured("pytorch", "bf16", 5, usable=False)), "auto", ("openvino", "bf16")),
     ],
 )
-def test_the_fastest_usable_is_declared_and_pytorch_on_a_cpu_only_where_it_is_alone(
+def test_the_fastest_usable_is_declared_and_pytorch_on_a_cpu_only_without_another(
     reports: tuple[RuntimeReport, ...], wanted: str, served: tuple[str, str]
 ) -> None:
     assert declared(reports, wanted) == Served(runtime=served[0], precision=served[1])
@@ -549,7 +549,7 @@ def test_a_model_declared_for_cuda_is_served_by_openvino_f32_where_there_is_none
     assert note in caplog.text
 
 
-def test_a_runtime_that_was_named_is_checked_and_what_it_deviates_in_is_said(
+def test_a_chosen_runtime_is_checked_and_its_deviations_are_reported(
     packaged: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -652,11 +652,11 @@ def test_int8_is_compared_with_pytorch_in_fp32(
 ) -> None:
     """Compared with OpenVINO f32 alone, what that is off itself came on top unseen."""
     compared: list[np.ndarray] = []
-    honest = quantization.measure
+    original = quantization.measure
 
     def watched(load: Any, name: str, precision: Precision, inputs: Any, expected: np.ndarray) -> Any:
         compared.extend((inputs, expected))
-        return honest(load, name, precision, inputs, expected)
+        return original(load, name, precision, inputs, expected)
 
     model = trained(tmp_path / "model", "mfcc_cnn", corpus)
     monkeypatch.setattr(quantization, "measure", watched)
@@ -703,7 +703,7 @@ def test_a_model_whose_work_cannot_be_counted_is_not_quantised_in_part(
         quantize(packaged / OPENVINO_MODEL, too_short, tmp_path / "int8.xml", True)
 
 
-def test_packaging_tells_nobody(packaged: Path, corpus: Path, tmp_path: Path) -> None:
+def test_packaging_sends_no_telemetry(packaged: Path, corpus: Path, tmp_path: Path) -> None:
     """OpenVINO's converter and NNCF leave an identifier in the home of whom they report."""
     code = (
         "import sys; from pathlib import Path; from genreflow import packaging\n"

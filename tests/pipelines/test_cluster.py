@@ -44,7 +44,7 @@ def test_waiting_looks_again_until_the_run_has_ended(
         cluster.wait("r1", api.url)
 
 
-def test_a_run_that_outlasts_the_waiting_is_told_as_that(
+def test_a_run_that_outlasts_the_waiting_is_reported_as_unfinished(
     api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "SECONDS_TO_WAIT", 0)
@@ -301,7 +301,7 @@ def test_behind_kfps_page_the_log_is_read_from_its_own_address(
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("reply", [(403, "Access denied to namespace"), (200, ""), None])
-def test_a_page_that_shows_no_log_does_not_tell_whether_the_pod_is_gone(
+def test_a_page_without_a_log_does_not_show_whether_the_pod_is_gone(
     reply: tuple[int, str] | None, api: KubeflowApi, real: Callable[[str], Document]
 ) -> None:
     api.documents = [real("run_foreign_uid")]
@@ -313,7 +313,7 @@ def test_a_page_that_shows_no_log_does_not_tell_whether_the_pod_is_gone(
 
 
 @pytest.mark.parametrize("log", [(404, "{}"), (200, "<!DOCTYPE html><html>Cannot GET</html>")])
-def test_a_host_that_has_no_logs_is_not_taken_for_a_pod_that_is_gone(
+def test_a_host_without_logs_is_not_mistaken_for_a_deleted_pod(
     api: KubeflowApi, real: Callable[[str], Document], log: tuple[int, str]
 ) -> None:
     """KFP's page does not hand on requests for logs; a step's own error was retried as a lost pod."""
@@ -327,7 +327,7 @@ def test_a_host_that_has_no_logs_is_not_taken_for_a_pod_that_is_gone(
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_step_that_wants_more_memory_than_it_may_is_not_tried_again(
+def test_a_step_that_exceeds_its_memory_limit_is_not_retried(
     api: KubeflowApi, real: Callable[[str], Document]
 ) -> None:
     run = real("run_oom")
@@ -399,7 +399,7 @@ TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n'
         ("", "pod", "ended from outside"),
     ],
 )
-def test_deaths_are_told_apart_by_the_end_of_the_log(log: str, cause: str, words: str) -> None:
+def test_failures_are_classified_by_the_end_of_the_log(log: str, cause: str, words: str) -> None:
     failed = cluster_steps.failure("fine-tune", log)
     assert failed.cause == cause
     assert words in failed.reason
@@ -430,7 +430,7 @@ def test_a_driver_that_failed_is_its_steps_failure(api: KubeflowApi, real: Calla
         ("resolve-driver(0)", "genreflow-training-fnp9c-system-container-driver-840270928"),
     ],
 )
-def test_a_pod_that_does_not_start_is_said_to_wait(
+def test_a_pod_that_does_not_start_is_reported_as_waiting(
     task: str, pod: str, multi_user: bool, real: Callable[[str], Document], api: KubeflowApi
 ) -> None:
     run = real("run_image_missing_terminated")
@@ -480,7 +480,7 @@ WAITS = (
 
 
 @pytest.mark.parametrize("uploaded", [True, False], ids=["version", "tasks"])
-def test_a_comparison_whose_graph_does_not_start_is_said_to_wait(
+def test_a_comparison_whose_graph_does_not_start_is_reported_as_waiting(
     uploaded: bool, real: Callable[[str], Document], api: KubeflowApi, tmp_path: Path
 ) -> None:
     run = just_started(real)
@@ -526,7 +526,7 @@ def test_pods_with_labels_have_another_name(
     assert "in step ingest: PermissionError" in shown(api)[1]
 
 
-def test_a_pod_that_is_about_to_start_is_not_said_to_wait(
+def test_a_pod_that_is_about_to_start_is_not_reported_as_waiting(
     real: Callable[[str], Document], api: KubeflowApi
 ) -> None:
     run = real("run_image_missing_terminated")

@@ -144,9 +144,9 @@ def test_a_run_that_is_killed_in_each_late_step_and_loses_mlflow_ends_as_the_und
     assert "Traceback" not in away.stderr
     mlflow.down = False
 
-    step, told = killed("register")
+    step, reported = killed("register")
     assert step == "register"
-    assert all(f"{title}:  cached" in told for title in TO_THE_PACKAGE)
+    assert all(f"{title}:  cached" in reported for title in TO_THE_PACKAGE)
     assert killed("promote")[0] == "promote"
     # what the killed process held is free again after a minute
     done = again({"genreflow.registry.lock": "STALE_SECONDS = 1.0"})

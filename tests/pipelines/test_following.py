@@ -45,7 +45,7 @@ def step_named(follower: ProgressReader, name: str) -> StepState:
     return next(step for step in follower.steps if step.name == name)
 
 
-def test_steps_not_heard_of_before_a_later_one_came_from_the_cache(follower: ProgressReader) -> None:
+def test_steps_without_events_before_a_later_one_came_from_the_cache(follower: ProgressReader) -> None:
     for name in ("resolve", "register"):
         with steps.report_step(name):
             time.sleep(0.02)
@@ -69,7 +69,7 @@ def test_a_build_that_was_not_needed_is_skipped_and_not_cached(follower: Progres
     assert (statuses(follower)["register"], statuses(follower)["build"]) == ("cached", "skipped")
 
 
-def test_a_steps_result_outlasts_what_it_says_later(follower: ProgressReader) -> None:
+def test_a_steps_result_is_kept_through_later_messages(follower: ProgressReader) -> None:
     with steps.report_step("build"):
         progress.report("build", "it is built", result="genreflow:v1")
         progress.report("build", "and tidied up")
@@ -100,7 +100,7 @@ def test_the_sentence_of_a_failed_step_is_the_steps_own(follower: ProgressReader
     assert (failure.step, str(failure)) == ("ingest", "Only one clip is left.")
 
 
-def test_what_went_wrong_unexpectedly_is_said_to_be_so(follower: ProgressReader, tmp_path: Path) -> None:
+def test_an_unexpected_error_is_reported_as_unexpected(follower: ProgressReader, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), steps.report_step("evaluate"):
         raise ZeroDivisionError("division by zero")
     sentence = str(follower.failure(tmp_path / "log"))
@@ -114,7 +114,7 @@ def test_a_step_that_was_killed_is_named(follower: ProgressReader, tmp_path: Pat
     )
 
 
-def test_several_steps_of_one_component_are_told_apart_by_their_tasks(
+def test_several_steps_of_one_component_are_distinguished_by_their_tasks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "progress.jsonl"
@@ -184,7 +184,7 @@ with steps.report_step("ingest"):
 """
 
 
-def test_how_far_a_step_came_that_crashed_and_on_what_is_said(
+def test_the_progress_and_the_files_of_a_crashed_step_are_reported(
     follower: ProgressReader, tmp_path: Path
 ) -> None:
     for number, name in enumerate([f"{genre}/{clip}.wav" for genre in ("jazz", "rock") for clip in range(6)]):

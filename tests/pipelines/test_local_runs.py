@@ -210,7 +210,7 @@ def test_progress_goes_to_stderr_and_results_to_stdout(runs: dict[str, Any]) -> 
     assert "Traceback" not in runs["first"].stderr
 
 
-def test_a_step_that_fails_is_told_in_its_own_sentence_with_the_logs_place(tmp_path: Path) -> None:
+def test_a_step_that_fails_is_reported_in_its_own_sentence_with_the_logs_place(tmp_path: Path) -> None:
     for genre in GENRES:
         for number in range(3):
             path = tmp_path / "clips" / genre / f"{number}.wav"

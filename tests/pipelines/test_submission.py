@@ -174,7 +174,7 @@ def test_a_minute_of_503_delays_a_submission(
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("call", [MAKE_PIPELINE, UPLOAD, "POST /apis/v2beta1/experiments"])
-def test_what_was_made_before_its_answer_was_lost_is_made_once(call: str, api: KubeflowApi) -> None:
+def test_a_request_whose_response_was_lost_is_executed_once(call: str, api: KubeflowApi) -> None:
     api.lost[call] = 1
     assert submit(settings(), api.url)["run_id"] == "r1"
     assert api.calls(call) == 2
@@ -225,7 +225,7 @@ def test_a_security_context_needs_a_newer_kubeflow(tmp_path: Path) -> None:
     assert submission.Compiled("", documents, {}, "").oldest_release()[0] == (2, 16)
 
 
-def test_an_installation_of_several_users_asks_for_a_namespace(api: KubeflowApi) -> None:
+def test_an_installation_of_several_users_needs_a_namespace(api: KubeflowApi) -> None:
     api.health |= {"multi_user": True}
     for use in (lambda: submit(settings(), api.url), lambda: cluster.runs(api.url)):
         with pytest.raises(SettingsError, match=r"serves several users.*--namespace"):
@@ -374,7 +374,7 @@ def test_an_api_that_does_not_answer_is_a_sentence(api: KubeflowApi) -> None:
         submit(settings(), url)
 
 
-def test_a_host_that_is_not_there_is_told_apart_from_one_that_refuses(api: KubeflowApi) -> None:
+def test_a_host_that_is_not_there_is_distinguished_from_one_that_refuses(api: KubeflowApi) -> None:
     with pytest.raises(GenreflowError, match=r"there is no host kubeflow\.invalid: check --host"):
         submit(settings(), "https://kubeflow.invalid/pipeline")
 
@@ -442,14 +442,14 @@ def test_kfps_own_message_is_shown(api: KubeflowApi, real: Callable[[str], Docum
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_schedule_whose_answer_was_lost_is_said_to_be_uncertain(api: KubeflowApi) -> None:
+def test_a_schedule_whose_response_was_lost_is_reported_as_uncertain(api: KubeflowApi) -> None:
     api.lost["POST /apis/v2beta1/recurringruns"] = 1
     with pytest.raises(GenreflowError, match="run was made is not known: genreflow runs --recurring"):
         submit(settings(), api.url, cron="@daily")
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_start_that_is_listed_nowhere_is_said_to_be_uncertain(
+def test_a_start_that_is_listed_nowhere_is_reported_as_uncertain(
     api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(submission, "SECONDS_TO_APPEAR", 0.1)
@@ -506,7 +506,7 @@ def test_a_file_of_no_certificates_is_a_sentence(
     ("name", "expired", "words"),
     [("kubeflow.example.org", False, "is of other names than 127.0.0.1"), ("127.0.0.1", True, "has expired")],
 )
-def test_what_is_wrong_with_a_certificate_is_said(
+def test_what_is_wrong_with_a_certificate_is_reported(
     name: str, expired: bool, words: str, api: KubeflowApi, authority: Authority
 ) -> None:
     api.socket = authority.context(name, expired).wrap_socket(api.socket, server_side=True)

@@ -143,7 +143,7 @@ def test_altered_objects_and_names_that_leave_the_folder_are_refused(
         genreflow.load(f"s3://{bucket}/a")
 
 
-def test_what_a_store_refuses_is_told(
+def test_what_a_store_refuses_is_reported(
     aws: Any, bucket: str, versions: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "There is no bucket nowhere" in refusal(STOCK, "s3://nowhere/x")

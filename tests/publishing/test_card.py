@@ -49,7 +49,7 @@ def test_both_cards_say_the_same_of_a_model(tmp_path: Path) -> None:
         assert ">" not in card.partition("## ")[0]
 
 
-def test_both_cards_warn_alike_of_figures_that_flatter(tmp_path: Path) -> None:
+def test_both_cards_have_the_same_warnings_about_optimistic_figures(tmp_path: Path) -> None:
     leaky = {"synthetic": True, "leaky": True, "leak_reason": "clips of one artist lie on both sides."}
     cards = both_cards(tmp_path, leaky | {"pretrained": None, "protocol": "random"}, leaky, leaky)
     warnings = [[line for line in card.splitlines() if line.startswith("> ")] for card in cards]

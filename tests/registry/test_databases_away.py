@@ -53,7 +53,7 @@ def away_within_seconds(what: str) -> None:
         assert "secret" not in str(caught.value)
 
 
-def test_a_database_that_goes_away_is_told_directly_and_behind_a_server(
+def test_a_database_that_goes_away_is_reported_directly_and_behind_a_server(
     postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with servers.postgresql() as direct:  # of its own, to be stopped

@@ -55,7 +55,7 @@ def client() -> MlflowClient:
 
 
 def sentences() -> list[str]:
-    """What steps told the reader so far."""
+    """What steps reported so far."""
     path = home.home().parent / "progress.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line)["message"] for line in lines]
@@ -69,7 +69,7 @@ def register(made: Candidate, run_id: str = "") -> registry.Registered:
     return steps.register(made.packaged, made.evaluation, made.corpus, split_of(made.corpus), run_id)
 
 
-def test_a_server_that_is_away_behind_a_gateway_is_told_at_once(mlflow: Proxy) -> None:
+def test_a_server_that_is_away_behind_a_gateway_is_reported_at_once(mlflow: Proxy) -> None:
     mlflow.busy = 1
     began = time.monotonic()
     with pytest.raises(RegistryUnavailableError, match="503 Slow Down"):
@@ -190,12 +190,12 @@ def test_registration_waits_for_an_mlflow_that_comes_back(
     done = register(made)
     thread.join()
     assert done.created
-    told = [sentence for sentence in sentences() if "Attempt" in sentence]
-    assert [sentence.rpartition("Attempt ")[2] for sentence in told] == [
+    reported = [sentence for sentence in sentences() if "Attempt" in sentence]
+    assert [sentence.rpartition("Attempt ")[2] for sentence in reported] == [
         "2 of 3 follows in 0.1 seconds.",
         "3 of 3 follows in 2 seconds.",
     ]
-    assert all("does not answer" in sentence for sentence in told)
+    assert all("does not answer" in sentence for sentence in reported)
     assert registry.fetch(done.version).name == made.digest
 
 

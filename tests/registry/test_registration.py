@@ -167,7 +167,7 @@ def test_a_training_run_that_this_store_does_not_know_gets_a_run_here(candidate:
     assert run.data.params["training.epochs"] == "12"
 
 
-def test_flattering_figures_carry_their_warnings(candidate: Make) -> None:
+def test_optimistic_figures_have_a_warning(candidate: Make) -> None:
     model = {
         "synthetic": True,
         "leaky": True,

@@ -170,7 +170,7 @@ def test_a_champion_of_meanwhile_is_not_displaced_by_who_was_compared_with_the_o
 
 
 @pytest.mark.parametrize("place", ["postgresql"], indirect=True)
-def test_who_was_kept_out_by_a_champion_that_a_person_takes_back_meanwhile_is_judged_again(
+def test_a_candidate_rejected_against_a_champion_that_is_rolled_back_meanwhile_is_compared_again(
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.set_champion("2", "by ear")

@@ -297,7 +297,7 @@ def test_an_upload_that_breaks_off_harms_nobody(service: Service) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "classify"), ("POST", "nothing"), ("DELETE", "model")])
-def test_another_address_or_method_is_told_so(service: Service, method: str, path: str) -> None:
+def test_another_address_or_method_gets_an_error_message(service: Service, method: str, path: str) -> None:
     is_a_sentence(requests.request(method, f"{service.address}/{path}", timeout=60))
 
 

@@ -242,7 +242,7 @@ def test_a_bento_answers_from_an_environment_of_its_own_requirements(
         assert not [path for path in described["paths"] if path.startswith("/ui")]
 
 
-def test_bentoml_is_told_not_to_report_its_use() -> None:
+def test_bentomls_telemetry_is_switched_off() -> None:
     code = (
         "import serving; from bentoml._internal.utils.analytics.usage_stats import do_not_track\n"
         "raise SystemExit(0 if do_not_track() else 'it reports')"

@@ -68,7 +68,7 @@ def troubled(file: Path) -> bool:
     return file.is_file() and noted(file).registry != CONNECTED
 
 
-def test_only_a_registry_that_does_not_answer_is_said_not_to(
+def test_only_a_registry_that_does_not_respond_is_reported_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
@@ -87,7 +87,7 @@ def test_only_a_registry_that_does_not_answer_is_said_not_to(
     assert "127.0.0.1" in logged.getvalue()
 
 
-def test_an_alias_that_is_gone_is_told_as_such(champion: Champion, tmp_path: Path) -> None:
+def test_an_alias_that_is_gone_is_reported_as_such(champion: Champion, tmp_path: Path) -> None:
     own, file = champion.copy(tmp_path / "own"), tmp_path / "champion.json"
     with own.registry():
         MlflowClient(home.tracking_uri()).delete_registered_model_alias(registry.MODEL_NAME, "champion")
@@ -96,7 +96,7 @@ def test_an_alias_that_is_gone_is_told_as_such(champion: Champion, tmp_path: Pat
     assert noted(file).registry.startswith("The registry has not resolved the alias champion since 2")
 
 
-def test_a_champion_without_its_files_is_told_as_such_and_not_fetched_at_every_look(
+def test_a_champion_without_its_files_is_reported_as_such_and_not_fetched_at_every_look(
     champion: Champion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, file, fetched = champion.copy(tmp_path / "own"), tmp_path / "champion.json", []

@@ -140,7 +140,9 @@ def test_a_champion_that_answers_otherwise_here_is_not_served_and_the_card_says_
     until(lambda: not service.model()["notes"], "the note stayed after the rollback")
 
 
-def test_a_registry_that_cannot_be_read_is_told_by_the_card_and_the_service_goes_on(service: Service) -> None:
+def test_a_registry_that_cannot_be_read_is_reported_by_the_card_and_the_service_goes_on(
+    service: Service,
+) -> None:
     store = Path(service.champion.environment["GENREFLOW_HOME"]) / "mlflow.db"
     away = store.with_suffix(".away")
     before = service.model()["registry"]
@@ -252,7 +254,7 @@ def test_only_who_has_the_key_is_answered_and_probes_need_none(small: Service) -
         assert client.classify(file=small.song)["genre"] == small.expected.genre
 
 
-def test_a_folder_of_records_that_cannot_be_written_costs_no_answer_and_is_told_once(small: Service) -> None:
+def test_records_that_cannot_be_written_fail_no_request_and_are_logged_once(small: Service) -> None:
     song = small.song.read_bytes()
     assert [ask(small, song).status_code for _ in range(3)] == [200] * 3
     files = [("files", (f"{one}.flac", song)) for one in range(3)]
@@ -282,7 +284,7 @@ def test_what_is_larger_or_longer_than_allowed_is_refused(small: Service) -> Non
     assert "at most 3" in many.json()["error"]
 
 
-def test_more_requests_than_allowed_are_told_to_come_again(small: Service) -> None:
+def test_more_requests_than_allowed_get_retry_after(small: Service) -> None:
     song = wav(55.0)
     with ThreadPoolExecutor(8) as clients:
         answers = list(clients.map(lambda _: ask(small, song), range(8)))

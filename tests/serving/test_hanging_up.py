@@ -107,7 +107,7 @@ def test_who_hangs_up_before_his_stream_begins_leaves_no_traceback(service: Serv
     assert "Traceback" not in service.log
 
 
-def test_a_session_that_is_not_there_is_said(service: Service) -> None:
+def test_a_session_that_is_not_there_is_reported(service: Service) -> None:
     """Anybody could fill the log with tracebacks."""
     stream = f"{service.address}/ui/gradio_api/queue/data?session_hash=nobody"
     answer = requests.get(stream, timeout=SECONDS)

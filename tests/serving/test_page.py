@@ -94,8 +94,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     async def listen(file: Path, hop: float | None) -> AsyncIterator[tuple[Answer, Timeline | None]]:
         if file.name == "breaks.wav":
             raise RuntimeError("a secret in /etc/passwd")
-        heard = classifier.classify(file).to_dict()
-        answer = Answer(**heard, threshold=THRESHOLD, lineage=lineage())
+        actual = classifier.classify(file).to_dict()
+        answer = Answer(**actual, threshold=THRESHOLD, lineage=lineage())
         if hop is not None:
             yield answer, None
         yield answer, await timeline(file, hop)
@@ -204,7 +204,7 @@ def test_the_curve_of_another_model_brings_its_answer_along(opened: Page, shown:
         shown.version = LINEAGE.version
 
 
-def test_a_song_is_decoded_once_and_at_the_models_own_hop_heard_once(
+def test_a_song_is_decoded_once_and_at_the_models_own_hop_predicted_once(
     service: Service, browser: Browser
 ) -> None:
     tab = browser.new_page()
@@ -219,7 +219,7 @@ def test_a_song_is_decoded_once_and_at_the_models_own_hop_heard_once(
     assert (spent["decode_seconds_count"], spent["batch_windows_sum"]) == (1, service.expected.windows)
 
 
-def test_unsure_is_said_in_words_with_the_reason(opened: Page, shown: Shown) -> None:
+def test_unsure_is_shown_with_the_reason(opened: Page, shown: Shown) -> None:
     drop(opened, shown.folder / "silence.wav")
     expect(opened.locator("#answer h2")).to_have_text("Unsure")
     expect(opened.locator("#answer")).to_contain_text("The model does not know: silence.")
@@ -241,7 +241,7 @@ def test_a_fault_of_the_service_shows_nothing_of_its_inside(opened: Page, shown:
     assert "secret" not in opened.content()
 
 
-def test_a_file_over_the_limit_is_refused_in_words(opened: Page, shown: Shown) -> None:
+def test_a_file_over_the_limit_is_rejected_with_a_message(opened: Page, shown: Shown) -> None:
     drop(opened, shown.folder / "long.wav")
     expect(opened.get_by_text("exceed the maximum allowed size of 1.9 Mb")).to_be_visible()
     expect(opened.locator("#answer h2")).to_have_count(0)
@@ -359,7 +359,7 @@ def test_an_upload_is_deleted_after_its_time_and_when_the_service_ends(
 
 
 async def refuse(*_: object) -> Any:
-    raise AudioError("Nothing is heard here.")
+    raise AudioError("Nothing is actual here.")
 
 
 def any_container(shown: Shown, name: str) -> Path:

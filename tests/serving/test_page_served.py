@@ -105,7 +105,7 @@ def test_a_song_has_its_genre_and_its_curve_and_a_letter_is_refused(
     assert "Traceback" not in service.log
 
 
-def test_what_is_recorded_is_heard(service: Service, browser: Browser) -> None:
+def test_a_recording_is_classified(service: Service, browser: Browser) -> None:
     tab = browser.new_page()
     tab.set_default_timeout(SOON)
     tab.goto(f"{service.address}/ui/")
@@ -170,7 +170,7 @@ def test_what_is_no_upload_is_not_kept_in_memory_nor_on_disk(
     assert kept(uploads) == before
 
 
-def test_what_the_page_asks_for_beside_uploads_is_small(service: Service) -> None:
+def test_what_the_page_sends_beside_uploads_is_small(service: Service) -> None:
     """It was held in memory, up to the 800 MB of an upload."""
     large = json.dumps({"fn_index": 0, "session_hash": "x", "data": ["x" * 1_100_000, 0.0]}).encode()
     json_type = {"Content-Type": "application/json"}

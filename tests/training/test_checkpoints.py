@@ -336,7 +336,7 @@ def test_a_pointer_that_names_what_it_may_not_is_passed_over(content: bytes, add
     assert CheckpointMirror(address, "key").checkpoints == {}
 
 
-def test_a_store_that_cannot_be_used_is_told_at_once(
+def test_a_store_that_cannot_be_used_is_reported_at_once(
     source: Path, address: str, aws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refusal(uri: str) -> str:

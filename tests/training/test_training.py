@@ -127,7 +127,7 @@ def features(
     return write_features(folder, "mfcc_cnn", {}, rows, np.stack(pictures), genres, fingerprint)
 
 
-def test_a_trained_model_tells_the_genres_apart_and_names_what_it_was_trained_on(tmp_path: Path) -> None:
+def test_a_trained_model_separates_the_genres_and_lists_its_training_clips(tmp_path: Path) -> None:
     document = fine_tune(features(tmp_path / "f"), tmp_path / "m", {**FAST, "epochs": 6}, run_id="run")
     assert document == ModelDocument.read(tmp_path / "m")
     assert document.training["validation"]["eval_accuracy"] == 1.0
@@ -282,7 +282,7 @@ def test_every_validation_clip_counts_where_a_last_training_batch_of_one_window_
     assert len(document.validation_clips) == 3 * validation_clips
 
 
-def test_probing_first_trains_the_head_alone(tmp_path: Path) -> None:
+def test_probing_first_trains_the_head_only(tmp_path: Path) -> None:
 
     source = features(tmp_path / "f")
     module = family("mfcc_cnn").build(family("mfcc_cnn").settings_type(), GENRES, "inputs", 1)
@@ -571,7 +571,7 @@ def test_where_one_window_does_not_fit_into_memory_no_smaller_batch_is_suggested
         fine_tuning.fine_tune(source, split_of(source), tmp_path / "m", kind, {}, settings)
 
 
-def test_another_runtime_error_is_not_taken_for_a_lack_of_memory(tmp_path: Path) -> None:
+def test_another_runtime_error_is_not_mistaken_for_a_lack_of_memory(tmp_path: Path) -> None:
     source = features(tmp_path / "f")
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         fine_tuning.fine_tune(source, split_of(source), tmp_path / "m", ForwardFails(_invalid), {}, FAST)
@@ -679,9 +679,17 @@ def test_an_error_in_a_launched_process_is_handed_to_the_one_that_launched_it(
 
     monkeypatch.setenv("RANK", rank)
     source, job = features(tmp_path / "f"), tmp_path / "job.json"
-    told = {"features": str(source), "split": str(split_of(source)), "out": str(tmp_path / "m")}
-    told |= {"corpus": None, "family": "mfcc_cnn", "model": {}, "training": {"epoch": 1}, "run_id": None}  # type: ignore[dict-item]
-    job.write_text(json.dumps({**told, "curves": str(tmp_path / "c"), "error": str(tmp_path / "error.json")}))
+    settings_of_job = {"features": str(source), "split": str(split_of(source)), "out": str(tmp_path / "m")}
+    settings_of_job |= {
+        "corpus": None,
+        "family": "mfcc_cnn",
+        "model": {},
+        "training": {"epoch": 1},
+        "run_id": None,
+    }  # type: ignore[dict-item]
+    job.write_text(
+        json.dumps({**settings_of_job, "curves": str(tmp_path / "c"), "error": str(tmp_path / "error.json")})
+    )
     assert main(job) == 1
     error = json.loads((tmp_path / "error.json").read_text())
     assert error["type"] == "SettingsError"
