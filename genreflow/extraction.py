@@ -1,7 +1,7 @@
 """Corpus to features: windows in one representation, its frozen stage computed once, as a stream.
 
 `extract` computes the clean windows of clips; it depends on the clips and the representation alone.
-`augmented_views` computes augmented copies of the training clips of one split, where training wants them.
+`augmented_views` computes augmented copies of the training clips of one split, where training needs them.
 """
 
 import hashlib

@@ -234,7 +234,7 @@ def classify(
     model: Model = "champion",
     as_json: AsJson = False,
 ) -> None:
-    """Name the genre of audio files."""
+    """Predict the genre of audio files."""
     from pipelines import checks
 
     files, folders = checks.audio_files(files)
@@ -272,7 +272,7 @@ def timeline(
     model: Model = "champion",
     as_json: AsJson = False,
 ) -> None:
-    """Name the genres over the course of a song."""
+    """Predict the genres over a song."""
     from pipelines import checks
 
     checks.audio_files([file])
@@ -318,7 +318,7 @@ def publish(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a registered model with its card to a model hub or a bucket."""
+    """Publish a registered model with its card to a model hub or a bucket."""
     from genreflow import publishing
 
     published = publishing.publish(model, to, public, licence)
@@ -366,7 +366,7 @@ def serve(
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Say what is installed, reachable and usable here."""
+    """Report what is installed, reachable and usable here."""
     from pipelines import doctor as examination
 
     findings = examination.examine()
@@ -445,7 +445,7 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold a folder against a published corpus: missing, altered, duplicated, unreadable, unknown files."""
+    """Compare a folder with a published corpus: missing, altered, duplicated, unreadable, unknown files."""
     from genreflow.corpus import verify as verifying
     from genreflow.corpus.known import KNOWN
 

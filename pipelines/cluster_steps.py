@@ -42,7 +42,7 @@ LOST = re.compile(
     r"\bUnavailable\b|DeadlineExceeded|deadline exceeded|connection (?:refused|reset)|i/o timeout|"
     r"broken pipe|no such host|\bEOF\b|\b50[234]\b|server is (?:currently unable|shutting down)"
 )
-"""In the words of the launcher: a part of the cluster was away."""
+"""The launcher's messages where a part of the cluster was unavailable."""
 EXITED = re.compile(r"exit status (\d+)")
 LAUNCHER_FAILED = re.compile(r"(?:KFP driver: .*)?failed to ")
 RAISED = re.compile(r"^((?:\w+\.)*\w+): (.+)$")
@@ -94,7 +94,7 @@ class Failure(NamedTuple):
 
     @property
     def may_retry(self) -> bool:
-        """Whether the same again may go well: not after an error of its own, nor within the same memory."""
+        """Whether a retry may succeed: not after an error of its own, nor within the same memory."""
         return self.cause == "pod"
 
 

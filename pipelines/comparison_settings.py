@@ -1,4 +1,4 @@
-"""What a comparison is made of: its candidates, each with the settings of a run, merged and checked."""
+"""The settings of a comparison: its candidates, each with the settings of a run, merged and checked."""
 
 import logging
 import re

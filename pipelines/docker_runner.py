@@ -62,7 +62,7 @@ def all_training(settings: "Sequence[RunSettings]") -> dict[str, Any]:
 
 
 def _handed_on() -> dict[str, str]:
-    """What this shell says of stores, hubs, servers and proxies: a container inherits none of it."""
+    """Variables of this shell for stores, hubs, servers and proxies: a container inherits none of them."""
     return {
         name: value
         for name, value in os.environ.items()

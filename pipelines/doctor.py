@@ -17,11 +17,11 @@ PACKAGES = ("torch", "transformers", "datasets", "openvino", "kfp", "mlflow", "s
 LEAST_MEMORY_BYTES = 3.5e9
 SECONDS_TO_ANSWER = 10
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-"""What a Chromium is called, here and by the browser tests."""
+"""Names of the Chromium executable."""
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """One finding of the doctor."""
 
     what: str
     status: Literal["good", "absent", "bad"]

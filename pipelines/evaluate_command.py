@@ -43,7 +43,7 @@ def evaluate(
 ) -> None:
     """Score a model on labelled clips that it was not trained on, and under distortions."""
     if on is None and not robustness:
-        raise SettingsError("Name labelled clips with --on SOURCE, or ask for --robustness, or both.")
+        raise SettingsError("Name labelled clips with --on SOURCE, or add --robustness, or both.")
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise GenreflowError(f"A report is written as an .html file, not {output.name}.")
     from pipelines import checks

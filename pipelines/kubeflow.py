@@ -30,7 +30,7 @@ SECONDS_A_RUN_MAY_TAKE = 7 * 24 * 3600
 SECONDS_TO_CONNECT = 10
 SECONDS_TO_ANSWER = 60
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
-"""Answers of a server, or of what stands before it, that may be others in a while."""
+"""Statuses of a server, or of the proxy in front of it, that may change in a while."""
 SECONDS_TO_REPEAT = 90
 SECONDS_BETWEEN_TRIES = 5
 """Of an idempotent request while the API is away: a restart of its pod."""

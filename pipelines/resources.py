@@ -1,4 +1,4 @@
-"""The section `resources`: what the pods of a pipeline get, and what Kubernetes or KFP would refuse of it."""
+"""The section `resources`: what the pods of a pipeline get, and what Kubernetes or KFP would reject."""
 
 import math
 import re
@@ -34,7 +34,7 @@ MEBIBYTE = 2**20
 
 
 def _written(value: Any) -> Any:
-    """What YAML read as a number or a truth, as the text that a program expects of a variable."""
+    """What YAML read as a number or a boolean, as the text that a program expects of a variable."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | float) else value
@@ -194,7 +194,7 @@ class Resources(Frozen):
 
     @model_validator(mode="after")
     def _no_pod_refuses(self) -> Self:
-        """What Kubernetes would refuse of the parts together, or take one of."""
+        """Reject combinations that Kubernetes would reject, or read only one of."""
         from_secrets = [variable for keys in self.secrets.values() for variable in keys.values()]
         for variable in from_secrets:
             if variable in self.environment:

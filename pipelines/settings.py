@@ -1,4 +1,4 @@
-"""What a run is made of: profile, options and `--set` merged into one frozen, checked `RunSettings`."""
+"""The settings of a run: profile, options and `--set` merged into one frozen, checked `RunSettings`."""
 
 import difflib
 import json
@@ -35,11 +35,11 @@ MAPPINGS = tuple(
 )
 """Settings that map texts to texts."""
 TEXTS = ("source", "family", "experiment", "corpus.genres", *MAPPINGS)
-"""Settings made of texts: what YAML would read as a number, a truth or nothing is taken as it is typed."""
+"""Settings made of texts: what YAML would read as a number, a boolean or null is taken as it is typed."""
 
 
 class ServingSettings(Frozen):
-    """What a person may set about the bento of what is promoted."""
+    """Settings of the bento of a promoted model."""
 
     runtime: RuntimeChoice = AUTO
     """What predicts: `auto` is the fastest that passed parity; the model is evaluated with the same."""

@@ -142,7 +142,7 @@ def _built(tag: str, model: str, page: bool, runtime: str) -> bentoml.Bento:
 
 @contextlib.contextmanager
 def _build_lock() -> Iterator[None]:
-    """One process at a time looks and writes: BentoML's stores are not locked, and not written at once."""
+    """One process at a time reads and writes: BentoML's stores are not locked, and not written at once."""
     folder = home.bentoml_home()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Which model answers: the pinned one, or, under `genreflow serve`, whichever is champion.
+"""Which model is served: the pinned one, or, under `genreflow serve`, whichever is champion.
 
 `genreflow serve` reads the registry and writes to a file what is to be served; the inner service reads the
 file, loads a new model beside the old one, checks its reference windows and switches. So the service itself
-needs no MLflow, and goes on with what it has when the registry is away.
+needs no MLflow, and continues with its current model when the registry is unavailable.
 """
 
 import logging
@@ -34,7 +34,7 @@ PINNED = "not followed: this service is pinned to its model"
 UNKNOWN = "unknown"
 """The version of a packaged model in a folder without the record of its publishing."""
 POLL_SECONDS = 0.5
-"""How often the inner service looks at the file."""
+"""How often the inner service reads the file."""
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
 """Seconds until what failed is tried again: doubled each time, up to the longest."""
 
@@ -45,10 +45,10 @@ log = logging.getLogger("genreflow")
 
 
 class RequestedModel(Frozen):
-    """What `genreflow serve` notes for the service that it started."""
+    """What `genreflow serve` writes for the service that it started."""
 
     tag: str
-    """BentoML tag of the model that is to answer."""
+    """BentoML tag of the model to be served."""
     reason: str | None
     """Why it is champion."""
     registry: str
@@ -142,7 +142,7 @@ class Follower:
         return RequestedModel(tag=self._imported[content], reason=reason, registry=CONNECTED)
 
     def _bring(self, content: Content) -> None:
-        """Import a version, unless that failed a moment ago: it is not fetched at every look."""
+        """Import a version, unless that failed a moment ago: it is not fetched at every poll."""
         from serving.build import import_model
 
         if self._failure is not None and self._failure.of == content and not self._failure.is_over():
@@ -180,7 +180,7 @@ class Described(BaseModel):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that can answer."""
+    """A loaded model."""
 
     classifier: Classifier
     described: Described
@@ -219,7 +219,7 @@ class StoredModel:
 
 
 def load(stored: StoredModel, wanted: str = AUTO) -> Loaded:
-    """Load a packaged model; its reference windows are answered again on this processor.
+    """Load a packaged model; its reference windows are predicted again on this processor.
 
     Args:
         wanted: the runtime; `auto` is the one that the model was imported for.
@@ -271,7 +271,7 @@ def load(stored: StoredModel, wanted: str = AUTO) -> Loaded:
 
 
 class Models:
-    """The model that answers and, for as long as a request may last, those before it."""
+    """The model in service and, for as long as a request may last, those before it."""
 
     def __init__(self, pinned: StoredModel, wanted: str) -> None:
         name = os.environ.get(FILE_VARIABLE)
@@ -280,7 +280,7 @@ class Models:
         self._loaded: dict[str, Loaded] = {}
         """By tag; one that is still there is not loaded a second time."""
         self._until: dict[str, float] = {}
-        """Tags of those that answer no longer, and when they are forgotten."""
+        """Tags of those no longer in service, and when they are unloaded."""
         self._seen = self._wanted()
         self.current = self._first(pinned, wanted)
         self._loaded[self.current.described.tag] = self.current
@@ -293,7 +293,7 @@ class Models:
         return None if loaded is None else loaded.classifier
 
     def describe(self) -> Described:
-        """The model that answers now, with the state of the registry."""
+        """The model in service, with the state of the registry."""
         described, wanted, failure = self.current.described, self._seen, self._failure
         if wanted is None:
             return described
@@ -306,7 +306,7 @@ class Models:
         return described.model_copy(update={"card": described.card.model_copy(update=card)})
 
     def _first(self, pinned: StoredModel, wanted: str) -> Loaded:
-        """After a restart the champion of the moment, not the one that the service was started with."""
+        """After a restart the present champion, not the one that the service was started with."""
         if self._seen is not None and self._seen.tag != pinned.tag:
             loaded = self._load(self._seen.tag)
             if loaded is not None:

@@ -91,7 +91,7 @@ def _fetched(address: str, digest: str, folder: Path, scratch: Path) -> Publishe
 def _check_replaceable(folder: Path) -> None:
     if (folder / PackagedDocument.file_name).is_file():
         return
-    ours = {MODEL_FOLDER, OPENVINO_FOLDER, ONNX_FOLDER, REFERENCE_FILE}  # of a fetch that broke off
+    ours = {MODEL_FOLDER, OPENVINO_FOLDER, ONNX_FOLDER, REFERENCE_FILE}  # of an interrupted fetch
     foreign = [path.name for path in folder.iterdir() if path.name not in {*ours, "lost+found"}]
     foreign = [name for name in foreign if not name.startswith(".fetch-")]
     if foreign:

@@ -69,7 +69,7 @@ def cancel_on_closed_tab(blocks: gradio.Blocks) -> None:
 def end_streams_of_unknown_sessions(application: FastAPI, blocks: gradio.Blocks) -> None:
     """Answer requests for an unknown session with the message that the page's script understands.
 
-    Gradio sends it, too, but then breaks off the stream and logs a traceback.
+    Gradio sends it, too, but then aborts the stream and logs a traceback.
     """
     application.add_middleware(_KnownSessions, sessions=blocks._queue.pending_messages_per_session)
 

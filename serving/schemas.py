@@ -1,4 +1,4 @@
-"""What the service answers: its types, with the examples that its OpenAPI page shows."""
+"""The service's response types, with the examples that its OpenAPI page shows."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def _example(value: dict[str, Any]) -> ConfigDict:
 
 
 class Lineage(BaseModel):
-    """Which model answered, and what it was made from."""
+    """The model behind an answer, and what it was made from."""
 
     model_config = _example(_LINEAGE)
     model: str = Field(description="BentoML model tag")
@@ -125,7 +125,7 @@ class BatchAnswer(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """What the model that answers is, how good it was found to be, and why it is served."""
+    """The model in service, its evaluation, and why it is served."""
 
     model_config = _example(
         {

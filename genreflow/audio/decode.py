@@ -85,7 +85,7 @@ class Audio:
 
 
 class _Read(NamedTuple):
-    """What a reader says of a file, beside its samples."""
+    """A reader's result for a file, besides its samples."""
 
     format: str
     tags: Mapping[str, str]

@@ -99,7 +99,7 @@ def metadata(file: OpenFile) -> dict[str, str]:
 
 
 def probe(file: OpenFile) -> str | None:
-    """The format that FFmpeg takes a file for, None where it recognises none."""
+    """The format that FFmpeg recognises in a file; None where it recognises none."""
     try:
         with _open(FileRange(file)) as container:
             return str(container.format.name.split(",")[0])

@@ -42,7 +42,7 @@ def streams(file: OpenFile, start: int) -> list[Stream]:
 
 
 def ends_with_a_whole_frame(file: OpenFile, stream: Stream) -> bool:
-    """Whether the last frame is complete, as it is where a file was cut between frames and not broken off."""
+    """Whether the last frame is complete, as it is where a file was cut between frames and not within one."""
     end = stream.end
     if read_at(file, max(stream.start, end - ID3V1_BYTES), 3) == b"TAG":
         end -= ID3V1_BYTES

@@ -1,4 +1,4 @@
-"""What may become of one file: sample rates, length, memory and time."""
+"""Bounds of one file: sample rates, length, memory and time."""
 
 import time
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ INTACT_SHARE = 0.99
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much may become of one file."""
+    """Bounds of one decoded file."""
 
     seconds: float
     """Of audio."""

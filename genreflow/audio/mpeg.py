@@ -21,7 +21,7 @@ TAG_BYTES = 1 << 16
 """What may follow the frames that a Xing header counts: ID3v1, APE and lyrics tags."""
 SEARCH_BYTES = 1 << 16
 IN_A_ROW = 3
-"""Frame headers that have to follow one another, so that bytes are taken for MPEG audio."""
+"""Frame headers that have to follow one another, so that bytes count as MPEG audio."""
 ROW_BYTES = 8_192
 """More than so many of the longest frames have."""
 CHUNK_BYTES = 1 << 20
@@ -42,7 +42,7 @@ class Header(NamedTuple):
 
 
 class Promise(NamedTuple):
-    """What a Xing, Info or VBRI header says; 0 where it does not."""
+    """The fields of a Xing, Info or VBRI header; 0 where one is missing."""
 
     frames: int
     size: int

@@ -27,7 +27,7 @@ freed, and keeps small ones, so that joining a long file would take its memory t
 
 
 class Section:
-    """A stretch of a file with one sample rate and number of channels, as mono blocks at `to_rate` Hz."""
+    """A part of a file with one sample rate and number of channels, as mono blocks at `to_rate` Hz."""
 
     def __init__(self, rate: int, to_rate: int, channels: int, channel: int | None) -> None:
         self.rate, self.channels = rate, channels

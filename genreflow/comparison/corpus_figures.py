@@ -15,7 +15,7 @@ GENRE_COLOURS = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9",
     "#D55E00", "#8A7A00", "#7F3C8D", "#6E7781", "#A52A2A",
 )  # fmt: skip
-"""Of genres in label order; with the markers, colour-blind readers can tell them apart."""
+"""Of genres in label order; with the markers, colour-blind readers can distinguish them."""
 DRAWN_ROWS = 3000
 """Points of a scatter plot at most, drawn evenly from all."""
 

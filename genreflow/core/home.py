@@ -48,7 +48,7 @@ def searches_folder() -> Path:
 
 
 def curves_folder() -> Path:
-    """Points of training curves that MLflow could not take yet, one file a run."""
+    """Points of training curves that MLflow has not received yet, one file a run."""
     return home() / "curves"
 
 
@@ -147,7 +147,7 @@ def why(error: OSError) -> str:
 
 
 def keep(arrived: Path, folder: Path) -> None:
-    """Put what was fetched into its place, unless another process has put the same there meanwhile."""
+    """Move a fetched folder into place, unless another process has put the same there meanwhile."""
     try:
         arrived.rename(folder)
     except OSError:

@@ -24,7 +24,7 @@ ATTEMPTS = 5
 FIRST_PAUSE_SECONDS = 1.0
 """Doubled with each further try."""
 LONGEST_PAUSE_SECONDS = 60.0
-"""A server that wants one to wait longer is not waited for."""
+"""A longer Retry-After is not waited for."""
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 BUSY = {408, 425, 429, 500, 502, 503, 504}
 """Statuses that may be another one a little later."""
@@ -146,7 +146,7 @@ def _fetch(
 
 
 class _RetryError(Exception):
-    """It may go well a little later."""
+    """The request may succeed a little later."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
@@ -178,7 +178,9 @@ def _go_on(
             if total is not None and total > most:
                 raise _UnavailableError(f"has {total:,} bytes, and there is room for {most:,}")
             with part.path.open("ab") as file:
-                for block in answer.iter_raw():  # as it comes: a part that breaks off is kept whole
+                for (
+                    block
+                ) in answer.iter_raw():  # as it comes: what was received of an interrupted part is kept
                     file.write(block)
                     here += len(block)
                     if here > most:

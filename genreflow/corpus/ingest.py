@@ -41,7 +41,7 @@ from genreflow.corpus.validation import check
 
 STEP = "ingest"
 DECODE_TIMEOUT_SECONDS = 600.0
-"""For decoding one file, which takes seconds: whatever takes longer was made to."""
+"""For decoding one file, which takes seconds; longer is treated as hostile."""
 CLIPS_AHEAD = 2
 """Clips a worker may be ahead of the writer: what bounds the memory, whatever the number of clips."""
 

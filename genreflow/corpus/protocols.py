@@ -1,4 +1,4 @@
-"""Protocols: which clip is in which split, and whether figures on that split can be believed."""
+"""Protocols: which clip is in which split, and what is leaky about that split."""
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What a person may set about a corpus."""
+"""Settings of a corpus."""
 
 import unicodedata
 from typing import Literal

@@ -16,7 +16,7 @@ MOST_GENRES = 30
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a card says of a model: from its evaluation, or from the tags of its registered version."""
+    """The facts of a model's card: from its evaluation, or from the tags of its registered version."""
 
     packaged: PackagedDocument
     data: str
@@ -72,7 +72,7 @@ def interval(facts: ModelFacts) -> str:
 
 
 def warnings(facts: ModelFacts) -> list[str]:
-    """What makes the figures say less than they seem to, a quoted paragraph each."""
+    """Warnings on what limits the figures, a quoted paragraph each."""
     model = facts.packaged.model
     found = []
     if model.synthetic:

@@ -45,7 +45,7 @@ def plain(text: object) -> str:
 
 
 def confusion(found: Confusion) -> Figure:
-    """Clips per true and answered genre; the colour is the share of the true genre's clips."""
+    """Clips per true and predicted genre; the colour is the share of the true genre's clips."""
     counts = np.asarray(found.matrix, float)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = len(found.genres)

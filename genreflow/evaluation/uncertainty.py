@@ -1,4 +1,4 @@
-"""How far a figure can be trusted: intervals of shares and their differences, the bootstrap for the rest."""
+"""Uncertainty of figures: intervals of shares and their differences, the bootstrap for the rest."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -25,7 +25,7 @@ LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
 def publish(model: str, to: str, public: bool = False, licence: str | None = None) -> Published:
-    """Publish a registered model; the same again uploads nothing, another one takes its place.
+    """Publish a registered model; the same again uploads nothing, another one replaces it.
 
     Args:
         model: an alias or version of the registry.
@@ -79,7 +79,7 @@ def fetch(address: str) -> Path:
 
 
 def _destination(address: str) -> ModuleType:
-    """The module for places of that kind: each has `check`, `upload` and `download`."""
+    """The module for that kind of address: each has `check`, `upload` and `download`."""
     if address.startswith("hf://"):
         return repository
     if address.startswith("s3://"):

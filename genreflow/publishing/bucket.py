@@ -1,7 +1,7 @@
 """A published model below a prefix of a bucket: what decides last, nothing of others touched.
 
 A bucket has no commits. Every object carries the sha256 of its content. The record says first what is going
-to be written: a publish that broke off leaves nothing that a later one does not know. `packaged.json`, by
+to be written: an interrupted publish leaves nothing that a later one does not list. `packaged.json`, by
 which the folder becomes another model, comes last of the model's files: a download in between detects it
 from the digests and is never given half of each.
 """

@@ -1,4 +1,4 @@
-"""What a version says of itself in the registry: a description in Markdown, and tags."""
+"""A version's description in Markdown and its tags in the registry."""
 
 import json
 from collections.abc import Sequence
@@ -152,7 +152,7 @@ def with_overview(description: str, versions: Sequence[Version]) -> str:
 
 
 def with_decision(description: str, decision: str) -> str:
-    """The description with another answer to whether it is champion, shortened where MLflow has no room."""
+    """The description with another decision, shortened where MLflow has no room."""
     before, _, rest = description.partition(DECISION)
     _, _, after = rest.partition(WHAT)
     room = DESCRIPTION_CHARACTERS - len(before) - len(DECISION) - len(WHAT) - len(after) - 4

@@ -1,4 +1,4 @@
-"""One at a time: a lock that lies in the MLflow store itself, wherever that is."""
+"""A lock in the MLflow store itself: one process at a time changes the registry."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ STALE_SECONDS = 60.0
 """A lock held for longer was left by a process that was killed: the work takes a second or two."""
 POLL_SECONDS = (0.1, 0.4)
 TAKEN = ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
-"""What MLflow answers to who comes second; the latter where the first left before MLflow looked again."""
+"""MLflow's error codes for the second process; the latter where the first had just released the lock."""
 
 log = logging.getLogger("genreflow")
 
@@ -76,7 +76,7 @@ def _try_create(client: "MlflowClient", me: str) -> bool:
 
 
 def _holder(client: "MlflowClient") -> tuple[str, int] | None:
-    """By whom, and the store's time of it; None where it was left meanwhile."""
+    """The lock's holder and the store's time of its creation; None where it is free."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -89,7 +89,7 @@ def _holder(client: "MlflowClient") -> tuple[str, int] | None:
 
 
 def _release(client: "MlflowClient", me: str) -> None:
-    """What was done under the lock is done: that the lock stays is no reason to fail."""
+    """Delete the lock; a failure is logged only, since the work under it is done."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError

@@ -55,12 +55,12 @@ QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""What keeps MLflow from talking, to its makers and on the terminal; what the user has set stays."""
+"""Variables that switch off MLflow's telemetry and terminal output; what the user has set stays."""
 HTTP_RETRIES = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 """MLflow's own defaults wait for minutes; a large upload still gets a minute between two bytes."""
 SECONDS_BETWEEN_ATTEMPTS = (2.0, 5.0, 10.0)
 GATEWAY_ERRORS = (502, 503, 504)
-"""Answers of what stands before a server that is not there."""
+"""Statuses of a proxy whose server is not there."""
 
 log = logging.getLogger("genreflow")
 T = TypeVar("T")
@@ -402,7 +402,7 @@ def _probe(uri: str, variable: str | None) -> None:
 
 
 def _message(answer: Any) -> str:
-    """What an answer of MLflow says, in one line."""
+    """The message of an MLflow response, in one line."""
     try:
         text = str(answer.json()["message"])
     except (ValueError, KeyError, TypeError):
@@ -501,7 +501,7 @@ def _sqlite_path(uri: str) -> Path | None:
 
 
 def _check_sqlite(uri: str, variable: str | None, create: bool) -> None:
-    """What MLflow would try again for a minute and a half and then say in SQLAlchemy's words."""
+    """Errors that MLflow would retry for a minute and a half and then report in SQLAlchemy's words."""
     path = _sqlite_path(uri)
     if path is None:
         raise RegistryError(
@@ -529,7 +529,7 @@ def _check_sqlite(uri: str, variable: str | None, create: bool) -> None:
 
 
 def _check_missing(path: Path, uri: str, variable: str | None, create: bool) -> None:
-    """Say what is wrong with a SQLite file that does not exist; where it may be made, make its folder."""
+    """Reject a SQLite file that does not exist; where it may be created, create its folder."""
     if variable is not None:
         named = f"{variable} is {uri}, and there is no {path.absolute()}"
         if not path.is_absolute():

@@ -32,7 +32,7 @@ LOGGED_MODEL_TAG = "logged_model"
 """The tag with the id of a version's logged model, which MLflow's SQL registry does not keep."""
 METRIC_PREFIX = "test/"
 PACKAGED = "packaged"
-"""Under this name the packaged folder lies among the registered model's artifacts."""
+"""The name of the packaged folder among the registered model's artifacts."""
 DOCUMENT_TAG = "packaged_sha256"
 """The tag with the sha256 of `packaged.json`, which names the digests of all other files of a version."""
 PAGE = 200
@@ -265,7 +265,7 @@ def _download_packaged(client: "MlflowClient", entry: "ModelVersion", scratch: P
 
 
 def _wrong(folder: Path, entry: "ModelVersion") -> str | None:
-    """What is not right with a packaged folder; None where it is what was registered as that version.
+    """How a packaged folder differs from the registered version; None where it does not.
 
     Raises:
         ModelError: its document is the one that was registered, and cannot be read by this code.

@@ -27,7 +27,7 @@ BEST = 2
 
 @dataclass(frozen=True)
 class Promoted:
-    """What became of the chosen candidate."""
+    """The registered candidate and its decision."""
 
     run_id: str
     """The MLflow run that trained it."""

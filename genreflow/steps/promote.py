@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DECISIONS = 5
 """How often the gate decides where another run changes the champion each time."""
 LATENCY_REPEATS = 5
-"""Enough for the median that the gate's limit on latency is about."""
+"""Enough for the median that the gate's latency limit refers to."""
 
 
 def promote(
@@ -58,7 +58,7 @@ def promote(
 def _decide_until_it_holds(
     version: str, packaged: Path, evaluation: Path, corpus: Path, policy: GatePolicy
 ) -> Decision:
-    """Decide anew where the champion changes while the candidate is compared with it."""
+    """Decide again where the champion changes while the candidate is compared with it."""
     for _ in range(DECISIONS):
         try:
             return _promote(version, packaged, evaluation, corpus, policy)

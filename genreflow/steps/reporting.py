@@ -1,4 +1,4 @@
-"""How a step reports its beginning, its end and its failure, and waits for MLflow."""
+"""How a step reports its beginning, its end and its failure, and retries MLflow."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from genreflow.core.seals import seal
 T = TypeVar("T")
 
 NO_ROOM = re.compile(rf"(errno|os error) ({errno.ENOSPC}|{errno.EDQUOT}|{errno.EFBIG})\b", re.IGNORECASE)
-"""What Python's, Arrow's and safetensors' errors say of a full disk, a quota and a limit to a file's size."""
+"""Python's, Arrow's and safetensors' errors for a full disk, a quota and a limit to a file's size."""
 
 
 MADE_BY = {

@@ -254,7 +254,7 @@ class Run:
 
 
 def fit(family: ModuleFamily, context: FitContext) -> FitResult:
-    """What `TorchFamily.fit` says, in this process (under torchrun: in each of several)."""
+    """`TorchFamily.fit` in this process (under torchrun: in each of several)."""
     rows, settings, family_settings = context.features, context.training, context.settings
     document = rows.document
     train_rows = np.asarray(rows.rows("train"), dtype=np.int64)
