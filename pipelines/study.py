@@ -31,7 +31,7 @@ def study(
     genres: Genres = None,
     folds: Annotated[int, typer.Option(min=2, help="Of a search's cross-validation.")] = 3,
     trials: Annotated[int, typer.Option(min=1, help="Of a Bayesian search.")] = 12,
-    seed: Annotated[int, typer.Option(min=0)] = 42,
+    seed: Annotated[int, typer.Option(min=0, help="Of folds and searches.")] = 42,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the figures there as JSON.")
     ] = None,

@@ -58,7 +58,7 @@ PAGE_ADDRESSES = re.compile(
 SENTENCES = {
     404: "There is nothing under this address: the API is described at /.",
     405: "This address takes another HTTP method (POST or GET): the API is described at /.",
-    500: "Something unexpected went wrong in the service: its log says what.",
+    500: "Something unexpected went wrong in the service: its log has the error.",
     503: "The service is not ready: try again in a few seconds.",
 }
 AUDIO_STATUS = {"too-long": 413}

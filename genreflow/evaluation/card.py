@@ -127,17 +127,17 @@ def model_rows(facts: ModelFacts) -> list[tuple[str, str]]:
         rows.append(("Scored with", facts.scored_with))
     refused = [f"{runtime.name} {runtime.precision}" for runtime in packaged.runtimes if not runtime.usable]
     if refused:
-        rows.append(("Not served in", ", ".join(refused) + " (did not pass parity)"))
+        rows.append(("Not served in", ", ".join(refused) + " (failed parity, or int8 no faster)"))
     return rows
 
 
 def calibration(model: ModelDocument) -> str:
     """What the model's temperature was fitted on, in a few words."""
-    # version 0.1.0 did not say it
+    # documents of version 0.1.0 do not have it
     fitted = model.calibration or ("validation clips" if model.validation_clips else None)
     if fitted is None:
         return "not calibrated: there were no clips to fit a temperature on"
-    return f"temperature {model.temperature:.3g}, fitted by {fitted}"
+    return f"temperature {model.temperature:.3g}, fitted with {fitted}"
 
 
 def per_genre(scores: Mapping[str, GenreScores], padding: str = "") -> str:

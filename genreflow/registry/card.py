@@ -141,8 +141,8 @@ def with_overview(description: str, versions: Sequence[Version]) -> str:
         names = " ".join(f"**@{alias}**" for alias in version.aliases)
         link = f"[Version{SPACE}{version.version}](#/models/{MODEL_NAME}/versions/{version.version})"
         split = tags.get("protocol", "") + (" (leaky)" if tags.get("leaky") == "true" else "")
-        rows.append((link, names, _right(tags), f"{tags.get('data', '')}, {split}", reason))
-    head = ("version", "now", "right (95 % interval)", "data, split", "why it is, was, or is not champion")
+        rows.append((link, names, _accuracy(tags), f"{tags.get('data', '')}, {split}", reason))
+    head = ("version", "now", "accuracy (95 % interval)", "data, split", "why it is, was, or is not champion")
     kept = description.partition(OVERVIEW)[0].rstrip()[: DESCRIPTION_CHARACTERS // 3]
     table = card.table(head, rows, PADDING)
     while len(kept) + len(OVERVIEW) + len(table) + 4 > DESCRIPTION_CHARACTERS and rows:
@@ -166,7 +166,7 @@ def decision_of(description: str) -> str:
     return description.partition(DECISION)[2].partition(WHAT)[0].strip()
 
 
-def _right(tags: dict[str, str]) -> str:
+def _accuracy(tags: dict[str, str]) -> str:
     """`82.0 % (77.0 to 86.0)` from a version's tags; empty where they are not genreflow's."""
     try:
         low, high = json.loads(tags["accuracy_ci95"])

@@ -23,7 +23,7 @@ def test_any_waveform_keeps_its_length_and_its_range(count: int, rate: int, leve
     assert changed.dtype == np.float32
     assert np.isfinite(changed).all()
     assert np.abs(changed).max() <= 1.0 + 1e-6
-    np.testing.assert_array_equal(samples, before, err_msg="the clip itself is left alone")
+    np.testing.assert_array_equal(samples, before, err_msg="the clip itself is unchanged")
 
 
 def _chord(seconds: float = 4.0, rate: int = 22_050) -> np.ndarray:

@@ -69,7 +69,7 @@ def test_the_first_model_is_promoted_when_the_floors_hold() -> None:
     decision = decide(clips(share(50, 0.8)), None, model(), None)
     assert decision.verdict == "promoted"
     assert "no champion" in decision.reason
-    assert "80.0 % of 50" in decision.reason
+    assert "accuracy 80.0 % on 50" in decision.reason
 
 
 def test_a_first_model_no_better_than_chance_is_kept_out() -> None:

@@ -160,7 +160,7 @@ def test_the_verdict_says_how_good_how_sure_on_how_many_clips_and_by_which_proto
 ) -> None:
     said = verdict(evaluated).replace("\u00a0", " ")
     low, high = evaluated.accuracy_ci95
-    assert f"{evaluated.accuracy * 100:.1f} % of {evaluated.clips} test clips" in said
+    assert f"{evaluated.accuracy * 100:.1f} % on {evaluated.clips} test clips" in said
     assert f"95 % interval {low * 100:.1f} % to {high * 100:.1f} %" in said
     assert "grouped" in said
     assert "33.3 %" in said
@@ -180,6 +180,17 @@ def test_warnings_about_optimistic_figures_stand_above_them(
     assert "Only 12 test clips" in titles(clips=12, seen_clips=0)
     assert "3 of 500 test clips were seen in training or selection" in titles(clips=500, seen_clips=3)
     assert titles(**without_warnings | {"seen_clips": 500}, leaky=True, leak_reason="All.") == "Not measured"
+
+
+@pytest.mark.parametrize("calibration", [None, "4-fold cross-validation of 60 training clips"])
+def test_a_model_calibrated_by_cross_validation_is_not_called_uncalibrated(
+    evaluated: EvaluationDocument, document: ModelDocument, calibration: str | None
+) -> None:
+    fitted = document.model_copy(
+        update={"validation_clips": {}, "temperature": 1.0, "calibration": calibration}
+    )
+    found = [banner.text for banner in banners(evaluated, fitted) if "not calibrated" in banner.text]
+    assert bool(found) == (calibration is None)
 
 
 def test_a_dark_figure_differs_in_page_colours_only() -> None:

@@ -193,7 +193,7 @@ def test_the_progress_and_the_files_of_a_crashed_step_are_reported(
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == -signal.SIGABRT, done.stderr.decode()
     sentence = str(follower.failure(tmp_path / "log"))
-    how = r" after \d+ of 12 clips decoded and checked, with rock/3\.wav in hand: killed"
+    how = r" after \d+ of 12 clips decoded and checked, while processing rock/3\.wav: it was killed"
     assert re.match("Step ingest ended without an error message" + how, sentence)
     assert not (tmp_path / "corpus").exists()
 

@@ -39,7 +39,7 @@ def both_cards(
 def test_both_cards_say_the_same_of_a_model(tmp_path: Path) -> None:
     for card in both_cards(tmp_path, {}, {}, {}):
         for words in (
-            "81.0 % right",
+            "Accuracy 81.0 %",
             "- **Model**: family `encoder`, from `ntu-spml/distilhubert`",
             "- **Data**: gtzan: 443 clips to train on, 197 for selection, 290 to test on",
             "- **Split**: fault-filtered, leak-free",

@@ -222,7 +222,7 @@ def test_a_song_is_decoded_once_and_at_the_models_own_hop_predicted_once(
 def test_unsure_is_shown_with_the_reason(opened: Page, shown: Shown) -> None:
     drop(opened, shown.folder / "silence.wav")
     expect(opened.locator("#answer h2")).to_have_text("Unsure")
-    expect(opened.locator("#answer")).to_contain_text("The model does not know: silence.")
+    expect(opened.locator("#answer")).to_contain_text("Not reliable: silence.")
     expect(opened.locator("#answer")).to_contain_text("Most probable is blues, at 10%")
 
 
@@ -251,7 +251,7 @@ def test_the_card_and_its_warnings_are_there(opened: Page) -> None:
     warning = opened.locator(".warning")
     expect(warning).to_contain_text("trained on synthetic music")
     expect(warning).to_contain_text("test clips resemble training clips")
-    opened.get_by_role("button", name="The model that answers").click()
+    opened.get_by_role("button", name="The model").click()
     card = opened.locator("#model")
     for said in (
         "81.2% (95% interval 77.0% to 85.1%)",
@@ -272,7 +272,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(shown: Shown, browser: Brow
     drop(tab, shown.song)
     curve = tab.locator("#curve img")
     expect(curve).to_be_visible()
-    tab.get_by_role("button", name="The model that answers").tap()
+    tab.get_by_role("button", name="The model").tap()
     expect(tab.locator("#model dl")).to_be_visible()
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
     assert tab.evaluate("innerWidth") == 390
@@ -296,7 +296,7 @@ def test_the_keyboard_is_enough(opened: Page, shown: Shown) -> None:
     tab_to(opened, "The same as a table")
     opened.keyboard.press("Enter")
     expect(opened.locator("#curve tbody")).to_be_visible()
-    tab_to(opened, "The model that answers")
+    tab_to(opened, "The model")
     opened.keyboard.press("Enter")
     expect(opened.locator("#model dl")).to_be_visible()
 
@@ -470,7 +470,7 @@ def test_what_is_to_be_read_can_be_read_by_day_and_by_night(
     faint = tab.evaluate(FAINT)
     drop(tab, shown.folder / file)
     expect(tab.locator("#curve img, .problem").first).to_be_visible()
-    tab.get_by_role("button", name="The model that answers").click()
+    tab.get_by_role("button", name="The model").click()
     expect(tab.locator("#model dl")).to_be_visible()
     assert faint + tab.evaluate(FAINT) == []
     schemes = tab.locator("#song").evaluate("song => getComputedStyle(song).colorScheme")

@@ -98,7 +98,7 @@ def test_a_song_has_its_genre_and_its_curve_and_a_letter_is_refused(
     letter.write_text("a letter")
     drop(tab, letter)
     expect(tab.get_by_role("alert")).to_contain_text("letter.wav is text, not audio")
-    tab.get_by_role("button", name="The model that answers").click()
+    tab.get_by_role("button", name="The model").click()
     expect(tab.locator("#model")).to_contain_text(service.champion.digest[:12])
     context.close()
     assert [url for url in failed if "upload_progress" not in url] == []  # it may come after the upload
