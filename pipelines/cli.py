@@ -1,4 +1,4 @@
-"""The command line: every command a few lines over the rooms below, heavy imports where they are needed."""
+"""The command line: every command a few lines over the packages below, heavy imports where they are needed."""
 
 import json
 import os
