@@ -79,7 +79,7 @@ def test_channels_are_averaged_at_any_rate(tmp_path: Path, rate: int, channels: 
     np.testing.assert_allclose(actual.samples, voices.mean(axis=1), atol=1e-6)
 
 
-def test_a_wav_in_an_unknown_encoding_is_refused_with_a_sentence() -> None:
+def test_a_wav_in_an_unknown_encoding_is_refused_with_an_error_message() -> None:
     chunk = struct.pack("<4sIHHIIHH", b"fmt ", 16, 0x7777, 1, 8_000, 16_000, 2, 16)
     body = b"WAVE" + chunk + b"data" + struct.pack("<I", 16_000) + bytes(16_000)
     assert "encoding is unknown" in str(refusal(b"RIFF" + struct.pack("<I", len(body)) + body))
@@ -98,7 +98,7 @@ def test_a_thousand_channels_are_decoded_in_blocks_of_the_same_memory(tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["flac", "m4a"])
-def test_decoding_that_takes_too_long_is_given_up_with_a_sentence(tmp_path: Path, kind: str) -> None:
+def test_decoding_that_takes_too_long_is_given_up_with_an_error_message(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / f"song.{kind}", tone(2.0))
     with pytest.raises(AudioError, match="takes too long to decode") as caught:
         audio.decode(path, timeout=0.0)

@@ -104,7 +104,7 @@ def test_the_version_is_the_packages() -> None:
         (("--summary", "no-such-folder/summary.json"), "no folder"),
     ],
 )  # fmt: skip
-def test_what_cannot_go_well_is_refused_before_the_pipeline_starts(
+def test_invalid_runs_are_rejected_before_the_pipeline_starts(
     arguments: tuple[str, str],
     expected: str,
     refused: Refused,
@@ -259,7 +259,7 @@ def test_a_compiled_pipeline_is_written_to_the_given_file(tmp_path: Path, refuse
     assert ".yaml file" in refused("compile", "-o", str(tmp_path / "training.json"))
 
 
-def test_what_nobody_foresaw_is_a_sentence_and_a_file_with_the_traceback(
+def test_an_unexpected_exception_gives_an_error_message_and_a_file_with_the_traceback(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     code = (
@@ -303,7 +303,7 @@ def unwritable(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         ("ui", "--port", "0"),
     ],
 )
-def test_a_state_folder_that_cannot_be_written_is_a_sentence(
+def test_a_state_folder_that_cannot_be_written_gives_an_error_message(
     arguments: tuple[str, ...],
     unwritable: Path,
     refused: Refused,

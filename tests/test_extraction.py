@@ -248,7 +248,7 @@ def test_the_same_corpus_and_settings_give_the_same_features(corpus: Path, tmp_p
 
 
 @pytest.mark.parametrize("layout", ["hubert", "whisper"])
-def test_other_weights_behind_the_same_name_are_resolved_and_trained_anew(
+def test_changed_weights_under_the_same_name_are_resolved_and_trained_again(
     layout: str, corpus: Path, tmp_path: Path
 ) -> None:
     # their windows are the same: whisper's are spectrograms, and of hubert only the transformer changes
@@ -317,7 +317,7 @@ def test_an_unfrozen_front_end_is_reported_as_uncached(
     assert "nothing is cached" in (tmp_path / "events.jsonl").read_text()
 
 
-def test_what_cannot_be_extracted_is_refused_in_a_sentence(corpus: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_extracted_is_refused_with_an_error_message(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="methd"):
         extract(corpus, {"methd": "probe"}, tmp_path / "out")
     unknown = representation(_settings("hubert", tmp_path)).model_copy(update={"kind": "gramophone"})
@@ -371,7 +371,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     assert large - small < 100, f"{small} MB for 8 clips, {large} MB for 80"
 
 
-def test_a_batch_too_large_for_the_memory_is_a_sentence(corpus: Path, tmp_path: Path) -> None:
+def test_a_batch_too_large_for_the_memory_gives_an_error_message(corpus: Path, tmp_path: Path) -> None:
     chosen = representation(_settings("hubert", tmp_path))
 
     def compute(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -103,7 +103,7 @@ def trained(music: str, folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("step", ["ingest", "split", "extract_features", "fine_tune", "evaluate", "package"])
-def test_where_there_is_no_room_a_sentence_says_it_and_the_next_run_goes_well(
+def test_a_full_disk_gives_an_error_message_and_the_next_run_succeeds(
     step: str, music: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = tmp_path / "events.jsonl"

@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_same_copy_and_another_seed_another() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_music_is_still_there(seed: int) -> None:
+def test_the_music_is_preserved(seed: int) -> None:
     samples = _chord()
     changed = augment(samples, 22_050, np.random.default_rng(seed))
     power = np.abs(np.fft.rfft(changed * np.hanning(len(changed)))) ** 2

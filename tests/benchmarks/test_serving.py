@@ -302,7 +302,7 @@ def test_more_clips_a_second_than_a_pipeline_behind_flask(
     ],
     scope="module",
 )
-def test_a_song_of_four_minutes_is_followed_faster_than_it_sounds(
+def test_a_song_of_four_minutes_is_predicted_faster_than_real_time(
     service: Service, tmp_path: Path, hop: float | None, aim: float, seen: float
 ) -> None:
     """`seen` is what a quiet machine gave, less some noise."""

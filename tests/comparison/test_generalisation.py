@@ -103,7 +103,7 @@ def test_of_a_source_with_other_genres_the_common_ones_are_scored_and_named(tmp_
 @pytest.mark.parametrize(
     ("genres", "said"), [(("techno", "house"), "and it has none"), (("bass", "house"), "only those of bass")]
 )
-def test_fewer_than_two_common_genres_are_refused_in_a_sentence(
+def test_fewer_than_two_common_genres_are_refused_with_an_error_message(
     genres: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
     for genre in genres:

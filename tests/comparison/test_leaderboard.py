@@ -50,7 +50,7 @@ def score(accuracy: float, nll: float) -> Score:
     return Score(clips=6, accuracy=accuracy, accuracy_ci95=(0.0, 1.0), nll=nll)
 
 
-def test_a_row_has_what_the_design_promises(compared: Compared) -> None:
+def test_a_row_has_the_documented_columns(compared: Compared) -> None:
     row = next(row for row in compared.document.rows if row.name == "linear")
     assert (row.train.clips, row.validation.clips, row.test.clips) == (12, 6, 6)  # type: ignore[union-attr]
     for part in (row.train, row.validation, row.out_of_fold, row.test):
@@ -153,7 +153,7 @@ def test_the_chosen_candidate_alone_is_registered_and_decided_on_once(
     assert compared.promoted.decision.numbers["decision_on_test_split"] == 1
 
 
-def test_the_document_reads_back(compared: Compared) -> None:
+def test_the_document_is_read_as_written(compared: Compared) -> None:
     assert ComparisonDocument.read(compared.out) == compared.document
     document = CandidateDocument.read(compared.candidates["linear"])
     assert document.real_time_factor == document.latency_30s_ms / 30_000
@@ -245,7 +245,7 @@ def test_the_same_comparison_again_is_the_same_runs(
     assert len(client.search_runs([place])) == before
 
 
-def test_a_training_run_that_the_store_does_not_have_is_named_all_the_same(
+def test_a_training_run_that_the_store_does_not_have_is_still_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = registry.ComparedRun("linear", {}, {"accuracy": 0.5}, {}, "note", {}, trained_in="0" * 32)

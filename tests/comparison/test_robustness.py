@@ -119,7 +119,7 @@ def test_of_many_clips_some_are_drawn_in_the_proportions_of_their_genres(corpus:
     assert sorted(corpus.manifest["genre"].iloc[drawn]) == sorted(GENRES)
 
 
-def test_no_clips_and_numbers_that_are_none_are_sentences(corpus: Corpus) -> None:
+def test_no_clips_and_numbers_that_are_none_give_error_messages(corpus: Corpus) -> None:
     with pytest.raises(CorpusError, match="no clips"):
         robustness.robustness(classifier(), corpus, [])
     broken: Callable[..., NDArray[np.float32]] = lambda inputs: np.full((len(inputs), 3), np.nan, np.float32)  # noqa: E731

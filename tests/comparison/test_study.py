@@ -134,7 +134,7 @@ def test_a_table_of_paths_and_labels_is_a_source_of_audio(tmp_path: Path) -> Non
     assert table.length == "3 s"
 
 
-def test_another_table_is_a_sentence_that_says_what_a_table_has_to_have(tmp_path: Path) -> None:
+def test_another_table_gives_an_error_message_that_says_what_a_table_has_to_have(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("filename,label\nblues.00000.wav,blues\njazz.00000.wav,jazz\n")
     done = subprocess.run(
@@ -148,7 +148,7 @@ def test_another_table_is_a_sentence_that_says_what_a_table_has_to_have(tmp_path
     )
 
 
-def test_an_unknown_option_of_the_command_is_a_sentence(shared: Path) -> None:
+def test_an_unknown_option_of_the_command_gives_an_error_message(shared: Path) -> None:
     source = str(shared / "reference/features_30_sec.csv")
     done = subprocess.run(
         [*CLI, "study", "--source", source, "--protocols", "fair"],

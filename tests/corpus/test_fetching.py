@@ -93,14 +93,14 @@ def test_a_download_without_a_content_length_is_checked_by_md5(web: Web, tmp_pat
     assert "gives another file" in refusal(f"{web.url}/a.tar", target=tmp_path / "b.tar")
 
 
-def test_a_body_that_ends_early_is_gone_on_from(web: Web, tmp_path: Path) -> None:
+def test_a_body_that_ends_early_is_resumed(web: Web, tmp_path: Path) -> None:
     web.faults.extend([("truncate", 700_000), ("truncate", 400_000)])
     download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
     assert (tmp_path / "a.tar").read_bytes() == CONTENT
     assert asked(web) == [None, "bytes=700000-", "bytes=1100000-"]
 
 
-def test_a_fetch_that_was_killed_is_gone_on_from(web: Web, tmp_path: Path) -> None:
+def test_a_killed_fetch_process_is_resumed(web: Web, tmp_path: Path) -> None:
     web.faults.append(("truncate", 900_000))
     web.faults.extend([("status", 500)] * 10)
     refusal(f"{web.url}/a.tar", target=tmp_path / "a.tar")
@@ -263,7 +263,7 @@ def test_mirrors_are_tried_first(
     assert web.requests[-1][1] == "/mirror/few.tar.gz"
 
 
-def test_where_nobody_has_the_archive_mirrors_are_named(
+def test_where_no_address_has_the_archive_mirrors_are_suggested(
     corpus: KnownCorpus, web: Web, tmp_path: Path
 ) -> None:
     web.files.clear()

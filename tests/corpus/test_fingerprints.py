@@ -60,7 +60,7 @@ def test_short_clips_are_found_if_they_have_most_of_it_in_common(
     assert matches([*short, *(cut(clip, 1.5, 4) for clip in recordings)], tmp_path) == []
 
 
-def test_a_loop_is_found_again_but_not_in_other_music_over_the_same_beat(
+def test_a_loop_is_matched_but_not_other_music_over_the_same_beat(
     recordings: list[Clip], tmp_path: Path
 ) -> None:
     samples, rate = cut(recordings[3], 0, 2)
@@ -70,7 +70,7 @@ def test_a_loop_is_found_again_but_not_in_other_music_over_the_same_beat(
     assert matches(mixed, tmp_path) == []
 
 
-def test_silence_and_held_tones_say_nothing(recordings: list[Clip], tmp_path: Path) -> None:
+def test_silence_and_held_tones_have_no_fingerprint_bits(recordings: list[Clip], tmp_path: Path) -> None:
     rate = recordings[0][1]
     time = np.arange(5 * rate) / rate
     tone = (0.3 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)

@@ -137,7 +137,7 @@ def test_all_folders_above_the_genres_are_read_from_a_repository(
 
 
 @pytest.mark.parametrize("genres", [("C+", "C#"), ("R&B/Soul", "हिप हॉप"), ("हप", "हिप"), ("k" * 300, "..")])
-def test_labels_of_rows_stay_whole(
+def test_row_labels_are_not_truncated(
     genres: tuple[str, str], hub: Hub, clips: dict[str, bytes], tmp_path: Path
 ) -> None:
     labels = [genres[TWO.index(name.partition("/")[0])] for name in clips]
@@ -221,7 +221,7 @@ def test_a_hub_that_refuses_is_reported(status: int, word: str, hub: Hub, tmp_pa
     assert word in reported["error"]
 
 
-def test_a_body_that_ends_early_is_gone_on_from(hub: Hub, clips: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_body_that_ends_early_is_resumed(hub: Hub, clips: dict[str, bytes], tmp_path: Path) -> None:
     archive = packed(clips)
     hub.add("owner/gtzan", {"genres.tar.gz": archive})
     hub.cut = len(archive) // 2

@@ -103,7 +103,7 @@ def test_the_corpus_does_not_depend_on_the_number_of_workers(music: Path, tmp_pa
         assert file_digest(tmp_path / "1" / name) == file_digest(tmp_path / "7" / name), name
 
 
-def test_unusable_files_go_to_quarantine_each_with_its_reason_and_the_work_goes_on(
+def test_unusable_files_go_to_quarantine_each_with_its_reason_and_ingest_continues(
     music: Path, tmp_path: Path
 ) -> None:
     rock = music / "rock"
@@ -377,7 +377,7 @@ def test_a_file_that_is_gone_when_its_turn_comes_is_unreadable(
     assert Corpus.open(tmp_path / "corpus").quarantine()["reason"].tolist() == ["unreadable"]
 
 
-def test_whoever_replaces_a_file_again_and_again_the_digest_is_of_the_bytes_that_were_decoded(
+def test_while_a_file_is_replaced_repeatedly_the_digest_is_of_the_decoded_bytes(
     tmp_path: Path,
 ) -> None:
     versions = [write(tmp_path / f"{pitch}.wav", tone(1.2, 8_000, pitch), 8_000) for pitch in (700, 800)]

@@ -237,7 +237,7 @@ def test_a_folder_beside_genre_folders_is_ignored_and_named_even_if_it_holds_som
     assert any("Ignored: rest, not among the genres" in note for note in source.notes())
 
 
-def test_a_link_to_a_folder_is_no_second_one(tmp_path: Path) -> None:
+def test_a_link_to_a_folder_is_not_listed_twice(tmp_path: Path) -> None:
     for folder in ("2019", "2020"):
         clips(tmp_path / folder)
     (tmp_path / "1 latest").symlink_to(tmp_path / "2020")

@@ -187,7 +187,7 @@ def leave_behind(whole: Path, content: bytes) -> Path:
     return partial
 
 
-def test_a_killed_fetch_is_gone_on_from(aws: Any, bucket: str, proxy: Proxy) -> None:
+def test_a_killed_fetch_is_resumed(aws: Any, bucket: str, proxy: Proxy) -> None:
     fill(aws, bucket, small())
     assert contents(f"s3://{bucket}") == small()
     leave_behind(cached()[0], cached()[0].read_bytes()[:700])
@@ -212,7 +212,7 @@ def test_a_clock_that_is_set_wrong_is_reported_as_such(offset: str, aws: Any, bu
     )
 
 
-def test_connections_that_are_reset_are_gone_on_from(aws: Any, bucket: str, proxy: Proxy) -> None:
+def test_connections_that_are_reset_are_resumed(aws: Any, bucket: str, proxy: Proxy) -> None:
     big = {"jazz/0.wav": bytes(range(256)) * 4096, "jazz/1.wav": b"1", "rock/0.wav": b"2", "rock/1.wav": b"3"}
     fill(aws, bucket, big)
     proxy.only, proxy.resets, proxy.reset_after = "jazz/0.wav", 3, 300_000
@@ -221,7 +221,9 @@ def test_connections_that_are_reset_are_gone_on_from(aws: Any, bucket: str, prox
     assert len([head for head in proxy.requests if "range: bytes=" in head.lower()]) == 3
 
 
-def test_a_connection_that_is_always_reset_ends_in_a_sentence(aws: Any, bucket: str, proxy: Proxy) -> None:
+def test_a_connection_that_is_always_reset_ends_with_an_error_message(
+    aws: Any, bucket: str, proxy: Proxy
+) -> None:
     fill(aws, bucket, small())
     proxy.only, proxy.resets, proxy.reset_after = "rock/1.wav", 1000, 10
     message = refusal(f"s3://{bucket}")

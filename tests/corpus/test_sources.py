@@ -96,7 +96,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     assert "is empty" in refusal(tmp_path)
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_rejected_where_a_folder_is_expected(tmp_path: Path) -> None:
     assert "is a file" in refusal(write(tmp_path / "a.wav", tone()))
 
 

@@ -143,7 +143,7 @@ def test_a_plain_baseline_separates_the_styles_but_not_perfectly(corpus: Path) -
 
 
 @pytest.mark.parametrize("genre", GENRES)
-def test_every_player_can_sit_in_with_every_neighbour(genre: str) -> None:
+def test_every_player_can_play_in_every_neighbouring_style(genre: str) -> None:
     for neighbour in NEIGHBOURS[genre]:
         bands = (STYLES[genre], STYLES[neighbour])
         for scale, progression in (*bands[0].harmony, *bands[1].harmony):

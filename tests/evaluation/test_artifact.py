@@ -186,7 +186,7 @@ def test_where_every_clip_trained_nothing_is_measured_and_the_document_says_so(
     assert document.scalars() == {"test_clips": 0.0}
 
 
-def test_test_clips_that_the_model_has_met_are_counted(classifier: Classifier, corpus: Corpus) -> None:
+def test_test_clips_that_the_model_has_seen_are_counted(classifier: Classifier, corpus: Corpus) -> None:
     rows = corpus.rows("test")
     first, second = (corpus.manifest.iloc[row] for row in rows[:2])
 
@@ -229,7 +229,7 @@ def test_the_scalars_are_plain_numbers_without_what_is_undefined(
     assert "precision_high" not in scalars
 
 
-def test_a_corpus_without_test_clips_is_a_sentence(
+def test_a_corpus_without_test_clips_gives_an_error_message(
     corpus_folder: Path, packaged: Path, tmp_path: Path
 ) -> None:
     split = tmp_path / "split"
@@ -241,7 +241,9 @@ def test_a_corpus_without_test_clips_is_a_sentence(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_of_other_genres_is_a_sentence(corpus_folder: Path, packaged: Path, tmp_path: Path) -> None:
+def test_a_model_of_other_genres_gives_an_error_message(
+    corpus_folder: Path, packaged: Path, tmp_path: Path
+) -> None:
     document = PackagedDocument.read(packaged)
     other = document.model.model_copy(update={"genres": ("high", "polka", "waltz")})
     document.model_copy(update={"model": other}).write(tmp_path / "packaged")

@@ -78,7 +78,7 @@ def test_a_first_model_no_better_than_chance_is_kept_out() -> None:
     assert "guessing among 10 genres" in decision.reason
 
 
-def test_two_right_of_four_are_not_yet_better_than_chance_but_four_are() -> None:
+def test_two_of_four_correct_are_not_better_than_chance_but_four_are() -> None:
     assert not decide(clips([True, False, False, False]), None, model(), None).promote
     assert decide(clips([True] * 4), None, model(), None).promote
 
@@ -252,7 +252,7 @@ def test_a_recording_that_lies_in_the_corpus_many_times_counts_once() -> None:
     assert repeated.numbers["difference_interval"] == pytest.approx(single.numbers["difference_interval"])
 
 
-def test_tables_that_do_not_fit_are_refused_in_a_sentence() -> None:
+def test_tables_that_do_not_fit_are_refused_with_an_error_message() -> None:
     table = clips([True] * 40)
     other = table.assign(genre="rock")
     for new, old, words in [
@@ -313,7 +313,7 @@ def test_identical_predictions_never_promote(right: list[bool]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(Pairs, st.sets(st.integers(0, 299)), st.sets(st.integers(0, 299)))
-def test_the_more_was_seen_the_less_is_compared(
+def test_clips_that_either_model_has_seen_are_not_compared(
     pairs: list[tuple[bool, bool]], first: set[int], more: set[int]
 ) -> None:
     new, old = clips([a for a, _ in pairs]), clips([b for _, b in pairs])

@@ -108,7 +108,7 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
     assert metrics.calibration(truth, calibrated).ece == pytest.approx(0)
 
 
-def test_a_certain_and_right_model_has_no_calibration_error_and_a_certain_and_wrong_one_all_of_it() -> None:
+def test_a_confident_correct_model_has_calibration_error_0_and_a_confident_wrong_one_1() -> None:
     truth = np.array([0, 1, 1])
     assert metrics.calibration(truth, np.eye(2)[truth]).ece == 0
     wrong = metrics.calibration(truth, np.eye(2)[1 - truth])

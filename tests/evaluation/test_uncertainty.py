@@ -26,12 +26,12 @@ def test_more_clips_of_the_same_share_make_a_narrower_interval(right: int, times
     assert many[1] - many[0] < few[1] - few[0]
 
 
-def test_a_share_of_nothing_is_refused() -> None:
+def test_an_interval_of_zero_trials_is_rejected() -> None:
     with pytest.raises(ValueError, match="trials > 0"):
         wilson(0, 0)
 
 
-def test_copies_of_a_clip_make_no_evidence() -> None:
+def test_copies_of_a_clip_do_not_count_as_further_observations() -> None:
     correct = np.array([True, False, True, True])
     once = accuracy_interval(correct, list("abcd"))
     copied = accuracy_interval(np.tile(correct, 5), list("abcd") * 5)

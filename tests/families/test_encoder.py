@@ -144,7 +144,7 @@ def test_training_on_cached_frames_is_training_on_waveforms(layout: str, tmp_pat
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("layout", WAVEFORM)
-def test_frames_in_bfloat16_hardly_move_the_answer(layout: str, tmp_path: Path) -> None:
+def test_frames_in_bfloat16_hardly_change_the_prediction(layout: str, tmp_path: Path) -> None:
     settings = _settings(layout, tmp_path)
     part = load_stage(FAMILY.representation(settings), "cpu")
     assert part is not None
@@ -285,7 +285,9 @@ def test_a_folder_is_identified_by_its_content_only(tmp_path: Path) -> None:
     assert FAMILY.representation(EncoderSettings(from_scratch={})).digest is None
 
 
-def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_the_hub_is_identified_by_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     cached = tmp_path / "hub" / "models--someone--a-model"
     tiny_checkpoint("hubert", cached / "snapshots" / commit)
@@ -399,7 +401,7 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
         FAMILY.build(_settings("hubert", tmp_path), GENRES, "inputs", seed=0)
 
 
-def test_what_is_no_backbone_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_what_is_no_backbone_is_refused_with_an_error_message(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     text = tmp_path / "text"
@@ -446,7 +448,7 @@ def test_an_unreachable_hub_is_reported_within_seconds(monkeypatch: pytest.Monke
         assert time.monotonic() - begun < 5
 
 
-def test_truncated_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_truncated_weights_are_refused_with_an_error_message(tmp_path: Path) -> None:
     folder = tiny_checkpoint("hubert", tmp_path / "hubert")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

@@ -48,7 +48,7 @@ def test_the_layers_are_the_published_ones_in_their_order() -> None:
     assert shapes["head.4.weight"] == (10, 128)
 
 
-def test_it_learns_with_adam_and_a_weight_decay_of_one_in_ten_thousand() -> None:
+def test_it_learns_with_adam_and_a_weight_decay_of_1e_4() -> None:
     settings = training_settings(CNN, SETTINGS, {})
     assert (settings.optimizer, settings.weight_decay, settings.precision) == ("adam", 1e-4, "auto")
     groups = CNN.parameter_groups(built(), SETTINGS, settings)
@@ -74,7 +74,7 @@ def test_its_input_specification_fits_its_input_shape() -> None:
     assert CNN.input_spec(MfccCnnSettings(hop_seconds=1.5)).hop_seconds == 1.5
 
 
-def test_pictures_are_standardised_with_statistics_of_the_training_rows() -> None:
+def test_feature_maps_are_standardised_with_statistics_of_the_training_rows() -> None:
     module, rows = built(), pictures(32)
     rows[:, 2, 5] = 7.0  # a row that never changes
     CNN.fit_inputs(module, iter(rows.split(10)))
@@ -86,7 +86,7 @@ def test_pictures_are_standardised_with_statistics_of_the_training_rows() -> Non
     assert deviations.numpy() == pytest.approx(np.ones((5, 40)), abs=1e-3)
 
 
-def test_noise_and_hidden_time_disturb_training_and_never_answers() -> None:
+def test_noise_and_hidden_spans_affect_training_and_never_predictions() -> None:
     module = built(MfccCnnSettings(noise=0.1, time_mask=40))
     rows = torch.ones(16, 5, 40, 130)
     disturbed = module.disturb(rows)
@@ -108,7 +108,7 @@ def test_a_model_comes_back_from_its_files_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(again(pictures()).logits, module(pictures()).logits)
 
 
-def test_files_that_are_missing_broken_or_of_other_genres_are_sentences(tmp_path: Path) -> None:
+def test_files_that_are_missing_broken_or_of_other_genres_give_error_messages(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no readable mfcc_cnn model"):
         CNN.load_module(tmp_path, SETTINGS, GENRES)
     CNN.save(built(), tmp_path)

@@ -99,7 +99,7 @@ def same(model: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["grid", "bayesian"])
-def test_a_killed_search_goes_on_from_the_store_on_another_machine_and_measures_no_trial_twice(
+def test_a_killed_search_resumes_from_the_store_on_another_machine_and_measures_no_trial_twice(
     how: str, source: Path, address: str, aws: Any, tmp_path: Path, done: list[int]
 ) -> None:
     undisturbed = fit(source, tmp_path / "undisturbed", how)
@@ -147,7 +147,7 @@ def test_trials_that_are_damaged_in_the_store_are_made_again(
     assert done == list(range(1, TRIALS + 1))
 
 
-def test_a_search_goes_on_while_the_store_is_down_and_stores_its_trials_later(
+def test_a_search_continues_while_the_store_is_down_and_stores_its_trials_later(
     source: Path, address: str, aws: Any, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored: list[bool] = []

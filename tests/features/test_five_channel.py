@@ -86,7 +86,7 @@ def test_the_tempo_channel_is_the_mfcc_averaged_from_beat_to_beat() -> None:
     np.testing.assert_allclose(average_between(features, beats)[0, :, 0], [0, 2, 2, 2, 4.5, 4.5])
 
 
-def test_the_tempo_channel_stands_still_between_clicks(music: NDArray[np.float32]) -> None:
+def test_the_tempo_channel_is_constant_between_clicks(music: NDArray[np.float32]) -> None:
     changes = np.flatnonzero(np.abs(np.diff(mfcc_five_channel(music)[0, 3], axis=1)).max(axis=0) > 0)
     assert 3 <= len(changes) <= 7  # six clicks in three seconds
     assert np.diff(changes) == pytest.approx(FRAME_RATE / 2, abs=2)
@@ -97,11 +97,11 @@ def test_a_window_gives_the_same_feature_map_alone_and_in_a_batch(music: NDArray
     np.testing.assert_allclose(mfcc_five_channel(many)[-1:], mfcc_five_channel(music[1:]), atol=1e-4)
 
 
-def test_silence_is_a_picture_without_holes() -> None:
+def test_silence_gives_a_finite_feature_map() -> None:
     picture = mfcc_five_channel(np.zeros((1, SAMPLES), dtype=np.float32))
     assert np.isfinite(picture).all()
     assert not picture[0, 4].any()
 
 
-def test_no_windows_give_no_pictures() -> None:
+def test_no_windows_give_no_feature_maps() -> None:
     assert mfcc_five_channel(np.zeros((0, SAMPLES), dtype=np.float32)).shape == (0, 5, 40, 130)

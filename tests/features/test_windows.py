@@ -126,6 +126,6 @@ def test_an_unknown_representation_is_refused_with_what_there_is() -> None:
         window_inputs(input_spec("wavelet"), tone(1.0, 16_000), 16_000)
 
 
-def test_no_samples_are_refused_with_a_sentence() -> None:
+def test_no_samples_are_refused_with_an_error_message() -> None:
     with pytest.raises(AudioError, match="no sample"):
         window_inputs(input_spec("waveform"), np.zeros(0, dtype=np.float32), 16_000)

@@ -41,7 +41,7 @@ def test_the_synthetic_corpus_is_music(tmp_path: Path) -> None:
     assert set(found.values()) == {None}
 
 
-def test_no_clip_of_gtzan_is_doubted(shared: Path) -> None:
+def test_no_clip_of_gtzan_is_classed_as_silence_noise_or_a_tone(shared: Path) -> None:
     clips = sorted((shared / "gtzan-mini").rglob("*.wav"))[::10]
     assert len(clips) >= 10
     assert {no_music(decode(clip).samples) for clip in clips} == {None}
@@ -70,6 +70,6 @@ print(peak() - before)
 )
 
 
-def test_an_hour_is_doubted_in_little_memory() -> None:
+def test_the_reliability_check_of_an_hour_needs_little_memory() -> None:
     run = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
     assert float(run.stdout) < 100, f"{run.stdout} MiB beside the 220 of the hour itself"

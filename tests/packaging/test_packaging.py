@@ -333,7 +333,9 @@ def test_a_package_with_a_pickle_in_it_is_refused(copy: Path) -> None:
         load_classifier(copy)
 
 
-def test_a_gpu_that_is_not_there_is_a_sentence(packaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_gives_an_error_message(
+    packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingsError, match="no CUDA device"):
         load_classifier(packaged, runtime="pytorch", device="cuda")
@@ -394,7 +396,7 @@ def test_a_runtime_that_decides_otherwise_is_not_served() -> None:
     assert "at least 100%" in str(parity_problem("f32", 1e-4, 31 / 32))
 
 
-def test_a_runtime_that_answers_with_no_number_is_not_served(packaged: Path) -> None:
+def test_a_runtime_that_predicts_nan_is_not_served(packaged: Path) -> None:
     inputs, expected = read_reference(packaged)
     document = PackagedDocument.read(packaged).model
 
@@ -500,7 +502,7 @@ def served_by(document: PackagedDocument, reports: tuple[RuntimeReport, ...], se
     return document.model_copy(update={"runtimes": reports, "served": served})
 
 
-def test_auto_is_the_declared_runtime_and_a_refused_one_is_a_sentence(packaged: Path) -> None:
+def test_auto_is_the_declared_runtime_and_a_refused_one_gives_an_error_message(packaged: Path) -> None:
     document = PackagedDocument.read(packaged)
     on_cuda = Served(runtime="pytorch", precision="bf16")
     one = served_by(document, (*ON_CPU, measured("pytorch", "bf16", 5)), on_cuda)
@@ -582,7 +584,7 @@ def int8_package(
 
 
 @pytest.mark.numeric
-def test_int8_that_earns_its_place_is_served(
+def test_int8_that_meets_all_thresholds_is_served(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(tmp_path / "model", "mfcc_cnn", corpus)
@@ -611,7 +613,7 @@ def test_int8_that_earns_its_place_is_served(
     ("kind", "speed", "reason"),
     [("mfcc_cnn", 1e9, "times as fast as"), ("hubert", 0.0, "differ from those in fp32")],
 )
-def test_int8_that_earns_no_place_leaves_the_model_what_it_was(
+def test_int8_that_fails_a_threshold_does_not_change_the_model(
     kind: str, speed: float, reason: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too slow, or too far off: by any difference at all, as its size depends on the processor."""

@@ -262,7 +262,7 @@ EXECUTOR = "genreflow-training-fhpbb-retry-system-container-impl-2236610992"
         GONE,
     ],
 )
-def test_a_run_goes_on_after_a_pod_that_was_ended(
+def test_a_run_resumes_after_a_pod_that_was_ended(
     api: KubeflowApi, real: Callable[[str], Document], log: tuple[int, str]
 ) -> None:
     killed, whole = real("run_oom"), real("run_succeeded")
@@ -559,7 +559,7 @@ def watched(api: KubeflowApi) -> list[StepState]:
     return seen
 
 
-def test_a_failed_run_goes_on_by_retry_and_another_does_not(
+def test_a_failed_run_is_resumed_by_retry_and_another_is_not(
     api: KubeflowApi, real: Callable[[str], Document], capsys: pytest.CaptureFixture[str]
 ) -> None:
     app(["retry", "r1", "--host", api.url], standalone_mode=False)

@@ -80,7 +80,7 @@ def cached(summary: dict[str, Any]) -> set[str]:
     return {step["name"] for step in summary["steps"] if step["cached"]}
 
 
-def test_an_interrupted_comparison_goes_on_from_what_was_done(runs: dict[str, Any]) -> None:
+def test_an_interrupted_comparison_resumes_from_what_was_done(runs: dict[str, Any]) -> None:
     assert runs["interrupted"].returncode == 130
     assert "goes on from the steps that were done" in runs["interrupted"].stderr
     steps = cached(runs["first_summary"])
@@ -97,7 +97,7 @@ def test_the_second_run_takes_all_but_the_uncached_steps_from_the_cache(runs: di
         assert summary[name] == runs["first_summary"][name], name
 
 
-def test_the_summary_says_what_the_design_promises(runs: dict[str, Any]) -> None:
+def test_the_summary_has_the_documented_fields(runs: dict[str, Any]) -> None:
     summary = runs["first_summary"]
     assert {
         "run_id", "model_version", "aliases", "decision", "metrics", "corpus", "steps", "leaderboard"

@@ -135,7 +135,7 @@ def unusable(tmp_path: Path) -> dict[str, Sequence[object]]:
     }
 
 
-def test_what_cannot_be_scored_is_refused_in_a_sentence(model: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_scored_is_refused_with_an_error_message(model: Path, tmp_path: Path) -> None:
     for said, arguments in unusable(tmp_path).items():
         assert said in refusal(model, *arguments)
     assert GENRES[0] in refusal(model, "--on", tmp_path / "other")

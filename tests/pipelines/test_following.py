@@ -283,7 +283,7 @@ def later(path: Path) -> None:
         ("../report.html", Path.unlink, True),
     ],
 )
-def test_a_cached_step_is_forgotten_where_what_it_made_is_gone_or_altered(
+def test_a_cache_entry_is_dropped_where_its_artifact_is_missing_or_altered(
     name: str, harm: Callable[[Path], object], kept: bool, ingested: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(ingested, tmp_path / "run")
@@ -299,7 +299,7 @@ def test_a_cached_step_is_forgotten_where_what_it_made_is_gone_or_altered(
     assert sorted(entry.stem for entry in cache.iterdir()) == ["copied"] * copied + ["made"] * kept
 
 
-def test_a_torn_entry_is_forgotten(tmp_path: Path) -> None:
+def test_an_incomplete_cache_entry_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "torn.json").write_text("{")
     (tmp_path / "list.json").write_text("[]")
     assert drop_stale_cache_entries(tmp_path) == 2

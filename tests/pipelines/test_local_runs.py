@@ -71,7 +71,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-def test_the_summary_says_what_the_design_promises(runs: dict[str, Any]) -> None:
+def test_the_summary_has_the_documented_fields(runs: dict[str, Any]) -> None:
     summary = runs["first_summary"]
     assert set(summary) == {
         "run_id", "model_version", "aliases", "decision", "bento", "metrics", "corpus", "steps"

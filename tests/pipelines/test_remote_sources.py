@@ -76,7 +76,7 @@ def test_a_bucket_and_a_hub_with_the_same_clips_give_the_same_corpus_and_metrics
         ("hf://datasets/owner/music", {"HF_ENDPOINT": "closed"}, "does not answer"),
     ],
 )
-def test_what_cannot_be_reached_is_one_sentence(
+def test_what_cannot_be_reached_gives_an_error_message(
     source: str, variables: dict[str, str], words: str, aws: Any, tmp_path: Path
 ) -> None:
     closed = f"http://127.0.0.1:{free_port()}"

@@ -37,13 +37,13 @@ def test_a_given_backbone_takes_the_place_of_a_model_from_scratch(tmp_path: Path
     assert settings("quickstart", assignments=[f"model.backbone={tmp_path}"]) == chosen
 
 
-def test_another_family_leaves_the_profiles_backbone_behind(tmp_path: Path) -> None:
+def test_another_family_does_not_inherit_the_profiles_backbone(tmp_path: Path) -> None:
     chosen = settings("gtzan", source=str(tmp_path), family_name="mfcc_cnn")
     assert chosen.family == "mfcc_cnn"
     assert chosen.backbone is None
 
 
-def test_options_beat_the_profile_and_set_beats_both() -> None:
+def test_options_override_the_profile_and_set_overrides_both() -> None:
     chosen = settings(
         "quickstart",
         family_name="mfcc_cnn",
@@ -56,7 +56,7 @@ def test_options_beat_the_profile_and_set_beats_both() -> None:
     assert chosen.source == "synthetic?clips=3"
 
 
-def test_set_beats_the_protocols_option_too() -> None:
+def test_set_overrides_the_protocol_option_too() -> None:
     chosen = settings("quickstart", protocol="random", assignments=["corpus.protocol=grouped"])
     assert chosen.corpus.protocol == "grouped"
 

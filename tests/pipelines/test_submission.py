@@ -116,7 +116,7 @@ def test_service_account_and_pipeline_root_are_the_runs(
 
 
 @pytest.mark.usefixtures("soon")
-def test_what_another_submission_made_meanwhile_is_taken(
+def test_what_another_submission_created_meanwhile_is_reused(
     api: KubeflowApi, real: Callable[[str], Document]
 ) -> None:
     submit(settings(), api.url)
@@ -234,7 +234,7 @@ def test_an_installation_of_several_users_needs_a_namespace(api: KubeflowApi) ->
     assert api.posted["experiments"]["namespace"] == api.posted["pipelines"]["namespace"] == "me"
 
 
-def test_a_namespace_that_is_not_the_users_is_a_sentence(api: KubeflowApi) -> None:
+def test_a_namespace_that_is_not_the_users_gives_an_error_message(api: KubeflowApi) -> None:
     api.health |= {"multi_user": True}
     body = {"code": 7, "message": "Failed to list experiments: User 'me' is not authorized with reason: "}
     api.answers["GET /apis/v2beta1/experiments"] = [(403, json.dumps(body))]
@@ -251,7 +251,7 @@ def test_an_installation_of_a_single_user_gets_no_namespace(
 
 
 @pytest.mark.usefixtures("soon")
-def test_an_expired_token_is_a_sentence(api: KubeflowApi) -> None:
+def test_an_expired_token_gives_an_error_message(api: KubeflowApi) -> None:
     api.answers[POST_RUN] = [(401, json.dumps({"error": "Jwt is expired"}))]
     with pytest.raises(
         GenreflowError, match=r"refused: 401 Jwt is expired.*Log in anew with KF_PIPELINES_TOKEN"
@@ -259,7 +259,7 @@ def test_an_expired_token_is_a_sentence(api: KubeflowApi) -> None:
         submit(settings(), api.url)
 
 
-def test_folders_on_no_volume_and_an_image_of_no_registry_are_doubted(
+def test_folders_on_no_volume_and_an_image_of_no_registry_give_warnings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], api: KubeflowApi
 ) -> None:
     chosen = settings(
@@ -289,7 +289,7 @@ def test_folders_on_no_volume_and_an_image_of_no_registry_are_doubted(
 
 
 @pytest.mark.parametrize("command", ["compile", "submit"])
-def test_compile_and_submit_say_what_pods_may_not_reach(
+def test_compile_and_submit_warn_of_what_pods_may_not_reach(
     command: str, api: KubeflowApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rest = ["-o", str(tmp_path / "run.yaml")] if command == "compile" else ["--host", api.url]
@@ -326,7 +326,7 @@ def test_a_token_or_cookie_of_the_environment_is_shown_to_kubeflow(
     assert submit(settings(), api.url, wait=True)["state"] == "succeeded"
 
 
-def test_a_token_file_that_is_not_there_is_a_sentence(
+def test_a_token_file_that_is_not_there_gives_an_error_message(
     api: KubeflowApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "none"))
@@ -366,7 +366,7 @@ def test_a_schedule_becomes_a_recurring_run(api: KubeflowApi) -> None:
     assert "runs" not in api.posted
 
 
-def test_an_api_that_does_not_answer_is_a_sentence(api: KubeflowApi) -> None:
+def test_an_api_that_does_not_answer_gives_an_error_message(api: KubeflowApi) -> None:
     url = api.url
     api.shutdown()
     api.server_close()
@@ -387,7 +387,7 @@ def test_a_host_that_is_not_there_is_distinguished_from_one_that_refuses(api: Ku
         ((200, '"ok"'), "perhaps a login page"),
     ],
 )
-def test_another_server_than_the_api_is_a_sentence(
+def test_another_server_than_the_api_gives_an_error_message(
     answer: tuple[int, str], words: str, api: KubeflowApi
 ) -> None:
     api.answers["GET /apis/v2beta1/healthz"] = [answer]
@@ -408,7 +408,7 @@ def test_options_that_do_not_go_together_are_rejected(api: KubeflowApi) -> None:
 
 
 @pytest.mark.parametrize("host", ["kubeflow.example.org", "localhost:8080", "ftp://kubeflow", "https://"])
-def test_a_host_without_a_scheme_is_a_sentence(host: str, api: KubeflowApi) -> None:
+def test_a_host_without_a_scheme_gives_an_error_message(host: str, api: KubeflowApi) -> None:
     for use in (
         lambda: submit(settings(), host),
         lambda: cluster.runs(host),
@@ -418,7 +418,9 @@ def test_a_host_without_a_scheme_is_a_sentence(host: str, api: KubeflowApi) -> N
             use()
 
 
-def test_a_server_that_never_answers_is_a_sentence(api: KubeflowApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_gives_an_error_message(
+    api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kubeflow, "SECONDS_TO_ANSWER", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -490,7 +492,7 @@ def test_a_private_authority_is_trusted_where_it_is_named(
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_file_of_no_certificates_is_a_sentence(
+def test_a_file_of_no_certificates_gives_an_error_message(
     content: str | None, api: KubeflowApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if content is not None:
@@ -514,7 +516,7 @@ def test_what_is_wrong_with_a_certificate_is_reported(
         submit(settings(), api.url.replace("http", "https"), ca_cert=authority.file)
 
 
-def test_https_to_a_server_without_tls_is_a_sentence(api: KubeflowApi) -> None:
+def test_https_to_a_server_without_tls_gives_an_error_message(api: KubeflowApi) -> None:
     with pytest.raises(GenreflowError, match=r"No TLS connection .* write http://"):
         submit(settings(), api.url.replace("http", "https"))
 
@@ -540,7 +542,7 @@ def test_a_schedule_that_kfp_reads_otherwise_is_rejected(cron: str, api: Kubeflo
 
 
 @pytest.mark.parametrize("cron", ["0 0 3 * * *", "@daily", "@every 6h"])
-def test_what_kfps_scheduler_takes_is_taken(cron: str, api: KubeflowApi) -> None:
+def test_schedules_that_kfp_accepts_are_accepted(cron: str, api: KubeflowApi) -> None:
     assert submit(settings(), api.url, cron=cron)["recurring_run_id"] == "r1"
 
 

@@ -101,9 +101,7 @@ def test_the_card_has_the_licence_that_was_named_and_none_of_itself(
     assert "no licence as hubs write it" in refusal(OTHER, to, licence="Apache 2\nbase_model: x")
 
 
-def test_what_somebody_else_put_there_is_not_overwritten(
-    aws: Any, bucket: str, versions: dict[str, Path]
-) -> None:
+def test_files_of_others_are_not_overwritten(aws: Any, bucket: str, versions: dict[str, Path]) -> None:
     aws.put_object(Bucket=bucket, Key="site/README.md", Body=b"mine")
     assert "README.md" in refusal(STOCK, f"s3://{bucket}/site")
     aws.put_object(Bucket=bucket, Key="other/published.json", Body=b"[]")
@@ -111,7 +109,7 @@ def test_what_somebody_else_put_there_is_not_overwritten(
     assert objects(aws, bucket) == {"site/README.md": b"mine", "other/published.json": b"[]"}
 
 
-def test_a_publish_that_broke_off_serves_nothing_wrong_and_is_finished_by_the_next(
+def test_an_interrupted_publish_serves_nothing_incomplete_and_is_finished_by_the_next(
     aws: Any, bucket: str, proxy: Proxy, versions: dict[str, Path]
 ) -> None:
     to = f"s3://{bucket}/m"

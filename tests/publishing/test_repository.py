@@ -201,7 +201,7 @@ def test_a_repository_is_public_only_on_request(
     assert hub.repositories["owner/closed"].private
 
 
-def test_what_a_hub_refuses_is_reported_in_a_sentence(
+def test_what_a_hub_refuses_is_reported_with_an_error_message(
     hub: ModelHub, versions: dict[str, Path], tmp_path: Path
 ) -> None:
     hub.repositories["owner/open"] = Repository(private=False)

@@ -227,7 +227,7 @@ def test_a_version_whose_creation_was_never_answered_is_one_version_with_its_fil
     assert registry.fetch(done.version).name == made.digest
 
 
-def test_the_lock_of_the_registry_is_had_where_the_answer_to_its_creation_was_lost(
+def test_the_registry_lock_is_held_where_the_response_to_its_creation_was_lost(
     mlflow: Proxy, candidate: Make
 ) -> None:
     done = register(candidate(25))

@@ -143,7 +143,7 @@ def test_a_synthetic_corpus_is_named_as_generated_by_code() -> None:
     assert "cd" * 32 in entry.dataset.profile
 
 
-def test_curves_are_seen_while_training_goes_on() -> None:
+def test_curves_are_visible_during_training() -> None:
     run_id = registry.open_run("genreflow", {})
     with registry.log_curves(run_id, seconds_between_flushes=0.05) as curves:
         curves(1, {"loss": 2.0, "eval/accuracy": 0.1})
@@ -251,7 +251,7 @@ def test_the_run_of_a_process_that_is_alive_is_unchanged() -> None:
     assert registry.open_run("genreflow", {"seed": 1}, step="/a") == theirs
 
 
-def test_of_a_process_on_another_machine_the_step_decides() -> None:
+def test_a_run_of_another_machine_is_matched_by_its_step() -> None:
     """Each attempt is a pod of its own; KFP starts one after the other, and all write to one place."""
     earlier = registry.open_run("genreflow", {"seed": 1}, step="/s3/root/training/run-1/fine-tune/model")
     client().set_tag(earlier, attempts.PROCESS_TAG, "training-x7k2/4026532001 1 8412")

@@ -19,7 +19,7 @@ def follow(page: Page, link: Locator) -> None:
     page.goto(page.url.partition("#")[0] + str(link.get_attribute("href")), wait_until="domcontentloaded")
 
 
-def test_a_newcomer_sees_what_each_version_is_how_good_and_why_champion(
+def test_the_page_shows_what_each_version_is_its_accuracy_and_why_it_is_champion(
     populated: Populated, browser: Browser, tmp_path: Path
 ) -> None:
     expect.set_options(timeout=PATIENCE_MS)

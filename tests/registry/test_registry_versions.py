@@ -119,7 +119,7 @@ def test_a_document_of_another_schema_is_reported_as_such_and_the_versions_are_s
     assert [version.version for version in registry.versions()] == ["3", "2", "1"]
 
 
-def test_a_version_that_others_registered_is_refused_in_a_sentence(populated: Populated) -> None:
+def test_a_version_that_others_registered_is_refused_with_an_error_message(populated: Populated) -> None:
     client = MlflowClient(home.tracking_uri())
     client.delete_model_version_tag(registry.MODEL_NAME, "1", "digest")
     with pytest.raises(RegistryError, match="not registered by genreflow"):

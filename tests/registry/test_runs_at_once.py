@@ -145,7 +145,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, *happen: Callable[[], object]) ->
 
 
 @pytest.mark.parametrize("place", ["embedded", "server"], indirect=True)
-def test_a_champion_of_meanwhile_is_not_displaced_by_who_was_compared_with_the_one_before(
+def test_a_candidate_compared_with_an_earlier_champion_does_not_displace_the_present_one(
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other: list[gate.Decision] = []
@@ -183,7 +183,7 @@ def test_a_candidate_rejected_against_a_champion_that_is_rolled_back_meanwhile_i
 
 
 @pytest.mark.parametrize("place", ["embedded"], indirect=True)
-def test_a_champion_that_changes_again_and_again_ends_in_a_sentence(
+def test_a_champion_that_changes_repeatedly_ends_with_an_error_message(
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # none has to be scored

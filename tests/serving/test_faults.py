@@ -90,7 +90,7 @@ def is_server(process: psutil.Process, port: str) -> bool:
     return "pipelines.cli" in line and "serve" in line and port in line
 
 
-def test_numpys_threads_stay_out_of_the_models_way(service: Service) -> None:
+def test_numpys_threads_are_limited_to_one(service: Service) -> None:
     """While they waited for work in a loop, a quarter of Whisper-tiny's clips a second was lost."""
     threads = [one.environ()["OPENBLAS_NUM_THREADS"] for one in workers(service)]
     assert threads == ["1", "1"]
@@ -120,7 +120,9 @@ def test_a_new_champion_answers_without_a_failed_request_and_a_rollback_brings_t
     assert {version: len(different) for version, different in by_version.items()} == {"1": 1, second: 1}
 
 
-def test_a_champion_that_answers_otherwise_here_is_not_served_and_the_card_says_so(service: Service) -> None:
+def test_a_champion_whose_predictions_deviate_here_is_not_served_and_the_card_reports_it(
+    service: Service,
+) -> None:
     third = service.champion.register("third", 2, temperature=1.3)
     with service.champion.registry():
         registered = registry.version(third)
@@ -236,7 +238,7 @@ def ask(service: Service, content: bytes, path: str = "classify", **fields: str)
     )
 
 
-def test_only_who_has_the_key_is_answered_and_probes_need_none(small: Service) -> None:
+def test_only_requests_with_the_key_are_accepted_and_probes_need_none(small: Service) -> None:
     song = small.song.read_bytes()
     assert ask(small, song).status_code == 200
     refused = small.post("classify", song)

@@ -192,7 +192,7 @@ def test_another_hop_draws_the_curve_anew(opened: Page, shown: Shown) -> None:
     expect(curve).not_to_have_attribute("src", before)
 
 
-def test_the_curve_of_another_model_brings_its_answer_along(opened: Page, shown: Shown) -> None:
+def test_a_curve_of_a_new_model_is_shown_with_that_models_prediction(opened: Page, shown: Shown) -> None:
     drop(opened, shown.song)
     expect(opened.locator("#answer")).to_contain_text("predicted by version 3")
     expect(opened.locator("#curve img")).to_be_visible()
@@ -226,7 +226,7 @@ def test_unsure_is_shown_with_the_reason(opened: Page, shown: Shown) -> None:
     expect(opened.locator("#answer")).to_contain_text("Most probable is blues, at 10%")
 
 
-def test_a_file_that_is_no_audio_is_refused_in_a_sentence(opened: Page, shown: Shown) -> None:
+def test_a_file_that_is_no_audio_is_refused_with_an_error_message(opened: Page, shown: Shown) -> None:
     drop(opened, shown.folder / "letter.wav")
     alert = opened.get_by_role("alert")
     expect(alert).to_contain_text("letter.wav is text, not audio")
@@ -235,7 +235,7 @@ def test_a_file_that_is_no_audio_is_refused_in_a_sentence(opened: Page, shown: S
     expect(alert).to_have_count(0)
 
 
-def test_a_fault_of_the_service_shows_nothing_of_its_inside(opened: Page, shown: Shown) -> None:
+def test_an_internal_error_of_the_service_shows_no_internals(opened: Page, shown: Shown) -> None:
     drop(opened, shown.folder / "breaks.wav")
     expect(opened.get_by_role("alert")).to_contain_text("wrong with the service, not with your file")
     assert "secret" not in opened.content()
@@ -376,7 +376,7 @@ CONTAINERS = ("song.webm", "song.mp4", "song.mkv", "song.caf", "song", "song.201
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_what_the_service_takes_the_page_takes_whatever_its_name(
+def test_the_page_accepts_every_file_that_the_service_accepts_whatever_its_name(
     name: str, opened: Page, shown: Shown
 ) -> None:
     drop(opened, any_container(shown, name))
@@ -390,7 +390,7 @@ def test_what_the_service_takes_the_page_takes_whatever_its_name(
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_what_is_dropped_from_a_folder_is_taken_too(name: str, opened: Page, shown: Shown) -> None:
+def test_a_file_dropped_from_a_folder_is_accepted_too(name: str, opened: Page, shown: Shown) -> None:
     """By drag events of Chromium, which reads the file and gives it a type, as where a person drops it."""
     file = any_container(shown, name)
     box = opened.get_by_text("Drop Audio Here").bounding_box()
@@ -460,7 +460,7 @@ FAINT = """() => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("file", ["song.wav", "letter.wav"])
-def test_what_is_to_be_read_can_be_read_by_day_and_by_night(
+def test_text_has_enough_contrast_in_light_and_dark_mode(
     shown: Shown, browser: Browser, scheme: Any, file: str
 ) -> None:
     context = browser.new_context(color_scheme=scheme, viewport={"width": 1200, "height": 900})

@@ -137,7 +137,7 @@ def test_uploads_of_the_page_count_against_the_limits(locked: Service, uploads: 
     assert send(locked, UPLOAD, HEAD + b"RIFF" + END).status_code == 200
 
 
-def test_an_upload_of_unknown_length_over_the_limit_is_refused_in_a_sentence_and_deleted(
+def test_an_upload_of_unknown_length_over_the_limit_is_refused_with_an_error_message_and_deleted(
     locked: Service, uploads: Path
 ) -> None:
     """Gradio let go of it with status 500 and kept what had arrived."""
@@ -147,7 +147,7 @@ def test_an_upload_of_unknown_length_over_the_limit_is_refused_in_a_sentence_and
     assert kept(uploads) == before
 
 
-def test_an_upload_that_breaks_off_is_deleted(locked: Service, uploads: Path) -> None:
+def test_an_interrupted_upload_is_deleted(locked: Service, uploads: Path) -> None:
     """Closed tabs filled the room that the page has until the service was started again."""
     before = kept(uploads)
     with sending(locked, UPLOAD, 900_000) as connection:
@@ -190,7 +190,7 @@ def sending(service: Service, path: str, length: int) -> socket.socket:
 
 
 @pytest.mark.parametrize("path", ["classify", UPLOAD])
-def test_an_upload_that_hardly_comes_is_refused_in_a_sentence(locked: Service, path: str) -> None:
+def test_an_upload_that_hardly_comes_is_refused_with_an_error_message(locked: Service, path: str) -> None:
     """It was answered 504, which is not documented, after five minutes."""
     with sending(locked, path, 500_000) as connection:
         connection.sendall(HEAD + bytes(5_000))
@@ -202,7 +202,7 @@ def test_an_upload_that_hardly_comes_is_refused_in_a_sentence(locked: Service, p
     assert "comes too slowly" in json.loads(body)["error"]
 
 
-def test_a_slow_line_is_slow_and_no_more(locked: Service) -> None:
+def test_a_slow_connection_is_not_an_error(locked: Service) -> None:
     song = locked.song.read_bytes()
     whole = HEAD.replace(b'"files"', b'"file"') + song + END
     seconds = 2 * STALL_SECONDS

@@ -191,7 +191,7 @@ def test_a_batch_of_long_songs_waits_for_itself(service: Service) -> None:
     assert [each["error"] for each in answer.json()] == [None] * 12
 
 
-def test_many_who_send_long_songs_are_all_answered(service: Service) -> None:
+def test_many_concurrent_long_songs_all_succeed(service: Service) -> None:
     seconds = (LONG_WINDOWS + 8) * 0.25
     buffer = io.BytesIO()
     song = np.random.default_rng(0).normal(size=round(seconds * SAMPLE_RATE)) * 0.1
@@ -201,7 +201,7 @@ def test_many_who_send_long_songs_are_all_answered(service: Service) -> None:
     assert {answer.status_code for answer in answers} == {200}
 
 
-def test_no_more_music_waits_than_memory_bears() -> None:
+def test_decoded_music_that_waits_is_bounded() -> None:
     async def ask() -> None:
         places = ConcurrencyLimits()
         async with AsyncExitStack() as stack:
@@ -287,7 +287,7 @@ def test_bentomls_own_client_is_answered(service: Service) -> None:
         assert client.classify_batch(files=[service.song, service.song])[1]["error"] is None
 
 
-def test_a_port_in_use_is_reported_in_a_sentence_at_once(service: Service) -> None:
+def test_a_port_in_use_is_reported_with_an_error_message_at_once(service: Service) -> None:
     port = service.address.rpartition(":")[2]
     done = subprocess.run([*CLI, "serve", "--port", port], capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -67,7 +67,7 @@ def test_a_model_that_could_not_be_loaded_for_a_moment_is_tried_again(followed: 
     assert followed.notes() == []
 
 
-def test_a_wrong_model_is_refused_until_it_is_wanted_anew(followed: FollowedService) -> None:
+def test_a_wrong_model_is_refused_until_it_is_requested_again(followed: FollowedService) -> None:
     before, tag = followed.service.model()["lineage"]["model"], followed.tagged("wrong", 4)
     weights = followed.service.champion.stored(tag) / "openvino" / "model.bin"
     right = weights.read_bytes()

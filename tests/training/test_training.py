@@ -185,7 +185,7 @@ fine_tune(source, source.with_name(source.name + "-split"), Path(sys.argv[2]), f
 """
 
 
-def test_a_killed_run_goes_on_and_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_and_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
     source = features(tmp_path / "f", noise=4.0)
     settings = {
         **FAST,
@@ -447,7 +447,7 @@ def test_windowed_attention_drops_as_much_in_bfloat16_and_keeps_the_mean() -> No
     assert float(out.std()) == pytest.approx((0.25 / 0.75 / 300) ** 0.5, rel=0.2)
 
 
-def test_settings_of_the_user_win_over_the_familys_and_those_over_the_engines() -> None:
+def test_settings_of_the_user_override_the_familys_and_those_the_engines() -> None:
     cnn = family("mfcc_cnn")
     settings = training_settings(cnn, cnn.settings_type(), {"learning_rate": 0.5})
     assert settings.learning_rate == 0.5
@@ -467,17 +467,17 @@ def test_a_setting_that_does_not_fit_is_named_with_its_value() -> None:
         training_settings(cnn, cnn.settings_type(), {"epochs": -3})
 
 
-def test_no_training_windows_is_a_sentence(tmp_path: Path) -> None:
+def test_no_training_windows_gives_an_error_message(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no training windows"):
         fine_tune(features(tmp_path / "f", train_clips=0), tmp_path / "m", FAST)
 
 
-def test_one_genre_alone_is_a_sentence(tmp_path: Path) -> None:
+def test_one_genre_alone_gives_an_error_message(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="All training clips are blues"):
         fine_tune(features(tmp_path / "f", genres=("blues",)), tmp_path / "m", FAST)
 
 
-def test_a_loss_that_is_no_number_is_a_sentence_and_writes_no_model(tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_gives_an_error_message_and_writes_no_model(tmp_path: Path) -> None:
     source = features(tmp_path / "f")
     windows = np.load(source / "windows.npy")
     windows[:40] = np.inf
@@ -551,7 +551,7 @@ def _invalid() -> None:
     [_cuda_out_of_memory, lambda: torch.empty(1 << 50), lambda: np.empty(1 << 50)],
     ids=["CUDA", "PyTorch on the CPU", "NumPy"],
 )
-def test_a_batch_too_large_for_the_memory_is_a_sentence_that_names_the_setting(
+def test_a_batch_too_large_for_the_memory_gives_an_error_message_that_names_the_setting(
     forward: Callable[[], Any], tmp_path: Path
 ) -> None:
     source = features(tmp_path / "f")
@@ -583,7 +583,9 @@ def test_checkpoints_elsewhere_than_in_a_folder_or_a_bucket_are_refused(uri: str
         fine_tune(features(tmp_path / "f"), tmp_path / "m", {**FAST, "checkpoint_uri": uri})
 
 
-def test_a_gpu_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_gives_an_error_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingsError, match="no CUDA device"):
