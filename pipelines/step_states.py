@@ -71,7 +71,7 @@ class ProgressReader:
     def __post_init__(self) -> None:
         self.steps = [StepState(each.name, title=each.title) for each in self.table]
         self._offset = 0
-        self._looking = threading.Lock()  # its own thread and the pipeline's end both look
+        self._reading = threading.Lock()  # its own thread and the pipeline's end both read
         self._last_end = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
@@ -83,22 +83,22 @@ class ProgressReader:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        self.look()
+        self.read_events()
 
     def finish(self) -> None:
         """The pipeline went well: what reported nothing came from the cache, or was not needed."""
-        self.look()
+        self.read_events()
         for step, entry in zip(self.steps, self.table, strict=True):
             if step.status == "waiting":
                 step.status = "skipped" if entry.conditional else "cached"
         self.show(self.steps)
 
-    def look(self) -> None:
-        """Read what was written since the last look."""
-        with self._looking:
-            self._look()
+    def read_events(self) -> None:
+        """Read what was written since the last call."""
+        with self._reading:
+            self._read_events()
 
-    def _look(self) -> None:
+    def _read_events(self) -> None:
         if self.path.is_file():
             with self.path.open("rb") as file:
                 file.seek(self._offset)
@@ -106,15 +106,15 @@ class ProgressReader:
                     if not line.endswith(b"\n"):
                         break
                     self._offset += len(line)
-                    self._take(json.loads(line))
+                    self._apply(json.loads(line))
         self.show(self.steps)
 
     def _follow(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
-            self.look()
+            self.read_events()
 
-    def _take(self, event: dict[str, Any]) -> None:
-        found = self._place(event)
+    def _apply(self, event: dict[str, Any]) -> None:
+        found = self._step_index(event)
         if found is None:
             return
         step, kind = self.steps[found], event.get("event")
@@ -133,7 +133,7 @@ class ProgressReader:
             step.message, step.done, step.total = event["message"], event.get("done"), event.get("total")
             step.result = event.get("result", step.result)
 
-    def _place(self, event: dict[str, Any]) -> int | None:
+    def _step_index(self, event: dict[str, Any]) -> int | None:
         """Which step an event is of; of several of one component the task that begins, or the running one."""
         of_component = [at for at, entry in enumerate(self.table) if entry.component == event["step"]]
         if len(of_component) > 1:
@@ -146,7 +146,7 @@ class ProgressReader:
 
     def failure(self, log_file: Path) -> StepFailed:
         """The failed step's own sentence, or a sentence on one that ended without an error message."""
-        self.look()
+        self.read_events()
         for step in self.steps:
             if step.status == "failed":
                 sentence = step.message

@@ -265,7 +265,7 @@ def test_an_unexpected_exception_gives_an_error_message_and_a_file_with_the_trac
     code = (
         "import sys\nfrom pipelines import cli\n"
         "def broken(*_): raise ZeroDivisionError('nobody foresaw this')\n"
-        "cli.tell = broken\nsys.argv = ['genreflow', '--version']\ncli.main()"
+        "cli.write_result = broken\nsys.argv = ['genreflow', '--version']\ncli.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -351,7 +351,7 @@ def test_a_traceback_that_cannot_lie_in_the_state_folder_lies_elsewhere(unwritab
     code = (
         "import sys\nfrom pipelines import cli\n"
         "def broken(*_): raise ZeroDivisionError('nobody foresaw this')\n"
-        "cli.tell = broken\nsys.argv = ['genreflow', '--version']\ncli.main()"
+        "cli.write_result = broken\nsys.argv = ['genreflow', '--version']\ncli.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     first, second = done.stderr.splitlines()

@@ -122,7 +122,7 @@ def test_of_equally_accurate_ones_the_likelier_is_chosen_and_the_reason_says_so(
     ]
     found = leaderboard.build(tied)
     assert found.candidate == tied[1].name
-    assert "the lower likelihood loss is taken" in found.reason
+    assert "the lower negative log-likelihood is chosen" in found.reason
 
 
 def test_candidates_of_different_splits_are_refused(opened: list[Candidate]) -> None:

@@ -49,7 +49,7 @@ def test_steps_without_events_before_a_later_one_came_from_the_cache(follower: P
     for name in ("resolve", "register"):
         with steps.report_step(name):
             time.sleep(0.02)
-    follower.look()
+    follower.read_events()
     assert statuses(follower) == {
         "resolve": "done",
         **dict.fromkeys(
@@ -73,13 +73,13 @@ def test_a_steps_result_is_kept_through_later_messages(follower: ProgressReader)
     with steps.report_step("build"):
         progress.report("build", "it is built", result="genreflow:v1")
         progress.report("build", "and tidied up")
-    follower.look()
+    follower.read_events()
     assert step_named(follower, "build").result == "genreflow:v1"
 
 
 def test_packaging_before_evaluating_says_nothing_of_the_evaluation(follower: ProgressReader) -> None:
     with steps.report_step("package"):
-        follower.look()
+        follower.read_events()
         assert statuses(follower)["fine_tune"] == "cached"
         assert statuses(follower)["evaluate"] == "waiting"
 
@@ -88,7 +88,7 @@ def test_counted_progress_reaches_the_reader(follower: ProgressReader) -> None:
     with steps.report_step("ingest"):
         for _ in progress.track("ingest", range(3), 3, "clips decoded"):
             pass
-        follower.look()
+        follower.read_events()
     ingest = step_named(follower, "ingest")
     assert (ingest.message, ingest.done, ingest.total) == ("clips decoded", 3, 3)
 
@@ -128,7 +128,7 @@ def test_several_steps_of_one_component_are_distinguished_by_their_tasks(
         steps.report_step("fine_tune"),
     ):
         progress.report("fine_tune", "epochs", done=1, total=3)
-        follower.look()
+        follower.read_events()
     assert statuses(follower) == {
         "resolve_candidates": "cached",
         "ingest": "cached",
@@ -143,7 +143,7 @@ def test_several_steps_of_one_component_are_distinguished_by_their_tasks(
     }
     running = step_named(follower, "train_candidate[b]")
     assert (running.title, running.message, running.done) == ("Train: b", "epochs", 1)
-    follower.look()
+    follower.read_events()
     assert step_named(follower, "train_candidate[b]").status == "done"
 
 
@@ -205,7 +205,7 @@ def test_a_step_takes_no_longer_and_no_less_where_the_clock_is_set(
     code = "from genreflow import steps\nwith steps.report_step('resolve'): pass"
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", code], env=os.environ | clock(offset), check=True)
-    follower.look()
+    follower.read_events()
     assert 0 < follower.steps[0].seconds <= time.monotonic() - began + 1
 
 
@@ -214,10 +214,10 @@ def test_half_a_line_waits_for_its_other_half(follower: ProgressReader) -> None:
     with follower.path.open("a") as file:
         file.write(event[:20])
         file.flush()
-        follower.look()
+        follower.read_events()
         assert statuses(follower)["resolve"] == "waiting"
         file.write(event[20:] + "\n")
-    follower.look()
+    follower.read_events()
     assert statuses(follower)["resolve"] == "running"
 
 

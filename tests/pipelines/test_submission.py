@@ -517,7 +517,7 @@ def test_what_is_wrong_with_a_certificate_is_reported(
 
 
 def test_https_to_a_server_without_tls_gives_an_error_message(api: KubeflowApi) -> None:
-    with pytest.raises(GenreflowError, match=r"No TLS connection .* write http://"):
+    with pytest.raises(GenreflowError, match=r"A TLS connection .* write http://"):
         submit(settings(), api.url.replace("http", "https"))
 
 
