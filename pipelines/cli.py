@@ -1,4 +1,4 @@
-"""The command line: every command a few lines over the packages below, heavy imports where they are needed."""
+"""The command line: every command is a few lines over other packages, imported where they are needed."""
 
 import json
 import os

@@ -36,7 +36,7 @@ def study(
         Path | None, typer.Option("--output", "-o", help="Write the figures there as JSON.")
     ] = None,
 ) -> None:
-    """Measure how much of an accuracy on descriptors is due to leakage: the same classifiers under several protocols.
+    """Measure how much accuracy on descriptors is leakage: the same classifiers under several protocols.
 
     Interrupted, the same command goes on from what was measured. Nothing is trained for serving.
     """
