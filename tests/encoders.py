@@ -52,9 +52,9 @@ def write_encoder(folder: Path, layout: str, settings: dict[str, Any], **fields:
         last = [layer for layer in module.head.modules() if isinstance(layer, torch.nn.Linear)][-1]
         last.bias.zero_()
         logits = module(inputs).logits
-        stretch = SPREAD / (logits.amax(0) - logits.amin(0)).max()
-        last.weight.mul_(stretch)
-        last.bias.copy_(-logits.mean(0) * stretch)
+        scale = SPREAD / (logits.amax(0) - logits.amin(0)).max()
+        last.weight.mul_(scale)
+        last.bias.copy_(-logits.mean(0) * scale)
     kind.save(module, folder)
     document.write(folder)
     return document

@@ -25,7 +25,7 @@ def built(settings: MfccCnnSettings = SETTINGS) -> Network:
     return module
 
 
-def pictures(n: int = 8, seed: int = 0) -> torch.Tensor:
+def feature_maps(n: int = 8, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(3, 20, (n, 5, 40, 130)).astype(np.float32))
 
 
@@ -60,10 +60,10 @@ def test_its_answers_are_log_probabilities_and_its_loss_their_cross_entropy() ->
     module = built().eval()
     labels = torch.arange(8)
     with torch.no_grad():
-        output = module(pictures(), labels=labels)
+        output = module(feature_maps(), labels=labels)
     assert output.logits.exp().sum(dim=1).numpy() == pytest.approx(np.ones(8), abs=1e-5)
     assert float(output.loss) == pytest.approx(-float(output.logits[labels, labels].mean()), abs=1e-5)
-    assert module(pictures()).loss is None
+    assert module(feature_maps()).loss is None
 
 
 def test_its_input_specification_fits_its_input_shape() -> None:
@@ -75,7 +75,7 @@ def test_its_input_specification_fits_its_input_shape() -> None:
 
 
 def test_feature_maps_are_standardised_with_statistics_of_the_training_rows() -> None:
-    module, rows = built(), pictures(32)
+    module, rows = built(), feature_maps(32)
     rows[:, 2, 5] = 7.0  # a row that never changes
     CNN.fit_inputs(module, iter(rows.split(10)))
     standard = (rows - module.mean) / module.deviation
@@ -99,13 +99,13 @@ def test_noise_and_hidden_spans_affect_training_and_never_predictions() -> None:
 
 def test_a_model_comes_back_from_its_files_as_it_was(tmp_path: Path) -> None:
     module = built()
-    CNN.fit_inputs(module, [pictures()])
-    module(pictures())  # moves the running statistics
+    CNN.fit_inputs(module, [feature_maps()])
+    module(feature_maps())  # moves the running statistics
     CNN.save(module.eval(), tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
     again = CNN.load_module(tmp_path, SETTINGS, GENRES)
     assert not again.training
-    assert torch.equal(again(pictures()).logits, module(pictures()).logits)
+    assert torch.equal(again(feature_maps()).logits, module(feature_maps()).logits)
 
 
 def test_files_that_are_missing_broken_or_of_other_genres_give_error_messages(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The picture of a song's genres over time."""
+"""The figure of a song's genres over time."""
 
 import io
 

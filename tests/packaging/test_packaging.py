@@ -114,9 +114,9 @@ def give_opinions(module: torch.nn.Module, windows: np.ndarray) -> None:
     layers = [layer for layer in module.head.modules() if isinstance(layer, torch.nn.Linear)]  # type: ignore[union-attr, operator]
     with torch.no_grad():
         logits = module(torch.from_numpy(windows)).logits
-        stretch = SPREAD / (logits.amax(0) - logits.amin(0)).max()
-        layers[-1].weight.mul_(stretch)
-        layers[-1].bias.copy_(-logits.mean(0) * stretch)
+        scale = SPREAD / (logits.amax(0) - logits.amin(0)).max()
+        layers[-1].weight.mul_(scale)
+        layers[-1].bias.copy_(-logits.mean(0) * scale)
 
 
 def encoder(folder: Path, layout: str, corpus: Path, seed: int = 0) -> ModelDocument:

@@ -98,17 +98,17 @@ def features(
     noise: float = 1.0,
     seed: int = 0,
 ) -> Path:
-    """A features artifact of mfcc_cnn: each genre lights another channel of the picture, amid noise."""
+    """A features artifact of mfcc_cnn: each genre raises another channel of the feature map, in noise."""
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
-    pictures = []
+    feature_maps = []
     for split, clips in (("train", train_clips), ("validation", validation_clips)):
         for label, genre in enumerate(genres):
             for clip in range(clips):
                 for window in range(windows):
-                    picture = rng.normal(0, noise, (5, 40, FRAMES)).astype(np.float32)
-                    picture[label] += 1
-                    pictures.append(5 * picture + 3)
+                    feature_map = rng.normal(0, noise, (5, 40, FRAMES)).astype(np.float32)
+                    feature_map[label] += 1
+                    feature_maps.append(5 * feature_map + 3)
                     name = f"{genre}.{split}{clip}"
                     rows.append(
                         {
@@ -124,7 +124,7 @@ def features(
                         }
                     )
     fingerprint = f"features-{seed}-{noise}-{train_clips}"
-    return write_features(folder, "mfcc_cnn", {}, rows, np.stack(pictures), genres, fingerprint)
+    return write_features(folder, "mfcc_cnn", {}, rows, np.stack(feature_maps), genres, fingerprint)
 
 
 def test_a_trained_model_separates_the_genres_and_lists_its_training_clips(tmp_path: Path) -> None:
