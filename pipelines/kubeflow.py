@@ -113,7 +113,7 @@ def connected(host: str, namespace: str | None = None, ca_cert: Path | None = No
 
     def connect() -> tuple["kfp.Client", Any]:
         try:
-            with answering(host):
+            with translate_errors(host):
                 client = _client(host, token_file, trusted)
                 # kfp takes a page that is no JSON for an empty answer
                 text = client._healthz_api.healthz_service_get_healthz(_preload_content=False).data
@@ -129,7 +129,7 @@ def connected(host: str, namespace: str | None = None, ca_cert: Path | None = No
             raise no_api(host)
         return client, health
 
-    client, health = repeating(connect, answered_only=True)
+    client, health = repeat_while_unavailable(connect, answered_only=True)
     multi_user = health.get("multi_user") is True
     if namespace and not multi_user:
         log.warning("Kubeflow at %s has a single user and no namespaces: --namespace is ignored.", host)
@@ -143,7 +143,7 @@ def connected(host: str, namespace: str | None = None, ca_cert: Path | None = No
     )
 
 
-def repeating(call: Callable[[], Answer], answered_only: bool = False) -> Answer:
+def repeat_while_unavailable(call: Callable[[], Answer], answered_only: bool = False) -> Answer:
     """What an idempotent call returns, repeated while the API is away.
 
     Args:
@@ -241,7 +241,7 @@ def check_host(host: str) -> None:
 
 
 @contextlib.contextmanager
-def answering(host: str) -> Iterator[None]:
+def translate_errors(host: str) -> Iterator[None]:
     """Turn what kfp and the network raise into a sentence.
 
     Raises:

@@ -193,7 +193,7 @@ class Resources(Frozen):
     demand. From KFP 2.16 on."""
 
     @model_validator(mode="after")
-    def _no_pod_refuses(self) -> Self:
+    def _fit_together(self) -> Self:
         """Reject combinations that Kubernetes would reject, or read only one of."""
         from_secrets = [variable for keys in self.secrets.values() for variable in keys.values()]
         for variable in from_secrets:
@@ -201,9 +201,9 @@ class Resources(Frozen):
                 raise ValueError(
                     f"{variable} stands both in environment and in secrets: leave it in one of the two"
                 )
-        if (twice := _twice(from_secrets)) is not None:
+        if (twice := _repeated(from_secrets)) is not None:
             raise ValueError(f"{twice} comes out of two secrets: leave it in one of them")
-        if (twice := _twice(self.volumes.values())) is not None:
+        if (twice := _repeated(self.volumes.values())) is not None:
             raise ValueError(f"two claims are mounted on {twice}: give each a path of its own")
         for request, limit in (("cpu_request", "cpu"), ("memory_request", "memory")):
             size = cores if limit == "cpu" else in_bytes
@@ -215,7 +215,7 @@ class Resources(Frozen):
         return self
 
 
-def _twice(values: Iterable[str]) -> str | None:
+def _repeated(values: Iterable[str]) -> str | None:
     """The first value that comes a second time."""
     seen: set[str] = set()
     for value in values:

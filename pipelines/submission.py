@@ -22,10 +22,10 @@ from pipelines.kubeflow import (
     Connection,
     KubeflowRefusedError,
     KubeflowUnavailableError,
-    answering,
     check_host,
     connected,
-    repeating,
+    repeat_while_unavailable,
+    translate_errors,
 )
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def submit(
         name = f"{pipeline.name} {settings.profile}"
         if cron:
             try:
-                with answering(host):
+                with translate_errors(host):
                     recurring = connection.client.create_recurring_run(
                         **job, job_name=name, cron_expression=cron, no_catchup=True, max_concurrency=1
                     )
@@ -155,7 +155,7 @@ def submit(
         cluster_steps.template_prefix(pipeline.documents[-1]),
         cluster_steps.compiled_steps(pipeline.documents[0]),
     )
-    return cluster.awaited(connection, run_id, show, retries, pods) | version
+    return cluster.wait_for_end(connection, run_id, show, retries, pods) | version
 
 
 def compiled(settings: "RunSettings | ComparisonSettings", cache: bool = True) -> Compiled:
@@ -258,7 +258,7 @@ def _once(host: str, what: str, find: Callable[[], str | None], make: Callable[[
 
     def look() -> str | None:
         try:
-            with answering(host):
+            with translate_errors(host):
                 return find()
         except KubeflowRefusedError as error:
             if error.status != NOT_FOUND:
@@ -266,18 +266,18 @@ def _once(host: str, what: str, find: Callable[[], str | None], make: Callable[[
             return None
 
     def produce() -> str | None:
-        with answering(host):
+        with translate_errors(host):
             return make()
 
-    found = repeating(look)
+    found = repeat_while_unavailable(look)
     if found:
         return found
     try:
-        made = repeating(produce)
+        made = repeat_while_unavailable(produce)
     except KubeflowRefusedError as error:
         if error.status != CONFLICT:
             raise
-        made = repeating(look)
+        made = repeat_while_unavailable(look)
     if not made:
         raise GenreflowError(f"Kubeflow at {host} says that {what} is there, and does not list it.")
     return made
@@ -313,7 +313,7 @@ def _started(connection: Connection, name: str, job: dict[str, Any]) -> str:
     over = time.monotonic() + kubeflow.SECONDS_TO_REPEAT
     while True:
         try:
-            with answering(host):
+            with translate_errors(host):
                 run_id: str = client.run_pipeline(**job, job_name=name).run_id
                 return run_id
         except KubeflowUnavailableError as error:
@@ -334,7 +334,7 @@ def _listed(connection: Connection, name: str, experiment_id: str, seconds: floa
     """The id of the run of that name; None where none appears within so many seconds."""
 
     def look() -> str | None:
-        with answering(connection.host):
+        with translate_errors(connection.host):
             page = connection.client.list_runs(
                 page_size=20, sort_by="created_at desc", experiment_id=experiment_id
             )
@@ -343,7 +343,7 @@ def _listed(connection: Connection, name: str, experiment_id: str, seconds: floa
     over = time.monotonic() + seconds
     while True:
         try:
-            found = repeating(look)
+            found = repeat_while_unavailable(look)
         except GenreflowError:
             return None
         if found is not None or time.monotonic() >= over:

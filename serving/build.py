@@ -150,7 +150,7 @@ def _build_lock() -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     except OSError as error:
-        raise ModelError(_unwritable(home.why(error))) from error
+        raise ModelError(_unwritable(home.os_reason(error))) from error
 
 
 def _unwritable(reason: str) -> str:

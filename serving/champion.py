@@ -281,7 +281,7 @@ class Models:
         """By tag; one that is still there is not loaded a second time."""
         self._until: dict[str, float] = {}
         """Tags of those no longer in service, and when they are unloaded."""
-        self._seen = self._wanted()
+        self._seen = self._requested()
         self.current = self._first(pinned, wanted)
         self._loaded[self.current.described.tag] = self.current
         if self._seen is not None:
@@ -316,7 +316,7 @@ class Models:
     def _watch(self) -> None:
         while True:
             time.sleep(POLL_SECONDS)
-            wanted = self._wanted()
+            wanted = self._requested()
             if wanted is not None:
                 self._apply(wanted)
             now = time.monotonic()
@@ -356,7 +356,7 @@ class Models:
         self._failure = None
         return loaded
 
-    def _wanted(self) -> RequestedModel | None:
+    def _requested(self) -> RequestedModel | None:
         if self._file is None:
             return None
         try:

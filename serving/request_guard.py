@@ -89,7 +89,7 @@ def refuse(error: GenreflowError) -> NoReturn:
     raise Refused(str(error))
 
 
-def quiet_refusals(record: logging.LogRecord) -> bool:
+def hide_refusals(record: logging.LogRecord) -> bool:
     """A logging filter: BentoML writes a traceback for every refused upload."""
     error = record.exc_info[1] if record.exc_info else None
     return not (

@@ -31,12 +31,12 @@ class RequestTimeoutMiddleware(traffic.TimeoutMiddleware):
         watching: asyncio.Task[None] | None = None
         begun = hung_up = False
 
-        async def take() -> Message:
+        async def receive_and_watch() -> Message:
             nonlocal watching
             message = await receive()
             if message["type"] == "http.request" and watching is None and not begun:
                 if message.get("more_body", False):
-                    timer.reschedule(None)  # how long a body may take is not settled here
+                    timer.reschedule(None)  # the length of an upload is limited elsewhere
                 else:
                     timer.reschedule(loop.time() + self.timeout)
                     watching = asyncio.create_task(watch())
@@ -59,7 +59,7 @@ class RequestTimeoutMiddleware(traffic.TimeoutMiddleware):
 
         try:
             async with asyncio.timeout(self.timeout) as timer:
-                await self.app(scope, take, begin)
+                await self.app(scope, receive_and_watch, begin)
         except TimeoutError:
             if not timer.expired():
                 raise  # the application's own

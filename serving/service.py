@@ -36,7 +36,7 @@ from serving.limits import (
 from serving.monitoring import InferenceMetrics, RequestMetrics, monitoring, record
 from serving.openapi import specification
 from serving.prediction import FilePredictor, Result, Row, WindowPredictions
-from serving.request_guard import RequestGuardMiddleware, quiet_refusals, refuse
+from serving.request_guard import RequestGuardMiddleware, hide_refusals, refuse
 from serving.schemas import Answer, BatchAnswer, ErrorResponse, ModelCard, Timeline
 from serving.uploads import AudioFile, AudioFiles, BatchUpload, HopSeconds, TimelineUpload, Upload
 
@@ -47,7 +47,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 request_timeout.install()
 # BentoML (1.4.39) logs a refusal with its traceback and has no setting against it.
-logging.getLogger("bentoml._internal.server.http_app").addFilter(quiet_refusals)
+logging.getLogger("bentoml._internal.server.http_app").addFilter(hide_refusals)
 
 
 @bentoml.service(

@@ -190,10 +190,10 @@ def _read(file: OpenFile, head: bytes, name: str, bounds: Bounds, sections: Sect
         return _read_ogg(file, name, bounds, sections)
     if head[:4] == matroska.MAGIC:
         matroska.check(file, name)
-        return _noted(ffmpeg.read(file, name, sections, whole=True))
+        return _with_notes(ffmpeg.read(file, name, sections, whole=True))
     if head[4:8] in isobmff.FIRST_BOXES:
         isobmff.check(file, name)
-        return _noted(ffmpeg.read(file, name, sections, whole=True))
+        return _with_notes(ffmpeg.read(file, name, sections, whole=True))
     after_tags = mpeg.skip_tags(file)
     if read_at(file, after_tags, 8) == flac.MARKER:
         return _read_flac(file, after_tags, name, bounds, sections)
@@ -206,10 +206,10 @@ def _read(file: OpenFile, head: bytes, name: str, bounds: Bounds, sections: Sect
         # a recording that begins within a frame; other containers hold consecutive frames, too
         if (start := mpeg.first_frame(file, 0)) is not None and ffmpeg.probe(file) == "mp3":
             return _read_mpeg(file, start, name, bounds, sections)
-        return _noted(ffmpeg.read(file, name, sections, str(error)))
+        return _with_notes(ffmpeg.read(file, name, sections, str(error)))
 
 
-def _noted(decoded: ffmpeg.Decoded, *notes: str) -> _Read:
+def _with_notes(decoded: ffmpeg.Decoded, *notes: str) -> _Read:
     gaps = (GAPS,) if decoded.gap_seconds > NOTED_SECONDS else ()
     return _Read(decoded.format, decoded.tags, (*notes, *gaps))
 
@@ -221,7 +221,7 @@ def _read_ogg(file: OpenFile, name: str, bounds: Bounds, sections: Sections) -> 
         for part, spoken in _parts(file, links, name, sections)
     ]
     gaps = sum(one.gap_seconds for one in read)
-    return _noted(read[0]._replace(gap_seconds=gaps), *[JOINED][: len(links) - 1])
+    return _with_notes(read[0]._replace(gap_seconds=gaps), *[JOINED][: len(links) - 1])
 
 
 def _read_mpeg(file: OpenFile, start: int, name: str, bounds: Bounds, sections: Sections) -> _Read:

@@ -53,7 +53,7 @@ def distributions(
         axes.set_xlabel(plain(with_unit(names[chosen[place]])), fontsize=10.5)
         axes.tick_params(labelleft=place % COLUMNS == 0)
         axes.xaxis.get_major_locator().set_params(nbins=4)
-        _dress(axes, "x")
+        _style_axes(axes, "x")
     return figure
 
 
@@ -66,7 +66,7 @@ def correlation(matrix: NDArray[np.float64], names: Sequence[str]) -> Figure:
     words = [plain(name.replace("_", " ")) for name in names]
     axes.set_xticks(range(len(names)), words, rotation=90, fontsize=7.5)
     axes.set_yticks(range(len(names)), words, fontsize=7.5)
-    _dress(axes)
+    _style_axes(axes)
     axes.tick_params(labelsize=7.5)
     bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02)
     bar.set_label("correlation (Pearson)", color=TEXT)
@@ -104,7 +104,7 @@ def components(
     left.set_ylim(low[1] - margin[1], high[1] + margin[1])
     left.set_xlabel(f"first component ({explained[0]:.0%} of the variance)".replace("%", " %"))
     left.set_ylabel(f"second component ({explained[1]:.0%})".replace("%", " %"))
-    _dress(left, "both")
+    _style_axes(left, "both")
     legend = figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=10, markerscale=1.5)
     for text in legend.get_texts():
         text.set_color(TEXT)
@@ -115,7 +115,7 @@ def components(
     right.set_ylim(0, 1.02)
     right.set_xlabel("principal components")
     right.set_ylabel("share of variance explained")
-    _dress(right, "both")
+    _style_axes(right, "both")
     return figure
 
 
@@ -128,7 +128,7 @@ def with_unit(name: str) -> str:
     return words if unit is None or name.endswith("_var") else f"{words} in {unit}"
 
 
-def _dress(axes: Axes, grid: str | None = None) -> None:
+def _style_axes(axes: Axes, grid: str | None = None) -> None:
     axes.patch.set_alpha(0)
     axes.tick_params(colors=TEXT, labelsize=10)
     axes.xaxis.label.set_color(TEXT)

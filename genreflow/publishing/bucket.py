@@ -109,7 +109,7 @@ def _downloaded(address: str) -> Path:
             raise PublishError(
                 f"What lies at {address} is not a complete model: {wrong}. Fetch again, or publish it anew."
             )
-        home.keep(arrived, folder)
+        home.move_into_place(arrived, folder)
     return folder
 
 

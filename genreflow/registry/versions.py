@@ -128,7 +128,7 @@ def _fetched(client: "MlflowClient", entry: "ModelVersion", folder: Path) -> Pat
             raise RegistryError(
                 f"Version {entry.version} is not what was registered: {wrong}. Train and register it anew."
             )
-        home.keep(arrived, folder)
+        home.move_into_place(arrived, folder)
     return folder
 
 

@@ -93,7 +93,7 @@ class Run:
                 f"{checkpoint} could not be written ({problems[0]}): training goes on; the next one is tried."
             )
             return
-        checkpoints.forget_all_but(KEPT, checkpoint.parent)
+        checkpoints.remove_all_but(KEPT, checkpoint.parent)
         self.mirror_one(checkpoint)
 
     def mirror_one(self, checkpoint: Path) -> None:

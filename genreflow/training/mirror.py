@@ -151,7 +151,7 @@ class CheckpointMirror:
         except OSError as error:
             return f"{run / name} cannot be read: {error.strerror}."
         self.checkpoints = named
-        self._forget(before)
+        self._delete_unreferenced(before)
         return None
 
     def clear(self) -> str | None:
@@ -172,7 +172,7 @@ class CheckpointMirror:
             return self._describe(error, "cleared")[0]
         return None
 
-    def _forget(self, before: dict[str, Files]) -> None:
+    def _delete_unreferenced(self, before: dict[str, Files]) -> None:
         """Delete the files of checkpoints that are no longer named."""
         still = {digest for files in self.checkpoints.values() for digest in files.values()}
         for digest in {digest for files in before.values() for digest in files.values()} - still:

@@ -257,7 +257,7 @@ def write(variables: Variables, folder: Path) -> None:
         partial.mkdir()
         metadata = {"source": REQUIREMENT, "wheel_sha256": WHEEL_SHA256, "licence": LICENCE}
         save_file(variables, partial / Path(CONVERTED).name, metadata=metadata)
-        home.keep(partial, target)
+        home.move_into_place(partial, target)
 
 
 def _kept(variables: Variables) -> Variables:
