@@ -131,9 +131,9 @@ def check_writable(folder: Path, name: str) -> None:
     except OSError as error:
         raise GenreflowError(
             f"{name} is {folder}, which user {os.geteuid()} of group {os.getegid()} cannot write "
-            f"({os_reason(error)}). Where it lies on a persistent volume claim: KFP sets no fsGroup for pods, "
-            "so the claim's folder has to belong to that user or be writable for that group (chown or chmod g+w "
-            "it once in a pod that runs as root), or resources.run_as_user has to be its owner."
+            f"({os_reason(error)}). Where it lies on a persistent volume claim: KFP sets no fsGroup for "
+            "pods, so the claim's folder has to belong to that user or be writable for that group (chown or "
+            "chmod g+w it once in a pod that runs as root), or resources.run_as_user has to be its owner."
         ) from error
 
 
