@@ -20,7 +20,7 @@ from genreflow.core.version import VERSION
 from genreflow.registry import store
 from pipelines import checks, cli
 
-PATIENCE = 300
+TIMEOUT = 300  # seconds
 Capture = pytest.CaptureFixture[str]
 Refused = Callable[..., str]
 
@@ -33,7 +33,7 @@ def genreflow(*arguments: str, stdin: IO[bytes] | None = None) -> subprocess.Com
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
@@ -212,7 +212,7 @@ def test_standard_input_that_is_no_audio_is_reported_and_the_rest_classified(
 def test_standard_input_must_be_open_and_named_once(packaged: Path, refused: Refused) -> None:
     assert "name - once" in refused("classify", "-", "-")
     line = f"{sys.executable} -m pipelines.cli classify - --model {packaged} <&-"
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=TIMEOUT)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "genreflow: Standard input is closed; name a file instead of -.\n"
 

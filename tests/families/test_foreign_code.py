@@ -1,4 +1,4 @@
-"""Code in a backbone's folder: never run, and nobody is asked whether it should be."""
+"""Code in a backbone's folder: never run, and no prompt offers to run it."""
 
 import ast
 import json

@@ -17,7 +17,7 @@ from genreflow import registry, steps
 
 GENRES = ["blues", "jazz", "rock"]
 SET_GENRES = f"corpus.genres={json.dumps(GENRES)}"
-PATIENCE = 900
+TIMEOUT = 900  # seconds
 
 
 def clips(folder: Path, per_genre: int = 6) -> Path:
@@ -37,12 +37,18 @@ def run(folder: Path, home: Path, *arguments: str) -> subprocess.CompletedProces
     variables["GENREFLOW_IMAGE"] = "genreflow:latest"  # for pods alone
     variables["BENTOML_HOME"] = str(home.parent / "bentoml")
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=PATIENCE, env=variables, cwd=home.parent
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+        env=variables,
+        cwd=home.parent,
     )
 
 
 # one worker, so that the three runs are made once
-pytestmark = [pytest.mark.timeout(2 * PATIENCE), pytest.mark.xdist_group("runs")]
+pytestmark = [pytest.mark.timeout(2 * TIMEOUT), pytest.mark.xdist_group("runs")]
 
 
 @pytest.fixture(scope="module")

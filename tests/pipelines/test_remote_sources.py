@@ -13,9 +13,9 @@ from servers import free_port
 from sounds import tone, write
 
 GENRES = ["jazz", "rock"]
-PATIENCE = 900
+TIMEOUT = 900  # seconds
 
-pytestmark = pytest.mark.timeout(3 * PATIENCE)
+pytestmark = pytest.mark.timeout(3 * TIMEOUT)
 
 
 def clips(folder: Path) -> dict[str, bytes]:
@@ -38,7 +38,7 @@ def run(source: str, home: Path, **variables: str) -> subprocess.CompletedProces
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         cwd=home,
     )
 

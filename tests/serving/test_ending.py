@@ -10,7 +10,7 @@ import psutil
 import pytest
 import requests
 import servers
-from services import CLI, ENOUGH_SECONDS, Champion, until
+from services import CLI, PROCESS_SECONDS, Champion, until
 
 INTERRUPTED_AT_ONCE = """
 import os, signal, subprocess
@@ -54,7 +54,7 @@ def test_a_server_that_was_killed_is_reported_by_a_sentence_and_the_status(
         until(lambda: answers(port), "it never started")
         (server,) = (one for one in psutil.Process(process.pid).children() if "bentoml" in one.cmdline())
         server.kill()  # as the kernel does where memory ends
-        assert process.wait(ENOUGH_SECONDS) == 1
+        assert process.wait(PROCESS_SECONDS) == 1
         assert left(own) == []
     assert "\ngenreflow: The service was ended by SIGKILL" in log.read_text()
 
@@ -73,6 +73,6 @@ def test_a_signal_while_the_server_starts_ends_both_quietly(
     code = INTERRUPTED_AT_ONCE.format(port=servers.free_port()).replace("SIGTERM", asked.name)
     environment = own.environment | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with servers.running([sys.executable, "-c", code], log, environment) as process:
-        assert process.wait(ENOUGH_SECONDS) == 0, log.read_text()
+        assert process.wait(PROCESS_SECONDS) == 0, log.read_text()
         assert left(own) == []
     assert "Traceback" not in log.read_text()

@@ -31,7 +31,7 @@ from serving.schemas import Answer, Lineage, ModelCard, Timeline
 SAMPLE_RATE = 8_000
 THRESHOLD = 0.5
 MAX_UPLOAD_BYTES = 2_000_000
-SOON = 20_000
+TIMEOUT_MILLISECONDS = 20_000
 """Milliseconds; a machine that is busy takes its time."""
 LINEAGE = Lineage(
     model="genreflow:v3-ab12", version="3", run_id="r", digest="ab12" * 16, corpus_fingerprint="c0" * 32,
@@ -141,7 +141,7 @@ def note(reached: list[str], event: str, given: tuple[object, ...]) -> None:
 @pytest.fixture
 def opened(shown: Shown, browser: Browser) -> Iterator[Page]:
     tab = browser.new_page(viewport={"width": 1200, "height": 900})
-    tab.set_default_timeout(SOON)
+    tab.set_default_timeout(TIMEOUT_MILLISECONDS)
     tab.goto(shown.address)
     yield tab
     tab.close()

@@ -18,7 +18,7 @@ KEY = "open sesame"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 UPLOAD = "ui/gradio_api/upload"
 JOIN = "ui/gradio_api/queue/join"
-SOON = 20_000
+TIMEOUT_MILLISECONDS = 20_000
 """Milliseconds; a machine that is busy takes its time."""
 STALL_SECONDS = 2
 BOUNDARY = "b0undary"
@@ -68,7 +68,7 @@ def sentence(answer: requests.Response, status: int) -> str:
 
 
 def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + SOON / 1_000
+    deadline = time.monotonic() + TIMEOUT_MILLISECONDS / 1_000
     while not true():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
@@ -107,7 +107,7 @@ def test_a_song_has_its_genre_and_its_curve_and_a_letter_is_refused(
 
 def test_a_recording_is_classified(service: Service, browser: Browser) -> None:
     tab = browser.new_page()
-    tab.set_default_timeout(SOON)
+    tab.set_default_timeout(TIMEOUT_MILLISECONDS)
     tab.goto(f"{service.address}/ui/")
     tab.get_by_role("button", name="Record audio").click()
     tab.get_by_role("button", name="Record", exact=True).click()
