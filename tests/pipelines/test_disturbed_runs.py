@@ -13,7 +13,7 @@ from faults import Proxy, proxied
 from killing import changed, killed_at
 from mlflow import MlflowClient
 from servers import mlflow_server
-from test_local_runs import TIMEOUT_SECONDS, clips, run
+from test_local_runs import TIMEOUT, clips, run
 
 from genreflow.core.seals import verify_seal
 from genreflow.registry import MODEL_NAME
@@ -21,7 +21,7 @@ from genreflow.registry.champions import HISTORY_TAG
 from pipelines.local import drop_stale_cache_entries
 
 # the worker of the other whole runs
-pytestmark = [pytest.mark.timeout(3 * TIMEOUT_SECONDS), pytest.mark.xdist_group("runs")]
+pytestmark = [pytest.mark.timeout(3 * TIMEOUT), pytest.mark.xdist_group("runs")]
 
 LEARNT = ("--set", "training.epochs=20", "--set", "gate.min_clips=1")
 """Enough to tell the tones apart, so that the gate has a reason to promote."""
