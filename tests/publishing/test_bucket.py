@@ -118,7 +118,7 @@ def test_an_interrupted_publish_serves_nothing_incomplete_and_is_finished_by_the
     assert "does not answer" in refusal(OTHER, to)
     proxy.down = False
     forget_downloads()
-    with pytest.raises(PublishError, match="no whole model"):
+    with pytest.raises(PublishError, match="not a complete model"):
         genreflow.load(to)
     publishing.publish(STOCK, to)
     record = json.loads(objects(aws, bucket)["m/published.json"])
