@@ -50,7 +50,7 @@ from pipelines.terminal import interruptible, write_error, write_note, write_res
 
 app = typer.Typer(
     name="genreflow",
-    help="From labelled music to a served genre classifier, with the proof of how it got there.",
+    help="From labelled music to a served genre classifier, with its evaluation and lineage.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""How a comparison looks when it is over."""
+"""Display of a finished comparison."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def finished(done: "FinishedComparison") -> str:
-    """The report of a comparison, as text: the leaderboard, the gate, where things lie, what to type next."""
+    """The report of a comparison, as text: the leaderboard, the gate, paths, next commands."""
     from genreflow.comparison.report import protocol_words
 
     board = done.leaderboard
