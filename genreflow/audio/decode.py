@@ -1,7 +1,7 @@
 """Decoding of any audio file to mono float32.
 
 Every file is read front to back, and the length that counts is what was decoded. What a container's own
-header or index promises is held against it; time stamps and estimates promise nothing. Where libsndfile and
+header or index declares is compared with it; time stamps and estimates are ignored. Where libsndfile and
 FFmpeg (PyAV) both read a format, one of them does it, for a reason:
 
 | format | library | reason |
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genreflow.audio import ffmpeg, flac, isobmff, libsndfile, matroska, mpeg, ogg, pcm
-from genreflow.audio.limits import INTACT_SHARE, MAX_SECONDS, Bounds, check_promise
+from genreflow.audio.limits import INTACT_SHARE, MAX_SECONDS, Bounds, check_declared
 from genreflow.audio.ranges import FileRange, OpenFile, read_at
 from genreflow.audio.sections import Sections
 from genreflow.audio.tags import tags
@@ -233,7 +233,7 @@ def _read_mpeg(file: OpenFile, start: int, name: str, bounds: Bounds, sections: 
             pass
     recordings = mpeg.recordings(file, start, lambda samples, rate: bounds.check(samples, rate, name))
     for recording in recordings:
-        check_promise(recording.promised, recording.frames, "frames", name)
+        check_declared(recording.declared, recording.frames, "frames", name)
     ranges = [(recording.start, recording.end) for recording in recordings]
     for part, spoken in _parts(file, ranges, name, sections):
         ffmpeg.read(part, spoken, sections, whole=True)
@@ -253,13 +253,13 @@ def _read_flac(file: OpenFile, start: int, name: str, bounds: Bounds, sections: 
         before = sum(section.frames for section in sections.all)
         whole = file if len(streams) == 1 else part
         try:
-            _, values = libsndfile.read(whole, spoken, bounds, sections, promised=False)
+            _, values = libsndfile.read(whole, spoken, bounds, sections, declared=False)
         except libsndfile.NotRecognisedError as error:
             values = ffmpeg.read(part, spoken, sections, str(error), whole=True).tags
         held = sum(section.frames for section in sections.all) - before
         if held < stream.samples * INTACT_SHARE:
             if not held or not flac.ends_with_a_whole_frame(file, stream):
-                check_promise(stream.samples, held, "samples", spoken)
+                check_declared(stream.samples, held, "samples", spoken)
             notes.append(CUT)
         read = _Read("flac", read.tags or values)
     return read._replace(notes=tuple(dict.fromkeys(notes)))

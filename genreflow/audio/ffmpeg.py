@@ -71,8 +71,8 @@ def read(
             kind = container.format.name.split(",")[0]
             if kind == "mov" and stream.duration and stream.time_base:
                 # the sum of the track's own packets; other containers count pauses, which are not decoded
-                promised = float(stream.duration * stream.time_base)
-                sections.check_promised(promised, int(stream.codec_context.sample_rate))
+                declared = float(stream.duration * stream.time_base)
+                sections.check_declared(declared, int(stream.codec_context.sample_rate))
             gaps = _decode(av, container, stream, name, sections, kind in FROM_ZERO, whole)
             return Decoded(kind, {**stream.metadata, **container.metadata}, gaps if kind in TIMED else 0.0)
     except (av.FFmpegError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""FLAC: what its header promises, files cut without re-encoding, and several in one."""
+"""FLAC: what its header declares, files cut without re-encoding, and several in one."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class Stream(NamedTuple):
     rate: int
     """Hz; 0 in a damaged header."""
     samples: int
-    """What STREAMINFO promises; 0 where it is not known (written to a pipe)."""
+    """What STREAMINFO declares; 0 where it is not known (written to a pipe)."""
     largest_frame: int
     """Bytes."""
 

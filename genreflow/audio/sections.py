@@ -159,7 +159,7 @@ class Sections:
         last.add(block)
         self._bounds.check(int(self._seconds_before * rate) + last.frames, rate, self._name)
 
-    def check_promised(self, seconds: float, rate: int) -> None:
+    def check_declared(self, seconds: float, rate: int) -> None:
         """Reject a recording that is too long by its own header, before it is decoded.
 
         Raises:

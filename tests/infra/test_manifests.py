@@ -1,4 +1,4 @@
-"""The overlays against Kubernetes' schemas, pod security, a policy checker, and what is promised of them."""
+"""The overlays against Kubernetes' schemas, pod security, a policy checker, and their guarantees."""
 
 import os
 import re

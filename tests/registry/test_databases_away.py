@@ -37,7 +37,7 @@ def standing_still(port: int) -> Iterator[None]:
 
 
 def away_within_seconds(what: str) -> None:
-    """Every use is refused with that sentence, and none takes longer than the promised seconds."""
+    """Every use is refused with that sentence, and none takes longer than the stated seconds."""
     uses: tuple[Callable[[], object], ...] = (
         registry.check,
         registry.versions,
