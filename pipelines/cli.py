@@ -101,7 +101,7 @@ def run(
     protocol: Protocol = None,
     checkpoint_uri: CheckpointUri = None,
     assignments: Assignments = None,
-    summary: Annotated[Path | None, typer.Option(help="Write the run's figures there as JSON.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="JSON file for the run's figures.")] = None,
     runner: Runner = "subprocess",
 ) -> None:
     """Run the training pipeline on this machine."""
@@ -208,7 +208,7 @@ def rollback(reason: Reason = None) -> None:
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Where the UI listens.")] = 5000) -> None:
+def ui(port: Annotated[int, typer.Option(help="Port of the UI.")] = 5000) -> None:
     """Show runs, versions and reports in MLflow's web page."""
     from genreflow import registry
 
@@ -267,7 +267,9 @@ def classify(
 @app.command()
 def timeline(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An audio file; - is standard input.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Draw it as a PNG.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="PNG file to draw the timeline into.")
+    ] = None,
     hop: Annotated[float | None, typer.Option(help="Seconds from one window to the next.")] = None,
     model: Model = "champion",
     as_json: AsJson = False,
@@ -309,12 +311,10 @@ app.command()(evaluate_command.evaluate)
 def publish(
     to: Annotated[str, typer.Option(help="hf://OWNER/NAME or s3://BUCKET/PREFIX.")],
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A registry alias or version.")] = "champion",
-    public: Annotated[
-        bool, typer.Option("--public", help="A new repository of a hub for all to read.")
-    ] = False,
+    public: Annotated[bool, typer.Option("--public", help="Create a new hub repository as public.")] = False,
     licence: Annotated[
         str | None,
-        typer.Option("--license", help="For the card, as hubs write it: apache-2.0, cc-by-nc-4.0 …"),
+        typer.Option("--license", help="Licence identifier for the card: apache-2.0, cc-by-nc-4.0 …"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -347,10 +347,10 @@ def build(model: Alias = "champion", page: Page = True, runtime: Runtime = "auto
 @app.command()
 def serve(
     model: Alias = "champion",
-    port: Annotated[int, typer.Option(help="Where the service listens.")] = 3000,
-    host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the service.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     poll: Annotated[
-        float, typer.Option(min=0.1, help="Seconds between two looks for a new champion.")
+        float, typer.Option(min=0.1, help="Seconds between two checks for a new champion.")
     ] = 10.0,
     page: Page = True,
     runtime: Runtime = "auto",
@@ -384,7 +384,7 @@ def synthesize(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
     clips: Annotated[int, typer.Option(help="Clips per genre.")] = 20,
     seconds: Annotated[float, typer.Option(help="Length of a clip.")] = 8.0,
-    seed: Annotated[int, typer.Option(help="Another seed is another corpus.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the corpus.")] = 0,
 ) -> None:
     """Write the built-in procedural corpus as audio into a folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -410,7 +410,7 @@ def fetch(
     mirror: Annotated[
         list[str] | None, typer.Option(help="The URL of a folder that has the archive; may be repeated.")
     ] = None,
-    md5: Annotated[str | None, typer.Option(help="What the archive of a URL has to have.")] = None,
+    md5: Annotated[str | None, typer.Option(help="Expected md5 of the archive at a URL.")] = None,
 ) -> None:
     """Fetch a corpus, check it, and unpack it into a folder."""
     from genreflow.core import home

@@ -45,15 +45,16 @@ def submit(
     namespace: Namespace = None,
     experiment: Annotated[str | None, typer.Option(help="The KFP experiment.")] = None,
     cron: Annotated[
-        str | None, typer.Option(help="Run again and again; six fields, seconds first: '0 0 3 * * *'.")
+        str | None,
+        typer.Option(help="Schedule of a recurring run; six fields, seconds first: '0 0 3 * * *'."),
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute every step anew.")] = False,
     service_account: Annotated[
-        str | None, typer.Option(help="What the pods run as; by default the installation's.")
+        str | None, typer.Option(help="Service account of the pods; by default the installation's.")
     ] = None,
     pipeline_root: Annotated[
         str | None,
-        typer.Option(help="Where artifacts go: s3://BUCKET/PREFIX; by default the installation's."),
+        typer.Option(help="Root of the artifacts: s3://BUCKET/PREFIX; by default the installation's."),
     ] = None,
     wait: Wait = False,
     retries: Retries = 0,
@@ -111,8 +112,8 @@ def wait(run: RunId, host: Host, retries: Retries = 0, ca_cert: CaCert = None) -
 def runs(
     host: Host,
     namespace: Namespace = None,
-    recurring: Annotated[bool, typer.Option("--recurring", help="Recurring runs instead.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
+    recurring: Annotated[bool, typer.Option("--recurring", help="List recurring runs instead.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Number of runs at most, newest first.")] = 20,
     ca_cert: CaCert = None,
     as_json: AsJson = False,
 ) -> None:

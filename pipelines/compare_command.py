@@ -32,7 +32,7 @@ def compare(
     robustness: Robustness = False,
     skip_unavailable: SkipUnavailable = False,
     summary: Annotated[
-        Path | None, typer.Option(help="Write the leaderboard and the candidate's figures there as JSON.")
+        Path | None, typer.Option(help="JSON file for the leaderboard and the candidate's figures.")
     ] = None,
     runner: Runner = "subprocess",
 ) -> None:

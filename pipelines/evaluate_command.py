@@ -34,10 +34,12 @@ def evaluate(
     ] = None,
     robustness: Annotated[
         bool,
-        typer.Option("--robustness", help="Also mp3, noise, telephone band, speed, gain, clipping, cuts."),
+        typer.Option(
+            "--robustness", help="Also score under mp3, noise, telephone band, speed, gain, clipping, cuts."
+        ),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="Write a report there.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="HTML file for a report.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
 ) -> None:

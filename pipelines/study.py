@@ -29,12 +29,10 @@ def study(
         str, typer.Option(help="chunk-random, random-ten-fold, random, artist, fault-filtered or all.")
     ] = "all",
     genres: Genres = None,
-    folds: Annotated[int, typer.Option(min=2, help="Of a search's cross-validation.")] = 3,
-    trials: Annotated[int, typer.Option(min=1, help="Of a Bayesian search.")] = 12,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of a search's cross-validation.")] = 3,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of a Bayesian search.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Of folds and searches.")] = 42,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the figures there as JSON.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for the figures.")] = None,
 ) -> None:
     """Measure how much accuracy on descriptors is leakage: the same classifiers under several protocols.
 
