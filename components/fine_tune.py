@@ -20,7 +20,7 @@ def fine_tune(
     """Train one model.
 
     Args:
-        corpus: From `ingest`; read where augmented copies of training clips are wanted.
+        corpus: From `ingest`; read where augmented copies of training clips are made.
         features: From `extract_features`.
         split: From `split`.
         family: The model family's name.

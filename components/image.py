@@ -101,7 +101,7 @@ def subprocess_image(packages: list[str] | None = None, root: Path = ROOT) -> st
 
 
 def installed_packages() -> list[str]:
-    """`name==version`, as installed here, of all that the library's core and its training stand on."""
+    """`name==version`, as installed here, of all that the library's core and its training need."""
     found = []
     for line in importlib.metadata.requires("genreflow") or []:
         need = Requirement(line)

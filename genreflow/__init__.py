@@ -1,4 +1,4 @@
-"""genreflow: from labelled music to a served genre classifier, with the proof of how it got there."""
+"""genreflow: from labelled music to a served genre classifier, with its evaluation and lineage."""
 
 from typing import TYPE_CHECKING
 

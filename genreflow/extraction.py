@@ -1,7 +1,7 @@
 """Corpus to features: windows in one representation, its frozen stage computed once, as a stream.
 
 `extract` computes the clean windows of clips; it depends on the clips and the representation alone.
-`augmented_views` computes augmented copies of the training clips of one split, where training wants them.
+`augmented_views` computes augmented copies of the training clips of one split, where training needs them.
 """
 
 import hashlib
@@ -292,7 +292,7 @@ class Features:
             )
         if self.document.split_fingerprint not in (None, split.document.fingerprint):
             raise CorpusError(
-                f"The features {self.folder} were extracted of another split's clips alone "
+                f"The features {self.folder} were extracted of another split's clips only "
                 "(resources.extract=split): extract them again."
             )
         table = split.table.assign(group=split.groups()).set_index("clip_id")

@@ -1,4 +1,4 @@
-"""The command line: every command a few lines over the rooms below, heavy imports where they are needed."""
+"""The command line: every command is a few lines over other packages, imported where they are needed."""
 
 import json
 import os
@@ -46,11 +46,11 @@ from pipelines.options import (
     Source,
 )
 from pipelines.study import describe, study
-from pipelines.terminal import complain, interruptible, note, tell, write_summary
+from pipelines.terminal import interruptible, write_error, write_note, write_result, write_summary
 
 app = typer.Typer(
     name="genreflow",
-    help="From labelled music to a served genre classifier, with the proof of how it got there.",
+    help="From labelled music to a served genre classifier, with its evaluation and lineage.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -71,24 +71,24 @@ def main() -> None:
     try:
         app()
     except GenreflowError as error:
-        complain(str(error))
+        write_error(str(error))
         log_file = getattr(error, "log_file", None)
         if log_file is not None:
-            note(f"The log of this run: {log_file}")
+            write_note(f"The log of this run: {log_file}")
         sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        complain(f"something unexpected went wrong: {type(error).__name__}: {one_line(error)}")
-        note(f"The traceback: {_write_traceback()}")
+        write_error(f"something unexpected went wrong: {type(error).__name__}: {one_line(error)}")
+        write_note(f"The traceback: {_write_traceback()}")
         sys.exit(1)
 
 
 @app.callback(invoke_without_command=True)
 def options(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
     if version:
-        tell(f"genreflow {VERSION}")
+        write_result(f"genreflow {VERSION}")
         raise typer.Exit
 
 
@@ -101,7 +101,7 @@ def run(
     protocol: Protocol = None,
     checkpoint_uri: CheckpointUri = None,
     assignments: Assignments = None,
-    summary: Annotated[Path | None, typer.Option(help="Write the run's figures there as JSON.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="JSON file for the run's figures.")] = None,
     runner: Runner = "subprocess",
 ) -> None:
     """Run the training pipeline on this machine."""
@@ -116,7 +116,7 @@ def run(
     with interruptible(), display.following() as show:
         finished = local.run(chosen, show, runner)
     write_summary(summary, finished.summary())
-    tell(display.finished(finished))
+    write_result(display.finished(finished))
 
 
 @app.command("compile")
@@ -141,7 +141,7 @@ def compile_pipeline(
         from pipelines.components_command import write_components
 
         written = write_components(components)
-        tell(f"Wrote {len(written)} components into {components}")
+        write_result(f"Wrote {len(written)} components into {components}")
     if output is None:
         if components is None:
             raise typer.BadParameter("name the file to write with --output, or a folder with --components")
@@ -165,7 +165,7 @@ def compile_pipeline(
     from pipelines import compiling
 
     compiling.compile_pipeline(output, chosen)
-    tell(f"Wrote {output}")
+    write_result(f"Wrote {output}")
 
 
 for command in cluster_commands.COMMANDS:
@@ -179,14 +179,14 @@ def models(as_json: AsJson = False) -> None:
 
     versions = registry.versions()
     if as_json:
-        tell(json.dumps([version.to_dict() for version in versions], indent=2))
+        write_result(json.dumps([version.to_dict() for version in versions], indent=2))
         return
     if not versions:
-        tell("There are no versions yet; genreflow run makes the first.")
+        write_result("There are no versions yet; genreflow run makes the first.")
         return
     from pipelines import display
 
-    tell(display.versions(versions))
+    write_result(display.versions(versions))
 
 
 @app.command()
@@ -195,7 +195,7 @@ def promote(version: str, reason: Reason = None) -> None:
     from genreflow import registry
 
     registry.set_champion(version, reason or "by hand, without a reason given")
-    tell(f"Version {version} is champion.")
+    write_result(f"Version {version} is champion.")
 
 
 @app.command()
@@ -204,28 +204,28 @@ def rollback(reason: Reason = None) -> None:
     from genreflow import registry
 
     back = registry.rollback(reason or "by hand, without a reason given")
-    tell(f"Version {back.version} is champion again.")
+    write_result(f"Version {back.version} is champion again.")
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Where the UI listens.")] = 5000) -> None:
+def ui(port: Annotated[int, typer.Option(help="Port of the UI.")] = 5000) -> None:
     """Show runs, versions and reports in MLflow's web page."""
     from genreflow import registry
 
     address = registry.ui_address()
     if address is not None:
         page = registry.training_page(address)
-        tell(f"The store is a server of its own, by MLFLOW_TRACKING_URI: open {page}")
+        write_result(f"The store is a server of its own, by MLFLOW_TRACKING_URI: open {page}")
         return
     command, environment = registry.ui_command(port)
     page = registry.training_page(f"http://127.0.0.1:{port}")
-    note(f"MLflow on {page} (Ctrl-C ends it)")
+    write_note(f"MLflow on {page} (Ctrl-C ends it)")
     try:
         code = subprocess.run(command, env=environment, check=False).returncode
     except KeyboardInterrupt:
         return
     if code:
-        raise GenreflowError(f"The MLflow server ended with status {code}; what it said is above.")
+        raise GenreflowError(f"The MLflow server ended with status {code}; its output is above.")
 
 
 @app.command()
@@ -234,7 +234,7 @@ def classify(
     model: Model = "champion",
     as_json: AsJson = False,
 ) -> None:
-    """Name the genre of audio files."""
+    """Predict the genre of audio files."""
     from pipelines import checks
 
     files, folders = checks.audio_files(files)
@@ -243,23 +243,23 @@ def classify(
     classifier = genreflow.load(model)
     answers, failed = [], len(folders)
     for sentence in folders:
-        complain(sentence)
+        write_error(sentence)
     for file in files:
         try:
             with checks.readable(file) as audio:
                 answer = classifier.classify(audio)
         except GenreflowError as error:
             failed += 1
-            complain(str(error))
+            write_error(str(error))
             continue
         answers.append({"file": str(file), **answer.to_dict()})
         if not as_json:
             others = sorted(answer.probabilities.items(), key=lambda item: -item[1])[1:3]
             rest = ", ".join(f"{genre} {share:.0%}" for genre, share in others)
             unsure = f"; unsure: {answer.reason}" if answer.unsure else ""
-            tell(f"{file}: {answer.genre} {answer.confidence:.0%} (then {rest}){unsure}")
+            write_result(f"{file}: {answer.genre} {answer.confidence:.0%} (then {rest}){unsure}")
     if as_json:
-        tell(json.dumps(answers, indent=2))
+        write_result(json.dumps(answers, indent=2))
     if failed:
         raise typer.Exit(1)
 
@@ -267,12 +267,14 @@ def classify(
 @app.command()
 def timeline(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An audio file; - is standard input.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Draw it as a PNG.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="PNG file to draw the timeline into.")
+    ] = None,
     hop: Annotated[float | None, typer.Option(help="Seconds from one window to the next.")] = None,
     model: Model = "champion",
     as_json: AsJson = False,
 ) -> None:
-    """Name the genres over the course of a song."""
+    """Predict the genres over a song."""
     from pipelines import checks
 
     checks.audio_files([file])
@@ -292,12 +294,14 @@ def timeline(
         draw_timeline(song, None if file == checks.STANDARD_INPUT else file.name).savefig(
             output, dpi=DOTS_PER_INCH
         )
-        note(f"Wrote {output}")
+        write_note(f"Wrote {output}")
     if as_json:
-        tell(json.dumps({"file": str(file), **song.to_dict()}, indent=2))
+        write_result(json.dumps({"file": str(file), **song.to_dict()}, indent=2))
         return
     for segment in song.segments():
-        tell(f"{_clock(segment.start)} to {_clock(segment.end)}  {segment.genre} {segment.probability:.0%}")
+        write_result(
+            f"{_clock(segment.start)} to {_clock(segment.end)}  {segment.genre} {segment.probability:.0%}"
+        )
 
 
 app.command()(evaluate_command.evaluate)
@@ -307,29 +311,29 @@ app.command()(evaluate_command.evaluate)
 def publish(
     to: Annotated[str, typer.Option(help="hf://OWNER/NAME or s3://BUCKET/PREFIX.")],
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A registry alias or version.")] = "champion",
-    public: Annotated[
-        bool, typer.Option("--public", help="A new repository of a hub for all to read.")
-    ] = False,
+    public: Annotated[bool, typer.Option("--public", help="Create a new hub repository as public.")] = False,
     licence: Annotated[
         str | None,
-        typer.Option("--license", help="For the card, as hubs write it: apache-2.0, cc-by-nc-4.0 …"),
+        typer.Option("--license", help="Licence identifier for the card: apache-2.0, cc-by-nc-4.0 …"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a registered model with its card to a model hub or a bucket."""
+    """Publish a registered model with its card to a model hub or a bucket."""
     from genreflow import publishing
 
     published = publishing.publish(model, to, public, licence)
     for sentence in published.notes:
-        note(sentence)
+        write_note(sentence)
     if as_json:
-        tell(json.dumps(asdict(published), indent=2))
+        write_result(json.dumps(asdict(published), indent=2))
         return
     done = f"{len(published.uploaded)} files uploaded, {len(published.removed)} removed"
     if not published.uploaded and not published.removed:
         done = "nothing new to upload"
-    tell(f"Published version {published.version} at {published.url} ({published.visibility}): {done}.")
-    tell(f"Digest: {published.digest}")
+    write_result(
+        f"Published version {published.version} at {published.url} ({published.visibility}): {done}."
+    )
+    write_result(f"Digest: {published.digest}")
 
 
 @app.command()
@@ -337,16 +341,16 @@ def build(model: Alias = "champion", page: Page = True, runtime: Runtime = "auto
     """Build the bento of a registered model."""
     from serving import build as serving_build
 
-    tell(str(serving_build.build(model, page, runtime).tag))
+    write_result(str(serving_build.build(model, page, runtime).tag))
 
 
 @app.command()
 def serve(
     model: Alias = "champion",
-    port: Annotated[int, typer.Option(help="Where the service listens.")] = 3000,
-    host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the service.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     poll: Annotated[
-        float, typer.Option(min=0.1, help="Seconds between two looks for a new champion.")
+        float, typer.Option(min=0.1, help="Seconds between two checks for a new champion.")
     ] = 10.0,
     page: Page = True,
     runtime: Runtime = "auto",
@@ -357,16 +361,16 @@ def serve(
     home.free_port(host, port)
     from serving import run as serving_run
 
-    serving_run.serve(model, host, port, poll, page, runtime, note)
+    serving_run.serve(model, host, port, poll, page, runtime, write_note)
 
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Say what is installed, reachable and usable here."""
+    """Report what is installed, reachable and usable here."""
     from pipelines import doctor as examination
 
     findings = examination.examine()
-    tell(
+    write_result(
         json.dumps([finding._asdict() for finding in findings], indent=2)
         if as_json
         else examination.as_text(findings)
@@ -380,7 +384,7 @@ def synthesize(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
     clips: Annotated[int, typer.Option(help="Clips per genre.")] = 20,
     seconds: Annotated[float, typer.Option(help="Length of a clip.")] = 8.0,
-    seed: Annotated[int, typer.Option(help="Another seed is another corpus.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the corpus.")] = 0,
 ) -> None:
     """Write the built-in procedural corpus as audio into a folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -392,7 +396,7 @@ def synthesize(
     folder.mkdir(parents=True, exist_ok=True)
     synthesise(folder, clips, seconds, seed)
     written = sum(1 for _ in folder.rglob("*.wav"))
-    tell(f"Wrote {written} clips into {folder}; train on them with: {_training_on(folder)}")
+    write_result(f"Wrote {written} clips into {folder}; train on them with: {_training_on(folder)}")
 
 
 @data.command()
@@ -406,7 +410,7 @@ def fetch(
     mirror: Annotated[
         list[str] | None, typer.Option(help="The URL of a folder that has the archive; may be repeated.")
     ] = None,
-    md5: Annotated[str | None, typer.Option(help="What the archive of a URL has to have.")] = None,
+    md5: Annotated[str | None, typer.Option(help="Expected md5 of the archive at a URL.")] = None,
 ) -> None:
     """Fetch a corpus, check it, and unpack it into a folder."""
     from genreflow.core import home
@@ -430,7 +434,7 @@ def fetch(
             f"There is no corpus {corpus!r} to fetch; there are {', '.join(KNOWN)} and the URLs of archives. "
             "s3:// and hf:// are fetched by --source themselves."
         )
-    tell(f"{folder} is there; train on it with: {_training_on(folder)}")
+    write_result(f"{folder} is there; train on it with: {_training_on(folder)}")
 
 
 @data.command()
@@ -441,7 +445,7 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold a folder against a published corpus: missing, altered, duplicated, unreadable, unknown files."""
+    """Compare a folder with a published corpus: missing, altered, duplicated, unreadable, unknown files."""
     from genreflow.corpus import verify as verifying
     from genreflow.corpus.known import KNOWN
 
@@ -450,7 +454,7 @@ def verify(
     indexes = {name: corpus.clips() for name, corpus in KNOWN.items()}
     chosen = index or verifying.matching_index(folder, indexes)
     findings = verifying.verify(folder, chosen, indexes[chosen])
-    tell(json.dumps(findings.to_dict(), indent=2) if as_json else "\n".join(findings.lines()))
+    write_result(json.dumps(findings.to_dict(), indent=2) if as_json else "\n".join(findings.lines()))
     if not findings.ok:
         raise typer.Exit(1)
 
@@ -463,11 +467,11 @@ def list_corpora() -> None:
     folder = home.corpora_folder()
     corpora = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if not corpora:
-        tell(f"There are no corpora in {folder} yet; genreflow run makes the synthetic one.")
+        write_result(f"There are no corpora in {folder} yet; genreflow run makes the synthetic one.")
     for corpus in corpora:
         files = [path for path in corpus.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files) / 1e6
-        tell(f"{corpus}: {len(files)} files, {size:.0f} MB")
+        write_result(f"{corpus}: {len(files)} files, {size:.0f} MB")
 
 
 @weights.command("fetch")
@@ -483,23 +487,23 @@ def fetch_weights(
 
     if to is None:
         checks.state_folder()
-    tell(f"musicnn's weights are in {musicnn.fetch(to)}")
+    write_result(f"musicnn's weights are in {musicnn.fetch(to)}")
     if to is not None:
-        note(f"Elsewhere, set {musicnn.VARIABLE} to a copy of {to}, as a folder or in a bucket.")
+        write_note(f"Elsewhere, set {musicnn.VARIABLE} to a copy of {to}, as a folder or in a bucket.")
 
 
 class _Counter:
     """How far a download is, on stderr: one line that counts in a terminal, a line a tenth elsewhere."""
 
     def __init__(self) -> None:
-        self._told, self._terminal = -1, sys.stderr.isatty()
+        self._last_step, self._terminal = -1, sys.stderr.isatty()
 
     def __call__(self, done: int, total: int | None) -> None:
         step = 1 if self._terminal else 10
         share = 100 * done // total if total else done // 10_000_000
-        if share // step == self._told:
+        if share // step == self._last_step:
             return
-        self._told = share // step
+        self._last_step = share // step
         words = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB ({share} %)" if total else f"{done / 1e6:.0f} MB"
         ends = "\n" if not self._terminal or done == total else "\r"
         sys.stderr.write(f"fetched {words}{ends}")

@@ -13,13 +13,13 @@ from pipelines import cluster_steps
 from pipelines.kubeflow import (
     SECONDS_A_RUN_MAY_TAKE,
     Connection,
-    KubeflowAwayError,
     KubeflowRefusedError,
-    answering,
+    KubeflowUnavailableError,
     api_client,
     connected,
     no_api,
-    repeating,
+    repeat_while_unavailable,
+    translate_errors,
 )
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pipelines.step_states import StepState
 
 SECONDS_TO_WAIT = SECONDS_A_RUN_MAY_TAKE
-SECONDS_BETWEEN_LOOKS = 5
-SECONDS_AWAY = 3600
+POLL_SECONDS = 5
+UNAVAILABLE_SECONDS = 3600
 """How long the API may be away while a run is waited for: an upgrade of KFP, a lost VPN."""
 SECONDS_BETWEEN_SENTENCES = 60
 GOOD_STATE = "succeeded"
@@ -60,7 +60,7 @@ def wait(
     Raises:
         GenreflowError: there is no such run, it did not succeed, or the API does not answer.
     """
-    return awaited(connected(host, ca_cert=ca_cert), run_id, show, retries)
+    return wait_for_end(connected(host, ca_cert=ca_cert), run_id, show, retries)
 
 
 def retry(
@@ -89,7 +89,7 @@ def retry(
         return result(connection, run_id)
     before = _run(connection, run_id)
     _retry(connection, run_id)
-    return awaited(connection, run_id, show, retries, before=_history(before))
+    return wait_for_end(connection, run_id, show, retries, before=_history(before))
 
 
 def cancel(run_id: str, host: str, ca_cert: Path | None = None) -> str:
@@ -100,7 +100,7 @@ def cancel(run_id: str, host: str, ca_cert: Path | None = None) -> str:
     """
     client = connected(host, ca_cert=ca_cert).client
     try:
-        with answering(host):
+        with translate_errors(host):
             run = client.get_run(run_id)
     except KubeflowRefusedError as error:
         if error.status != NOT_FOUND:
@@ -109,14 +109,14 @@ def cancel(run_id: str, host: str, ca_cert: Path | None = None) -> str:
     state = str(run.state).lower()
     if state in FINAL_STATES:
         raise GenreflowError(f"Run {run_id} {_ended(state)} already.")
-    with answering(host):
+    with translate_errors(host):
         client.terminate_run(run_id)
     return f"Run {run_id} is being cancelled."
 
 
 def _disable(client: "kfp.Client", host: str, recurring_run_id: str) -> str:
     try:
-        with answering(host):
+        with translate_errors(host):
             client.disable_recurring_run(recurring_run_id)
     except KubeflowRefusedError as error:
         if error.status != NOT_FOUND:
@@ -147,7 +147,7 @@ def runs(
     namespace, client = connection.own_namespace(), connection.client
     found: list[dict[str, Any]] = []
     token = ""
-    with answering(host):
+    with translate_errors(host):
         while True:
             size = min(PAGE, limit - len(found))
             listed = client.list_recurring_runs if recurring else client.list_runs
@@ -192,7 +192,7 @@ def result(connection: Connection, run_id: str) -> dict[str, Any]:
     return {"run_id": run_id, "url": connection.page(run_id)}
 
 
-def awaited(
+def wait_for_end(
     connection: Connection,
     run_id: str,
     show: Show | None,
@@ -212,7 +212,7 @@ def awaited(
     host, found = connection.host, result(connection, run_id)
     left = retries
     while True:
-        with _naming(connection, run_id):
+        with _name_run_in_errors(connection, run_id):
             run, pods = _final(connection, run_id, show, pods, before)
             state = str(run.state).lower()
             if state == GOOD_STATE:
@@ -221,7 +221,8 @@ def awaited(
         if state not in FINAL_STATES:
             days = SECONDS_TO_WAIT // (24 * 3600)
             raise GenreflowError(
-                f"Run {run_id} is still {state} after {days} days; see {found['url']}. {_back(host, run_id)}"
+                f"Run {run_id} is still {state} after {days} days; see {found['url']}. "
+                f"{_wait_command(host, run_id)}"
             )
         if failed is None or not failed.may_retry or not left:
             break
@@ -231,7 +232,7 @@ def awaited(
             failed.step, failed.reason.rstrip("."), retries - left, retries,
         )  # fmt: skip
         before = _history(run)
-        with _naming(connection, run_id):
+        with _name_run_in_errors(connection, run_id):
             _retry_again(connection, run_id)
     where = f" in step {failed.step}: {failed.reason.rstrip('.')}" if failed else ""
     raise GenreflowError(
@@ -250,7 +251,7 @@ def _advice(host: str, run_id: str, state: str, failed: "cluster_steps.Failure |
     return f" genreflow retry {run_id} --host {host} goes on from there."
 
 
-def _back(host: str, run_id: str) -> str:
+def _wait_command(host: str, run_id: str) -> str:
     """How to come back to a run that is not waited for any more."""
     return f"To wait on: genreflow wait {run_id} --host {host}."
 
@@ -262,7 +263,7 @@ def _pods(connection: Connection, run: Any) -> cluster_steps.Pods:
     """
     namespace, spec = connection.namespace, run.pipeline_spec
     version = run.pipeline_version_reference
-    with contextlib.suppress(GenreflowError), answering(connection.host):
+    with contextlib.suppress(GenreflowError), translate_errors(connection.host):
         if connection.multi_user:
             namespace = connection.client.get_experiment(run.experiment_id).namespace
         if spec is None and version is not None:
@@ -277,10 +278,10 @@ def _pods(connection: Connection, run: Any) -> cluster_steps.Pods:
 
 def _run(connection: Connection, run_id: str) -> Any:
     def look() -> Any:
-        with answering(connection.host):
+        with translate_errors(connection.host):
             return connection.client.get_run(run_id)
 
-    return repeating(look)
+    return repeat_while_unavailable(look)
 
 
 def _ended(state: str) -> str:
@@ -290,7 +291,7 @@ def _ended(state: str) -> str:
 def _retry(connection: Connection, run_id: str) -> None:
     import kfp_server_api
 
-    with answering(connection.host):
+    with translate_errors(connection.host):
         kfp_server_api.RunServiceApi(api_client(connection.client)).run_service_retry_run(run_id)
 
 
@@ -298,34 +299,34 @@ def _retry_again(connection: Connection, run_id: str) -> None:
     """Retry a run whose step failed perhaps because the API itself was restarted.
 
     Raises:
-        GenreflowError: the API refuses, or was away for `SECONDS_AWAY`.
+        GenreflowError: the API refuses, or was away for `UNAVAILABLE_SECONDS`.
     """
-    over = time.monotonic() + SECONDS_AWAY
+    over = time.monotonic() + UNAVAILABLE_SECONDS
     while True:
         try:
             return _retry(connection, run_id)
-        except KubeflowAwayError as error:
+        except KubeflowUnavailableError as error:
             if time.monotonic() > over:
                 raise
             log.warning("%s The retry is repeated.", error)
         except KubeflowRefusedError as error:
             # the response to the request before was lost, and the run goes on already
-            with answering(connection.host):
+            with translate_errors(connection.host):
                 if str(connection.client.get_run(run_id).state).lower() == "failed":
                     raise error from None
             return None
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)
 
 
 @contextlib.contextmanager
-def _naming(connection: Connection, run_id: str) -> Iterator[None]:
+def _name_run_in_errors(connection: Connection, run_id: str) -> Iterator[None]:
     """Name the run, and how to come back to it, in whatever ends the waiting for it."""
     host = connection.host
     try:
         yield
     except KeyboardInterrupt:
         sys.stderr.write(
-            f"Run {run_id} goes on: {connection.page(run_id)}\n{_back(host, run_id)}\n"
+            f"Run {run_id} goes on: {connection.page(run_id)}\n{_wait_command(host, run_id)}\n"
             f"genreflow cancel {run_id} --host {host} ends it.\n"
         )
         raise
@@ -335,7 +336,7 @@ def _naming(connection: Connection, run_id: str) -> Iterator[None]:
         words = str(error) if isinstance(error, GenreflowError) else f"{type(error).__name__}: {error}."
         raise GenreflowError(
             f"{words} Run {run_id} may go on without being waited for; see {connection.page(run_id)}. "
-            f"{_back(host, run_id)}"
+            f"{_wait_command(host, run_id)}"
         ) from error
 
 
@@ -353,38 +354,38 @@ def _final(
         before: the states that the run had before it was retried; until another follows, it has not ended.
 
     Raises:
-        KubeflowAwayError: the API was away for `SECONDS_AWAY`.
+        KubeflowUnavailableError: the API was away for `UNAVAILABLE_SECONDS`.
         GenreflowError: the API refuses, or what answers is not the API.
     """
     host = connection.host
     over = time.monotonic() + SECONDS_TO_WAIT
     away_since: float | None = None
-    said: float | None = None
+    warned: float | None = None
     while True:
         now = time.monotonic()
         try:
-            with answering(host):
+            with translate_errors(host):
                 run = connection.client.get_run(run_id)
             if run.run_id is None:  # a login page, where the session of a cookie has ended
                 raise no_api(host)
-        except KubeflowAwayError as error:
+        except KubeflowUnavailableError as error:
             away_since = now if away_since is None else away_since
-            if now - away_since > SECONDS_AWAY or now > over:
+            if now - away_since > UNAVAILABLE_SECONDS or now > over:
                 raise
-            if said is None or now - said >= SECONDS_BETWEEN_SENTENCES:
-                said = now
-                log.warning("%s Run %s is waited for all the same.", error, run_id)
+            if warned is None or now - warned >= SECONDS_BETWEEN_SENTENCES:
+                warned = now
+                log.warning("%s Run %s is still waited for.", error, run_id)
         else:
             if away_since is not None:
                 log.warning("Kubeflow at %s answers again.", host)
-            away_since = said = None
+            away_since = warned = None
             pods = pods or _pods(connection, run)
             if show is not None:
                 show(cluster_steps.states(run, pods))
             ended = str(run.state).lower() in FINAL_STATES and not (before and _history(run) == before)
             if ended or now > over:
                 return run, pods
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)
 
 
 def _history(run: Any) -> list[Any]:
@@ -414,7 +415,7 @@ def _log(connection: Connection, run_id: str, pod: str) -> str | None:
     Raises:
         NoLogsError: this host has no logs: KFP's page hands on to the API only what begins with its versions
             1 beta and 2 beta, and the logs' address does not.
-        GenreflowError: the API was away for `SECONDS_AWAY`, or refuses.
+        GenreflowError: the API was away for `UNAVAILABLE_SECONDS`, or refuses.
     """
     return _text(connection, f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
 
@@ -425,19 +426,19 @@ def _log_of_page(
     """The log of a pod from the server of KFP's page, which has an address of its own for logs.
 
     It reads the pod's log, or what Argo has archived of it. None where it shows neither: whether the pod is
-    gone cannot be told, as it responds to that, and to what it may not read, with the same status.
+    gone cannot be determined, as it responds to that, and to what it may not read, with the same status.
 
     Raises:
-        KubeflowAwayError: it was away for `SECONDS_AWAY`.
+        KubeflowUnavailableError: it was away for `UNAVAILABLE_SECONDS`.
     """
-    asked = [("runid", run.run_id)]
+    query = [("runid", run.run_id)]
     if run.created_at is not None:
-        asked.append(("createdat", run.created_at.date().isoformat()))
+        query.append(("createdat", run.created_at.date().isoformat()))
     if connection.multi_user:  # else it looks into its own, which it alone knows
-        asked.append(("podnamespace", namespace))
+        query.append(("podnamespace", namespace))
     for name in pod.names_for_page:
         with contextlib.suppress(NoLogsError, KubeflowRefusedError):
-            text = _text(connection, "/k8s/pod/logs", [("podname", name), *asked])
+            text = _text(connection, "/k8s/pod/logs", [("podname", name), *query])
             if text:
                 return text
     return None
@@ -448,12 +449,12 @@ def _text(connection: Connection, path: str, query: Sequence[tuple[str, str]] = 
 
     Raises:
         NoLogsError: the host has no such address.
-        GenreflowError: the host was away for `SECONDS_AWAY`, or refuses.
+        GenreflowError: the host was away for `UNAVAILABLE_SECONDS`, or refuses.
     """
-    over = time.monotonic() + SECONDS_AWAY
+    over = time.monotonic() + UNAVAILABLE_SECONDS
     while True:
         try:
-            with answering(connection.host):
+            with translate_errors(connection.host):
                 text: str = api_client(connection.client).call_api(
                     path,
                     "GET",
@@ -465,7 +466,7 @@ def _text(connection: Connection, path: str, query: Sequence[tuple[str, str]] = 
             if text.lstrip()[:1] == "<":  # a page, not a log
                 raise NoLogsError
             return text
-        except KubeflowAwayError as error:
+        except KubeflowUnavailableError as error:
             if error.status == INTERNAL:  # also KFP's response where the pod is gone
                 return None
             if time.monotonic() > over:
@@ -476,4 +477,4 @@ def _text(connection: Connection, path: str, query: Sequence[tuple[str, str]] = 
             if error.status == NOT_FOUND:  # where the pod is gone KFP's response is 500
                 raise NoLogsError from error
             return None
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)

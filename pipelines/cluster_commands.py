@@ -28,7 +28,7 @@ from pipelines.options import (
     Source,
     Wait,
 )
-from pipelines.terminal import tell, waited_for
+from pipelines.terminal import waited_for, write_result
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.")]
 
@@ -45,15 +45,16 @@ def submit(
     namespace: Namespace = None,
     experiment: Annotated[str | None, typer.Option(help="The KFP experiment.")] = None,
     cron: Annotated[
-        str | None, typer.Option(help="Run again and again; six fields, seconds first: '0 0 3 * * *'.")
+        str | None,
+        typer.Option(help="Schedule of a recurring run; six fields, seconds first: '0 0 3 * * *'."),
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute every step anew.")] = False,
     service_account: Annotated[
-        str | None, typer.Option(help="What the pods run as; by default the installation's.")
+        str | None, typer.Option(help="Service account of the pods; by default the installation's.")
     ] = None,
     pipeline_root: Annotated[
         str | None,
-        typer.Option(help="Where artifacts go: s3://BUCKET/PREFIX; by default the installation's."),
+        typer.Option(help="Root of the artifacts: s3://BUCKET/PREFIX; by default the installation's."),
     ] = None,
     wait: Wait = False,
     retries: Retries = 0,
@@ -96,7 +97,7 @@ def submit(
             service_account=service_account,
             pipeline_root=pipeline_root,
         )
-    tell(json.dumps(result, indent=2))
+    write_result(json.dumps(result, indent=2))
 
 
 def wait(run: RunId, host: Host, retries: Retries = 0, ca_cert: CaCert = None) -> None:
@@ -105,14 +106,14 @@ def wait(run: RunId, host: Host, retries: Retries = 0, ca_cert: CaCert = None) -
 
     with waited_for(), display.following(redirect=True) as show:
         result = cluster.wait(run, host, ca_cert, show, retries)
-    tell(json.dumps(result, indent=2))
+    write_result(json.dumps(result, indent=2))
 
 
 def runs(
     host: Host,
     namespace: Namespace = None,
-    recurring: Annotated[bool, typer.Option("--recurring", help="Recurring runs instead.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
+    recurring: Annotated[bool, typer.Option("--recurring", help="List recurring runs instead.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Number of runs at most, newest first.")] = 20,
     ca_cert: CaCert = None,
     as_json: AsJson = False,
 ) -> None:
@@ -121,11 +122,11 @@ def runs(
 
     found = cluster.runs(host, namespace, recurring, limit, ca_cert)
     if as_json:
-        tell(json.dumps(found, indent=2))
+        write_result(json.dumps(found, indent=2))
     elif not found:
-        tell("There are no recurring runs." if recurring else "There are no runs yet.")
+        write_result("There are no recurring runs." if recurring else "There are no runs yet.")
     else:
-        tell(display.cluster_runs(found))
+        write_result(display.cluster_runs(found))
 
 
 def retry(
@@ -140,7 +141,7 @@ def retry(
 
     with waited_for(), display.following(redirect=True) as show:
         result = cluster.retry(run, host, wait, ca_cert, show if wait else None, retries)
-    tell(json.dumps(result, indent=2))
+    write_result(json.dumps(result, indent=2))
 
 
 def cancel(
@@ -151,7 +152,7 @@ def cancel(
     """End a run on Kubeflow, or disable a recurring run."""
     from pipelines import cluster
 
-    tell(cluster.cancel(run, host, ca_cert))
+    write_result(cluster.cancel(run, host, ca_cert))
 
 
 COMMANDS = (submit, wait, runs, retry, cancel)

@@ -42,9 +42,9 @@ LOST = re.compile(
     r"\bUnavailable\b|DeadlineExceeded|deadline exceeded|connection (?:refused|reset)|i/o timeout|"
     r"broken pipe|no such host|\bEOF\b|\b50[234]\b|server is (?:currently unable|shutting down)"
 )
-"""In the words of the launcher: a part of the cluster was away."""
+"""The launcher's messages where a part of the cluster was unavailable."""
 EXITED = re.compile(r"exit status (\d+)")
-GAVE_UP = re.compile(r"(?:KFP driver: .*)?failed to ")
+LAUNCHER_FAILED = re.compile(r"(?:KFP driver: .*)?failed to ")
 RAISED = re.compile(r"^((?:\w+\.)*\w+): (.+)$")
 OWN_ERRORS = "genreflow.core.errors."
 
@@ -94,7 +94,7 @@ class Failure(NamedTuple):
 
     @property
     def may_retry(self) -> bool:
-        """Whether the same again may go well: not after an error of its own, nor within the same memory."""
+        """Whether a retry may succeed: not after an error of its own, nor within the same memory."""
         return self.cause == "pod"
 
 
@@ -250,10 +250,10 @@ def failure(step: str, log: str | None) -> Failure:
             return Failure(step, match[2] if match and own_error else own[at].strip(), "step")
     if exited and own:
         return Failure(step, own[-1].strip(), "step")
-    said = [words for words in launcher if GAVE_UP.match(words)]
-    if said:
-        lost = any(map(LOST.search, said))
-        return Failure(step, f"KFP's launcher gave up: {one_line(said[-1])}", "pod" if lost else "step")
+    lines = [words for words in launcher if LAUNCHER_FAILED.match(words)]
+    if lines:
+        lost = any(map(LOST.search, lines))
+        return Failure(step, f"KFP's launcher failed: {one_line(lines[-1])}", "pod" if lost else "step")
     return Failure(step, f"it raised no error: its pod was ended from outside.{last}", "pod")
 
 

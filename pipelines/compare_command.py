@@ -16,7 +16,7 @@ from pipelines.comparison_options import (
     check_summary,
 )
 from pipelines.options import Assignments, Backbone, CheckpointUri, Profile, Protocol, Source
-from pipelines.terminal import complain, interruptible, tell, write_summary
+from pipelines.terminal import interruptible, write_error, write_result, write_summary
 
 
 def compare(
@@ -32,7 +32,7 @@ def compare(
     robustness: Robustness = False,
     skip_unavailable: SkipUnavailable = False,
     summary: Annotated[
-        Path | None, typer.Option(help="Write the leaderboard and the candidate's figures there as JSON.")
+        Path | None, typer.Option(help="JSON file for the leaderboard and the candidate's figures.")
     ] = None,
     runner: Runner = "subprocess",
 ) -> None:
@@ -57,10 +57,10 @@ def compare(
     # families that nobody named are compared where they can be trained
     chosen, left_out = checks.before_comparison(chosen, skip=skip_unavailable or families is None)
     for sentence in left_out:
-        complain(f"left out: {sentence}")
+        write_error(f"left out: {sentence}")
     from pipelines import comparison_display, display, local_comparison
 
     with interruptible(), display.following() as show:
         finished = local_comparison.run(chosen, show, runner)
     write_summary(summary, finished.summary())
-    tell(comparison_display.finished(finished))
+    write_result(comparison_display.finished(finished))

@@ -17,7 +17,7 @@ from genreflow.fitting import RUN_SETTINGS, training_settings
 from pipelines.comparison_settings import CandidateSettings, ComparisonSettings, features_of
 from pipelines.kubeflow_yaml import write_pipeline
 from pipelines.pods import prepare
-from pipelines.reach import doubts, source_doubts
+from pipelines.reach import reachability_warnings, source_warnings
 from pipelines.settings import run_settings_variable, without_run_settings
 from pipelines.shared_steps import build_if_promoted, ingest_and_split
 from pipelines.steps import Step, comparison_steps
@@ -173,9 +173,9 @@ def compile_to(path: Path, settings: ComparisonSettings) -> None:
     Raises:
         SettingsError: a variable of the pods names an MLflow store on this machine.
     """
-    found = [doubt for run in settings.runs for doubt in doubts(run)]
+    found = [warning for run in settings.runs for warning in reachability_warnings(run)]
     if settings.also_test:
-        found += source_doubts("--also-test", settings.also_test, settings.resources)
+        found += source_warnings("--also-test", settings.also_test, settings.resources)
     write_pipeline(
         path,
         comparison_pipeline(settings, cluster_image()),

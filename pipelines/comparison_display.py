@@ -1,4 +1,4 @@
-"""How a comparison looks when it is over."""
+"""Display of a finished comparison."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def finished(done: "FinishedComparison") -> str:
-    """The report of a comparison, as text: the leaderboard, the gate, where things lie, what to type next."""
+    """The report of a comparison, as text: the leaderboard, the gate, paths, next commands."""
     from genreflow.comparison.report import protocol_words
 
     board = done.leaderboard
@@ -21,9 +21,9 @@ def finished(done: "FinishedComparison") -> str:
     if board.synthetic:
         lines.append("Trained on synthetic music: these figures say nothing about real music.")
     if board.leaky:
-        lines.append(f"Leaky split, the figures flatter: {board.leak_reason}")
+        lines.append(f"Leaky split, the figures are optimistic: {board.leak_reason}")
     if board.folds_leak_reason:
-        lines.append(f"Leaky folds, their figures flatter: {board.folds_leak_reason}")
+        lines.append(f"Leaky folds, their figures are optimistic: {board.folds_leak_reason}")
     lines += [
         f"Corpus {board.source}: {counts}; split {protocol_words(board)}",
         f"Chosen by {board.chosen_by}, never by test clips: {board.headline}",

@@ -1,4 +1,4 @@
-"""What a comparison is made of: its candidates, each with the settings of a run, merged and checked."""
+"""The settings of a comparison: its candidates, each with the settings of a run, merged and checked."""
 
 import logging
 import re
@@ -112,8 +112,8 @@ def comparison_settings(
         SettingsError: an unknown family or key, a value that does not fit, or parts that do not go together.
     """
     if folds == 1 or folds < 0:
-        raise SettingsError(f"--folds is 2 or more, or left away, not {folds}.")
-    wanted = _wanted(chosen)
+        raise SettingsError(f"--folds is 2 or more, or omitted, not {folds}.")
+    wanted = _candidate_names(chosen)
     if profile is None:
         profile = default_profile(_assigned_source(assignments) or source)
     of_profile = read_profile(profile).get("family")
@@ -181,7 +181,7 @@ def features_of(candidates: Sequence[CandidateSettings]) -> tuple[int, ...]:
     return tuple(found)
 
 
-class _Wanted(NamedTuple):
+class _CandidateName(NamedTuple):
     """A candidate as the command line names it."""
 
     name: str
@@ -189,14 +189,14 @@ class _Wanted(NamedTuple):
     backbone: str | None
 
 
-def _wanted(chosen: str | None) -> list[_Wanted]:
+def _candidate_names(chosen: str | None) -> list[_CandidateName]:
     """The candidates that are named.
 
     Raises:
         SettingsError: an unknown family, one named twice, none, or too many.
     """
     texts = list(families()) if chosen is None else [text.strip() for text in chosen.split(",")]
-    found: list[_Wanted] = []
+    found: list[_CandidateName] = []
     for text in filter(None, texts):
         one = _named(text)
         if any(one.name == other.name for other in found):
@@ -215,7 +215,7 @@ def _wanted(chosen: str | None) -> list[_Wanted]:
     return found
 
 
-def _named(text: str) -> _Wanted:
+def _named(text: str) -> _CandidateName:
     """A candidate from `FAMILY`, `FAMILY@BACKBONE`, `NAME=FAMILY` or `NAME=FAMILY@BACKBONE`.
 
     Raises:
@@ -235,7 +235,7 @@ def _named(text: str) -> _Wanted:
             "neither a family nor a section of the settings."
         )
     name = f"{kind}{AT}{Path(backbone.rstrip('/')).name}" if backbone else kind
-    return _Wanted(given or name, kind, backbone or None)
+    return _CandidateName(given or name, kind, backbone or None)
 
 
 def _assigned_source(assignments: Sequence[str]) -> str | None:
@@ -243,7 +243,9 @@ def _assigned_source(assignments: Sequence[str]) -> str | None:
     return texts[-1] if texts else None
 
 
-def _routed(assignments: Sequence[str], wanted: Sequence[_Wanted]) -> tuple[list[str], dict[str, list[str]]]:
+def _routed(
+    assignments: Sequence[str], wanted: Sequence[_CandidateName]
+) -> tuple[list[str], dict[str, list[str]]]:
     """`--set` for all candidates, and for each candidate what is for it alone, without its name.
 
     Raises:
@@ -275,7 +277,7 @@ def _routed(assignments: Sequence[str], wanted: Sequence[_Wanted]) -> tuple[list
         section, _, setting = key.removeprefix(f"{prefix}.").partition(".")
         if section == "training" and setting in RUN_SETTINGS:
             raise SettingsError(
-                f"--set {key}: where and how fits run is the same for all candidates; leave {prefix}. away."
+                f"--set {key}: where and how fits run is the same for all candidates; omit {prefix}.."
             )
         for name in by_prefix[prefix]:
             own[name].append(assignment.strip().removeprefix(f"{prefix}."))

@@ -1,4 +1,4 @@
-"""How a run looks while it goes on (stderr) and when it is over (stdout)."""
+"""Display of a run: progress on stderr, the result on stdout."""
 
 import contextlib
 import shlex
@@ -144,7 +144,7 @@ def _progress(step: "StepState") -> str:
 
 
 def finished(run: "FinishedRun") -> str:
-    """The report of a run, as text: how good, what the gate said, where things lie, what to type next."""
+    """The report of a run, as text: accuracy, the gate's decision, paths, next commands."""
     evaluation, corpus = run.evaluation, run.corpus
     lines = [
         "",
@@ -158,7 +158,7 @@ def finished(run: "FinishedRun") -> str:
     if corpus.synthetic:
         lines.append("Trained on synthetic music: these figures say nothing about real music.")
     if evaluation.leaky and evaluation.measured:
-        lines.append(f"Leaky split, the figures flatter: {evaluation.leak_reason}")
+        lines.append(f"Leaky split, the figures are optimistic: {evaluation.leak_reason}")
     if evaluation.measured:
         lines += ["", _genre_table(run)]
     lines += ["", f"Gate: {run.decision['reason']}"]
@@ -169,7 +169,7 @@ def finished(run: "FinishedRun") -> str:
 
 
 def ending(run: "Finished", trained: Sequence[str], commands: Sequence[tuple[str, str]]) -> list[str]:
-    """How the report of any pipeline's run ends: the version, where things lie, what to type next.
+    """How the report of any pipeline's run ends: the version, paths, next commands.
 
     Args:
         trained: in which MLflow run, for the line of the version; then further lines.
@@ -205,7 +205,7 @@ def nothing_new(created: bool, verdict: str, bento: str | None) -> bool:
 
 
 def next_commands(run: "FinishedRun") -> list[tuple[str, str]]:
-    """What one would type next, with a word on what it does; only commands that exist."""
+    """The next commands, each with a short description; only commands that exist."""
     genreflow = program()
     commands = [(f"{genreflow} ui", "runs, versions and reports in the browser")]
     clip = example_clip(run)

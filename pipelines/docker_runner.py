@@ -13,7 +13,7 @@ from pipelines.settings import run_settings_variable
 if TYPE_CHECKING:
     from pipelines.settings import RunSettings
 
-HANDED_ON = ("AWS_", "HF_", "MLFLOW_", "GENREFLOW_", "OMP_")
+PASSED_PREFIXES = ("AWS_", "HF_", "MLFLOW_", "GENREFLOW_", "OMP_")
 """Beginnings of the variables that containers get from this shell."""
 PROXY_VARIABLES = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}
 
@@ -37,7 +37,7 @@ def docker_runner(settings: "Sequence[RunSettings]", progress_file: Path, read: 
             raise SettingsError(f"There is no image {image} here: build it with make images.")
     from kfp import local
 
-    variables = _handed_on() | {
+    variables = _passed_variables() | {
         PROGRESS_VARIABLE: str(progress_file),
         "GENREFLOW_HOME": str(home.home()),
         "BENTOML_HOME": str(home.bentoml_home()),
@@ -61,12 +61,12 @@ def all_training(settings: "Sequence[RunSettings]") -> dict[str, Any]:
     return merged
 
 
-def _handed_on() -> dict[str, str]:
-    """What this shell says of stores, hubs, servers and proxies: a container inherits none of it."""
+def _passed_variables() -> dict[str, str]:
+    """Variables of this shell for stores, hubs, servers and proxies: a container inherits none of them."""
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(HANDED_ON) or name.upper() in PROXY_VARIABLES
+        if name.startswith(PASSED_PREFIXES) or name.upper() in PROXY_VARIABLES
     }
 
 
@@ -76,7 +76,7 @@ def _mounted(
     """Paths that containers see under their own names, and whether they may only read them."""
     from genreflow.corpus.sources.table import is_table
 
-    named = list(_handed_on().values())
+    named = list(_passed_variables().values())
     named += [one.backbone or "" for one in settings]
     for source in (*(one.source for one in settings), *read):
         # a table names files beside it

@@ -17,11 +17,11 @@ PACKAGES = ("torch", "transformers", "datasets", "openvino", "kfp", "mlflow", "s
 LEAST_MEMORY_BYTES = 3.5e9
 SECONDS_TO_ANSWER = 10
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-"""What a Chromium is called, here and by the browser tests."""
+"""Names of the Chromium executable."""
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """One finding of the doctor."""
 
     what: str
     status: Literal["good", "absent", "bad"]
@@ -115,7 +115,7 @@ def _memory() -> Finding:
     detail = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB are free"
     short = memory.available < LEAST_MEMORY_BYTES
     return Finding(
-        "memory", "bad" if short else "good", f"{detail}; quickstart wants 3.5" if short else detail
+        "memory", "bad" if short else "good", f"{detail}; quickstart needs 3.5" if short else detail
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genreflow.core.errors import GenreflowError, SettingsError
-from pipelines.terminal import note, tell
+from pipelines.terminal import write_note, write_result
 
 if TYPE_CHECKING:
     from genreflow.comparison.generalisation import GeneralisationDocument, TestSet
@@ -34,16 +34,18 @@ def evaluate(
     ] = None,
     robustness: Annotated[
         bool,
-        typer.Option("--robustness", help="Also mp3, noise, telephone band, speed, gain, clipping, cuts."),
+        typer.Option(
+            "--robustness", help="Also score under mp3, noise, telephone band, speed, gain, clipping, cuts."
+        ),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="Write a report there.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="HTML file for a report.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
 ) -> None:
     """Score a model on labelled clips that it was not trained on, and under distortions."""
     if on is None and not robustness:
-        raise SettingsError("Name labelled clips with --on SOURCE, or ask for --robustness, or both.")
+        raise SettingsError("Name labelled clips with --on SOURCE, or add --robustness, or both.")
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise GenreflowError(f"A report is written as an .html file, not {output.name}.")
     from pipelines import checks
@@ -61,7 +63,7 @@ def evaluate(
             corpus, rows = test.corpus, test.rows
             from genreflow.comparison.generalisation import generalisation
 
-            note(f"Predicting {len(rows)} clips of {on}")
+            write_note(f"Predicting {len(rows)} clips of {on}")
             general = generalisation(classifier, test)
         else:
             from genreflow.comparison.training_data import held_out_clips
@@ -69,18 +71,18 @@ def evaluate(
 
             corpus, rows = held_out_clips(classifier.document, home.pipeline_root())
         if robustness:
-            note(f"Predicting clips of {corpus.document.source} under distortions")
+            write_note(f"Predicting clips of {corpus.document.source} under distortions")
             robust = measure(classifier, corpus, rows, leaky=on is None and corpus.split.leaky)
     if output is not None:
         _write_page(model, general, robust, output)
-        note(f"Wrote {output}")
+        write_note(f"Wrote {output}")
     if as_json:
         found: dict[str, Any] = {"model": model}
         found |= {"generalisation": general.model_dump(mode="json")} if general else {}
         found |= {"robustness": robust.model_dump(mode="json")} if robust else {}
-        tell(json.dumps(found, indent=2))
+        write_result(json.dumps(found, indent=2))
         return
-    tell(_as_text(general, robust))
+    write_result(_as_text(general, robust))
 
 
 def _test_set(classifier: "Classifier", source: str, stack: ExitStack) -> "TestSet":
@@ -91,7 +93,7 @@ def _test_set(classifier: "Classifier", source: str, stack: ExitStack) -> "TestS
     from genreflow.corpus.store import Corpus
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="evaluate-", dir=home.home())))
-    note(f"Decoding the clips of {source}")
+    write_note(f"Decoding the clips of {source}")
     _, notes = ingest_source(source, classifier.document.genres, folder / "corpus")
     trained_on = training_corpus(classifier.document, home.pipeline_root())
     return unseen(Corpus.open(folder / "corpus"), classifier.document, notes, trained_on)
@@ -144,7 +146,7 @@ def _as_text(general: "GeneralisationDocument | None", robust: "RobustnessDocume
             )
             table.add_row(row.name, f"{row.accuracy:.1%}", *change, f"{row.mean_confidence:.1%}")
         clips = f"{robust.clips} of {robust.of_clips} clips of {robust.source}"
-        leaky = " Leaky split, the accuracies flatter." if robust.leaky else ""
+        leaky = " Leaky split, the accuracies are optimistic." if robust.leaky else ""
         lines.append(f"{clips}, distorted; changes in points.{leaky}")
         lines.append(as_text(table))
     return "\n".join(lines)

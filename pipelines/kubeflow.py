@@ -30,7 +30,7 @@ SECONDS_A_RUN_MAY_TAKE = 7 * 24 * 3600
 SECONDS_TO_CONNECT = 10
 SECONDS_TO_ANSWER = 60
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
-"""Answers of a server, or of what stands before it, that may be others in a while."""
+"""Statuses of a server, or of the proxy in front of it, that may change in a while."""
 SECONDS_TO_REPEAT = 90
 SECONDS_BETWEEN_TRIES = 5
 """Of an idempotent request while the API is away: a restart of its pod."""
@@ -42,8 +42,8 @@ Answer = TypeVar("Answer")
 log = logging.getLogger("genreflow")
 
 
-class KubeflowAwayError(GenreflowError):
-    """The KFP API does not answer now, or broke off: the same request may succeed later.
+class KubeflowUnavailableError(GenreflowError):
+    """The KFP API does not respond now, or the connection was lost: the same request may succeed later.
 
     `status` is the HTTP status of the response; None where there was none.
     """
@@ -102,7 +102,7 @@ def connected(host: str, namespace: str | None = None, ca_cert: Path | None = No
 
     Raises:
         SettingsError: the URL has no scheme, or the file of the token or of certificates cannot be read.
-        KubeflowAwayError: nothing answers there.
+        KubeflowUnavailableError: nothing answers there.
         GenreflowError: the certificate is not trusted, or the log-in is refused.
     """
     check_host(host)
@@ -113,7 +113,7 @@ def connected(host: str, namespace: str | None = None, ca_cert: Path | None = No
 
     def connect() -> tuple["kfp.Client", Any]:
         try:
-            with answering(host):
+            with translate_errors(host):
                 client = _client(host, token_file, trusted)
                 # kfp takes a page that is no JSON for an empty answer
                 text = client._healthz_api.healthz_service_get_healthz(_preload_content=False).data
@@ -129,7 +129,7 @@ def connected(host: str, namespace: str | None = None, ca_cert: Path | None = No
             raise no_api(host)
         return client, health
 
-    client, health = repeating(connect, answered_only=True)
+    client, health = repeat_while_unavailable(connect, answered_only=True)
     multi_user = health.get("multi_user") is True
     if namespace and not multi_user:
         log.warning("Kubeflow at %s has a single user and no namespaces: --namespace is ignored.", host)
@@ -143,7 +143,7 @@ def connected(host: str, namespace: str | None = None, ca_cert: Path | None = No
     )
 
 
-def repeating(call: Callable[[], Answer], answered_only: bool = False) -> Answer:
+def repeat_while_unavailable(call: Callable[[], Answer], answered_only: bool = False) -> Answer:
     """What an idempotent call returns, repeated while the API is away.
 
     Args:
@@ -151,18 +151,18 @@ def repeating(call: Callable[[], Answer], answered_only: bool = False) -> Answer
             then a wrong address is the likelier reason.
 
     Raises:
-        KubeflowAwayError: it was away for `SECONDS_TO_REPEAT`.
+        KubeflowUnavailableError: it was away for `SECONDS_TO_REPEAT`.
     """
     over = time.monotonic() + SECONDS_TO_REPEAT
-    said = False
+    warned = False
     while True:
         try:
             return call()
-        except KubeflowAwayError as error:
+        except KubeflowUnavailableError as error:
             if time.monotonic() >= over or (answered_only and error.status is None):
                 raise
-            if not said:
-                said = True
+            if not warned:
+                warned = True
                 log.warning("%s Requests are repeated for %d seconds.", error, SECONDS_TO_REPEAT)
         time.sleep(SECONDS_BETWEEN_TRIES)
 
@@ -197,7 +197,7 @@ def _client(host: str, token_file: str | None, trusted: ssl.SSLContext | None) -
             """With one connection for all parts of the API, looked at once it is there."""
 
             def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-                """Asked once, with its own error: kfp asks for 25 s and reports a refusal as silence."""
+                """One request, with its own error: kfp repeats it for 25 s and hides a refusal."""
                 api = self._healthz_api.api_client
                 api.rest_client = Rest(self._existing_config)
                 return self._healthz_api.healthz_service_get_healthz()
@@ -241,11 +241,11 @@ def check_host(host: str) -> None:
 
 
 @contextlib.contextmanager
-def answering(host: str) -> Iterator[None]:
+def translate_errors(host: str) -> Iterator[None]:
     """Turn what kfp and the network raise into a sentence.
 
     Raises:
-        KubeflowAwayError: nothing answers, or not now.
+        KubeflowUnavailableError: nothing answers, or not now.
         KubeflowRefusedError: the API answered with an error.
         GenreflowError: its certificate is not trusted, or what answers is not the API.
     """
@@ -258,7 +258,7 @@ def answering(host: str) -> Iterator[None]:
         if not error.status:
             raise _unreachable(host, RuntimeError(error.reason)) from error
         if error.status in TEMPORARY:
-            raise KubeflowAwayError(
+            raise KubeflowUnavailableError(
                 f"Kubeflow at {host} does not answer: {error.status} {_message(error)}.", error.status
             ) from error
         advice = {
@@ -286,8 +286,8 @@ def _unreachable(host: str, error: BaseException) -> GenreflowError:
         return GenreflowError(f"Kubeflow at {host} is not trusted: {_certificate(text, str(name))}.")
     if isinstance(cause, urllib3.exceptions.SSLError | ssl.SSLError) or "SSLError" in text:
         return GenreflowError(
-            f"No TLS connection to Kubeflow at {host} comes about ({one_line(cause)[:200].rstrip('.')}): "
-            "where it speaks none, write http:// instead of https://."
+            f"A TLS connection to Kubeflow at {host} cannot be established "
+            f"({one_line(cause)[:200].rstrip('.')}): if it does not use TLS, write http:// instead of https://."
         )
     if isinstance(cause, urllib3.exceptions.NameResolutionError):
         why = f"there is no host {name}: check --host, and whether a VPN is needed"
@@ -302,10 +302,10 @@ def _unreachable(host: str, error: BaseException) -> GenreflowError:
     elif isinstance(cause, urllib3.exceptions.TimeoutError | TimeoutError):
         why = f"no answer within {SECONDS_TO_ANSWER} seconds"
     elif isinstance(cause, urllib3.exceptions.ProtocolError | ConnectionError):
-        why = "the connection broke off"
+        why = "the connection was closed"
     else:
         why = type(cause).__name__
-    return KubeflowAwayError(f"Kubeflow at {host} does not answer: {why}.")
+    return KubeflowUnavailableError(f"Kubeflow at {host} does not answer: {why}.")
 
 
 def _certificate(text: str, name: str) -> str:

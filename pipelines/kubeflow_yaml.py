@@ -22,7 +22,7 @@ def write_pipeline(
     path: Path,
     pipeline: Callable[..., Any],
     resources: Resources,
-    doubts: Iterable[str],
+    reachability_warnings: Iterable[str],
     what: str,
     remedy: str,
     compact: bool = False,
@@ -32,7 +32,7 @@ def write_pipeline(
     Args:
         pipeline: as kfp's decorator made it.
         resources: of its pods.
-        doubts: sentences on what the pods may not reach.
+        reachability_warnings: sentences on what the pods may not reach.
         what: runs of it, for the sentence where its Workflow is too large.
         remedy: what makes the Workflow smaller, for the same sentence.
         compact: without what only readers of the source need.
@@ -46,8 +46,8 @@ def write_pipeline(
             "is the pod itself. Name the address that pods reach, unless the cluster injects one.",
             shown(os.environ["MLFLOW_TRACKING_URI"]),
         )
-    for doubt in dict.fromkeys(doubts):
-        log.warning("%s", doubt)
+    for warning in dict.fromkeys(reachability_warnings):
+        log.warning("%s", warning)
     path.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(pipeline, package_path=str(path))
     if compact:

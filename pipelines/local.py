@@ -39,7 +39,7 @@ log = logging.getLogger("genreflow")
 
 @dataclass(frozen=True)
 class Finished:
-    """A run of any pipeline that went well: what it trained, or chose, and what the gate said of it."""
+    """A run of any pipeline that went well: what it trained, or chose, and the gate's decision."""
 
     steps: tuple[StepState, ...]
     seconds: float
@@ -232,7 +232,7 @@ def execute(
 
 
 def drop_stale_cache_entries(cache: Path) -> int:
-    """Forget cached steps whose artifacts were deleted or altered since; how many were forgotten."""
+    """Drop cache entries of steps whose artifacts were deleted or altered since; how many were dropped."""
     dropped = 0
     for entry in sorted(cache.glob("*.json")):
         try:
@@ -242,7 +242,7 @@ def drop_stale_cache_entries(cache: Path) -> int:
         except (OSError, ValueError, AttributeError) as error:
             stale = f"{entry} cannot be read ({type(error).__name__})"
         if stale:
-            log.info("A cached step is forgotten: %s", stale)
+            log.info("A cached step is dropped: %s", stale)
             entry.unlink(missing_ok=True)
             dropped += 1
     return dropped
@@ -275,7 +275,7 @@ def _initialise(
 
 
 class Colourless(io.TextIOBase):
-    """A text stream that drops terminal colours on their way to a file."""
+    """A text stream that removes terminal colours before writing to a file."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file

@@ -10,7 +10,7 @@ from genreflow.families import built_in
 Host = Annotated[
     str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="The URL of the Kubeflow Pipelines API.")
 ]
-Namespace = Annotated[str | None, typer.Option(help="Your namespace, where there are several.")]
+Namespace = Annotated[str | None, typer.Option(help="Your namespace in a multi-user installation.")]
 CaCert = Annotated[
     Path | None, typer.Option(help="Certificates (PEM) of an authority to trust besides the public ones.")
 ]
@@ -18,10 +18,8 @@ Components = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Write the pipelines' components there, each as YAML with a README."),
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Until the run has ended.")]
-Retries = Annotated[
-    int, typer.Option(min=0, help="With --wait: how often to go on after a step whose pod was ended.")
-]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until the run has ended.")]
+Retries = Annotated[int, typer.Option(min=0, help="With --wait: retries after a step whose pod was ended.")]
 
 Profile = Annotated[
     str | None,
@@ -50,11 +48,11 @@ Protocol = Annotated[
 ]
 CheckpointUri = Annotated[
     str | None,
-    typer.Option(help="Where checkpoints go besides this machine: s3://BUCKET/PREFIX; or a folder instead."),
+    typer.Option(help="Copy checkpoints to s3://BUCKET/PREFIX; or a folder to keep them in."),
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting, as training.epochs=3."),
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as training.epochs=3; may be repeated."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 Model = Annotated[
@@ -67,9 +65,9 @@ Alias = Annotated[str, typer.Option("--model", help="A registry alias or version
 Runtime = Annotated[
     str,
     typer.Option(
-        help="What predicts: openvino (on the CPU), pytorch (on a GPU where there is one), of family shallow "
+        help="Runtime: openvino (on the CPU), pytorch (on a GPU where there is one), of family shallow "
         "onnxruntime or sklearn, or auto: what the model was evaluated with, the fastest when packaged."
     ),
 ]
-Page = Annotated[bool, typer.Option(help="With the web page, or without and the image smaller.")]
-Reason = Annotated[str | None, typer.Option(help="Why, kept with the version in the registry.")]
+Page = Annotated[bool, typer.Option(help="Include the web page; without it the image is smaller.")]
+Reason = Annotated[str | None, typer.Option(help="Reason, kept with the version in the registry.")]

@@ -1,4 +1,4 @@
-"""What the pods of a cluster may not reach of what a run names, as sentences before it is submitted."""
+"""Warnings on paths and images that pods of a cluster may not reach, before a run is submitted."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -9,12 +9,12 @@ from pipelines.resources import Resources
 from pipelines.settings import RunSettings
 
 
-def doubts(settings: RunSettings) -> list[str]:
+def reachability_warnings(settings: RunSettings) -> list[str]:
     """A sentence for each local folder that is on no volume, and for an image of no registry."""
     document = settings.model_dump(mode="json", include={"source", "corpus", "model", "training"})
     found = []
     for what, value in _texts(document, ""):
-        found += source_doubts(what, value, settings.resources)
+        found += source_warnings(what, value, settings.resources)
     used = {"GENREFLOW_IMAGE": step_image("resolve"), "GENREFLOW_BUILD_IMAGE": step_image("build")}
     local = [variable for variable, image in used.items() if not _names_registry(image)]
     if local:
@@ -25,7 +25,7 @@ def doubts(settings: RunSettings) -> list[str]:
     return found
 
 
-def source_doubts(what: str, value: str, resources: Resources) -> list[str]:
+def source_warnings(what: str, value: str, resources: Resources) -> list[str]:
     """A sentence where a setting names a file or folder of this machine that is on no volume.
 
     Args:
@@ -38,7 +38,7 @@ def source_doubts(what: str, value: str, resources: Resources) -> list[str]:
     mount = path if path.parent == PurePosixPath(path.root) else path.parent
     return [
         f"{what} is {path}, a path of this machine, and none of resources.volumes is mounted there: "
-        "pods find nothing behind it unless the image holds it. Mount a claim, as with "
+        "pods find nothing there unless the image holds it. Mount a claim, as with "
         f"--set 'resources.volumes={{my-claim: {mount}}}', or name a bucket."
     ]
 

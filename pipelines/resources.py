@@ -1,4 +1,4 @@
-"""The section `resources`: what the pods of a pipeline get, and what Kubernetes or KFP would refuse of it."""
+"""The section `resources`: what the pods of a pipeline get, and what Kubernetes or KFP would reject."""
 
 import math
 import re
@@ -34,7 +34,7 @@ MEBIBYTE = 2**20
 
 
 def _written(value: Any) -> Any:
-    """What YAML read as a number or a truth, as the text that a program expects of a variable."""
+    """What YAML read as a number or a boolean, as the text that a program expects of a variable."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | float) else value
@@ -157,11 +157,11 @@ class Resources(Frozen):
     """What the scheduler reserves for the steps that compute; what each was measured to use at most, or the
     limit where it is less, where None."""
     gpus: int = Field(default=0, ge=0)
-    """Accelerators for the steps that run the model; 0 asks for none."""
+    """Accelerators for the steps that run the model; 0 requests none."""
     accelerator: str = "nvidia.com/gpu"
     """What the cluster calls them."""
     shared_memory: Bytes = "2Gi"
-    """Size of /dev/shm where an accelerator is asked for: PyTorch's loaders die without."""
+    """Size of /dev/shm where an accelerator is requested: PyTorch's loaders die without."""
     retries: int = Field(default=2, ge=0)
     """How often Argo tries a pod again that vanished (up to KFP 2.16, one that failed for any reason); on
     this machine a failure is reported at once."""
@@ -193,17 +193,17 @@ class Resources(Frozen):
     demand. From KFP 2.16 on."""
 
     @model_validator(mode="after")
-    def _no_pod_refuses(self) -> Self:
-        """What Kubernetes would refuse of the parts together, or take one of."""
+    def _fit_together(self) -> Self:
+        """Reject combinations that Kubernetes would reject, or read only one of."""
         from_secrets = [variable for keys in self.secrets.values() for variable in keys.values()]
         for variable in from_secrets:
             if variable in self.environment:
                 raise ValueError(
                     f"{variable} stands both in environment and in secrets: leave it in one of the two"
                 )
-        if (twice := _twice(from_secrets)) is not None:
+        if (twice := _repeated(from_secrets)) is not None:
             raise ValueError(f"{twice} comes out of two secrets: leave it in one of them")
-        if (twice := _twice(self.volumes.values())) is not None:
+        if (twice := _repeated(self.volumes.values())) is not None:
             raise ValueError(f"two claims are mounted on {twice}: give each a path of its own")
         for request, limit in (("cpu_request", "cpu"), ("memory_request", "memory")):
             size = cores if limit == "cpu" else in_bytes
@@ -215,7 +215,7 @@ class Resources(Frozen):
         return self
 
 
-def _twice(values: Iterable[str]) -> str | None:
+def _repeated(values: Iterable[str]) -> str | None:
     """The first value that comes a second time."""
     seen: set[str] = set()
     for value in values:

@@ -1,4 +1,4 @@
-"""What a run is made of: profile, options and `--set` merged into one frozen, checked `RunSettings`."""
+"""The settings of a run: profile, options and `--set` merged into one frozen, checked `RunSettings`."""
 
 import difflib
 import json
@@ -35,11 +35,11 @@ MAPPINGS = tuple(
 )
 """Settings that map texts to texts."""
 TEXTS = ("source", "family", "experiment", "corpus.genres", *MAPPINGS)
-"""Settings made of texts: what YAML would read as a number, a truth or nothing is taken as it is typed."""
+"""Settings made of texts: what YAML would read as a number, a boolean or null is taken as it is typed."""
 
 
 class ServingSettings(Frozen):
-    """What a person may set about the bento of what is promoted."""
+    """Settings of the bento of a promoted model."""
 
     runtime: RuntimeChoice = AUTO
     """What predicts: `auto` is the fastest that passed parity; the model is evaluated with the same."""
@@ -189,7 +189,7 @@ def settings(
         sections["corpus"]["protocol"] = protocol
     if checkpoint_uri is not None:
         if "checkpoint_uri" not in kind.training_type.model_fields:
-            raise SettingsError(f"The family {name} writes no checkpoints; leave --checkpoint-uri away.")
+            raise SettingsError(f"The family {name} writes no checkpoints; omit --checkpoint-uri.")
         sections["training"]["checkpoint_uri"] = checkpoint_uri
     for dotted, value in changes.items():
         section, key = dotted.split(".", 1)
@@ -199,13 +199,13 @@ def settings(
             sections["model"]["backbone"] = _located(str(scalars["backbone"]), kind.named_backbones)
     elif scalars["backbone"] is not None:
         raise SettingsError(
-            f"The family {name} has no backbone; leave --backbone away, or take --family linear or encoder."
+            f"The family {name} has no backbone; omit --backbone, or take --family linear or encoder."
         )
     model = checked("model", kind.settings_type, sections["model"])
     if scalars["backbone"] is not None and getattr(model, "from_scratch", None) is not None:
         raise SettingsError(
             f"The backbone {scalars['backbone']} would not be used: model.from_scratch trains from scratch. "
-            f"Leave one of the two away (--set model.from_scratch=null), or give profile {profile} a variant "
+            f"Omit one of the two (--set model.from_scratch=null), or give profile {profile} a variant "
             f"{PRETRAINED}{name}."
         )
     if "device" in kind.training_type.model_fields:
@@ -250,7 +250,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
             raise SettingsError(
-                f"--set wants key=value, such as training.epochs=3; {assignment!r} is not that."
+                f"--set needs key=value, such as training.epochs=3; {assignment!r} is not that."
             )
         try:
             value = _values(text, key.strip())

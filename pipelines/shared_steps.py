@@ -36,7 +36,7 @@ def ingest_and_split(
 def build_if_promoted(
     promoted: Any, version: Any, runtime: Any, resources: Resources, image: str, local: bool
 ) -> None:
-    """The task that builds the bento of a version, where a step says that it was promoted.
+    """The task that builds the bento of a version, where a step's output is that it was promoted.
 
     Args:
         promoted, version: outputs of steps.

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genreflow.core.errors import GenreflowError, one_line
-from genreflow.core.progress import left_in_hand
+from genreflow.core.progress import unfinished
 from pipelines.steps import STEPS, Step
 
-SECONDS_BETWEEN_LOOKS = 0.2
+POLL_SECONDS = 0.2
 
 log = logging.getLogger("genreflow")
 Status = Literal["waiting", "running", "done", "cached", "skipped", "failed"]
@@ -71,7 +71,7 @@ class ProgressReader:
     def __post_init__(self) -> None:
         self.steps = [StepState(each.name, title=each.title) for each in self.table]
         self._offset = 0
-        self._looking = threading.Lock()  # its own thread and the pipeline's end both look
+        self._reading = threading.Lock()  # its own thread and the pipeline's end both read
         self._last_end = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
@@ -83,22 +83,22 @@ class ProgressReader:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        self.look()
+        self.read_events()
 
     def finish(self) -> None:
         """The pipeline went well: what reported nothing came from the cache, or was not needed."""
-        self.look()
+        self.read_events()
         for step, entry in zip(self.steps, self.table, strict=True):
             if step.status == "waiting":
                 step.status = "skipped" if entry.conditional else "cached"
         self.show(self.steps)
 
-    def look(self) -> None:
-        """Read what was written since the last look."""
-        with self._looking:
-            self._look()
+    def read_events(self) -> None:
+        """Read what was written since the last call."""
+        with self._reading:
+            self._read_events()
 
-    def _look(self) -> None:
+    def _read_events(self) -> None:
         if self.path.is_file():
             with self.path.open("rb") as file:
                 file.seek(self._offset)
@@ -106,15 +106,15 @@ class ProgressReader:
                     if not line.endswith(b"\n"):
                         break
                     self._offset += len(line)
-                    self._take(json.loads(line))
+                    self._apply(json.loads(line))
         self.show(self.steps)
 
     def _follow(self) -> None:
-        while not self._ended.wait(SECONDS_BETWEEN_LOOKS):
-            self.look()
+        while not self._ended.wait(POLL_SECONDS):
+            self.read_events()
 
-    def _take(self, event: dict[str, Any]) -> None:
-        found = self._place(event)
+    def _apply(self, event: dict[str, Any]) -> None:
+        found = self._step_index(event)
         if found is None:
             return
         step, kind = self.steps[found], event.get("event")
@@ -133,7 +133,7 @@ class ProgressReader:
             step.message, step.done, step.total = event["message"], event.get("done"), event.get("total")
             step.result = event.get("result", step.result)
 
-    def _place(self, event: dict[str, Any]) -> int | None:
+    def _step_index(self, event: dict[str, Any]) -> int | None:
         """Which step an event is of; of several of one component the task that begins, or the running one."""
         of_component = [at for at, entry in enumerate(self.table) if entry.component == event["step"]]
         if len(of_component) > 1:
@@ -145,8 +145,8 @@ class ProgressReader:
         return of_component[0] if of_component else None
 
     def failure(self, log_file: Path) -> StepFailed:
-        """The failed step's own sentence, or what can be said of one that ended without a word."""
-        self.look()
+        """The failed step's own sentence, or a sentence on one that ended without an error message."""
+        self.read_events()
         for step in self.steps:
             if step.status == "failed":
                 sentence = step.message
@@ -158,11 +158,11 @@ class ProgressReader:
             step = running[0]
             step.status = "failed"
             after = f" after {step.done} of {step.total} {step.message}" if step.total else ""
-            if hand := left_in_hand(self.path):
-                after += f", with {', '.join(hand)} in hand"
+            if names := unfinished(self.path):
+                after += f", while processing {', '.join(names)}"
             sentence = (
-                f"Step {step.name} ended without a word{after}: killed, perhaps for lack of memory, or by a "
-                "library that crashed on what it was given."
+                f"Step {step.name} ended without an error message{after}: it was killed, perhaps "
+                "for lack of memory, or a library crashed on its input."
             )
             return StepFailed(step.name, sentence, log_file)
         waiting = [step.name for step in self.steps if step.status == "waiting"]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from genreflow.core.errors import GenreflowError
-from pipelines.terminal import note, tell
+from pipelines.terminal import write_note, write_result
 
 Lengths = Annotated[str, typer.Option(help="Seconds of a row, as 3,30; a table has whole clips.")]
 Genres = Annotated[str | None, typer.Option(help="The genres, as blues,jazz; by default GTZAN's.")]
@@ -30,14 +30,12 @@ def study(
         str, typer.Option(help="chunk-random, random-ten-fold, random, artist, fault-filtered or all.")
     ] = "all",
     genres: Genres = None,
-    folds: Annotated[int, typer.Option(min=2, help="Of a search's cross-validation.")] = 3,
-    trials: Annotated[int, typer.Option(min=1, help="Of a Bayesian search.")] = 12,
-    seed: Annotated[int, typer.Option(min=0)] = 42,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the figures there as JSON.")
-    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of a search's cross-validation.")] = 3,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of a Bayesian search.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Of folds and searches.")] = 42,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for the figures.")] = None,
 ) -> None:
-    """Measure how much of an accuracy on descriptors is leak: the same classifiers under several protocols.
+    """Measure how much accuracy on descriptors is leakage: the same classifiers under several protocols.
 
     Interrupted, the same command goes on from what was measured. Nothing is trained for serving.
     """
@@ -59,7 +57,7 @@ def study(
 
     def show(result: studies.Result) -> None:
         low, high = result.interval
-        note(
+        write_note(
             f"{result.classifier}, rows of {result.length}, {result.search}, {result.protocol}: "
             f"{result.accuracy:.1%} of {result.clips} clips (95 % {low:.1%} to {high:.1%}), "
             f"{result.seconds:.0f} s"
@@ -76,10 +74,10 @@ def study(
         on_result=show,
     )
     for missing in notes:
-        note(f"Not measured: {missing}")
+        write_note(f"Not measured: {missing}")
     if output is not None:
         studies.write_json(results, notes, output)
-    tell(studies.markdown(results))
+    write_result(studies.markdown(results))
 
 
 def describe(
@@ -99,7 +97,7 @@ def describe(
 
     tables = studies.open_tables(source, _genres(genres), _seconds(lengths), home.home() / "studies")
     corpus_report.write_corpus_report(tables, source, output)
-    tell(f"Wrote {output}")
+    write_result(f"Wrote {output}")
 
 
 def _seconds(lengths: str) -> list[float]:

@@ -20,12 +20,12 @@ from genreflow.core.version import VERSION
 from pipelines import cluster, cluster_steps, kubeflow
 from pipelines.kubeflow import (
     Connection,
-    KubeflowAwayError,
     KubeflowRefusedError,
-    answering,
+    KubeflowUnavailableError,
     check_host,
     connected,
-    repeating,
+    repeat_while_unavailable,
+    translate_errors,
 )
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def submit(
         GenreflowError: the API does not answer or refuses, or the awaited run did not succeed.
     """
     if cron and wait:
-        raise SettingsError("--wait waits for one run, and --cron starts many; leave one of the two away.")
+        raise SettingsError("--wait waits for one run, and --cron starts many; omit one of the two.")
     if retries and not wait:
         raise SettingsError(cluster.RETRIES_NEED_WAIT)
     if cron:
@@ -135,12 +135,12 @@ def submit(
         name = f"{pipeline.name} {settings.profile}"
         if cron:
             try:
-                with answering(host):
+                with translate_errors(host):
                     recurring = connection.client.create_recurring_run(
                         **job, job_name=name, cron_expression=cron, no_catchup=True, max_concurrency=1
                     )
-            except KubeflowAwayError as error:
-                raise KubeflowAwayError(
+            except KubeflowUnavailableError as error:
+                raise KubeflowUnavailableError(
                     f"{error} Whether the recurring run was made is not known: genreflow runs --recurring "
                     f"--host {host} lists it."
                 ) from error
@@ -155,7 +155,7 @@ def submit(
         cluster_steps.template_prefix(pipeline.documents[-1]),
         cluster_steps.compiled_steps(pipeline.documents[0]),
     )
-    return cluster.awaited(connection, run_id, show, retries, pods) | version
+    return cluster.wait_for_end(connection, run_id, show, retries, pods) | version
 
 
 def compiled(settings: "RunSettings | ComparisonSettings", cache: bool = True) -> Compiled:
@@ -258,7 +258,7 @@ def _once(host: str, what: str, find: Callable[[], str | None], make: Callable[[
 
     def look() -> str | None:
         try:
-            with answering(host):
+            with translate_errors(host):
                 return find()
         except KubeflowRefusedError as error:
             if error.status != NOT_FOUND:
@@ -266,18 +266,18 @@ def _once(host: str, what: str, find: Callable[[], str | None], make: Callable[[
             return None
 
     def produce() -> str | None:
-        with answering(host):
+        with translate_errors(host):
             return make()
 
-    found = repeating(look)
+    found = repeat_while_unavailable(look)
     if found:
         return found
     try:
-        made = repeating(produce)
+        made = repeat_while_unavailable(produce)
     except KubeflowRefusedError as error:
         if error.status != CONFLICT:
             raise
-        made = repeating(look)
+        made = repeat_while_unavailable(look)
     if not made:
         raise GenreflowError(f"Kubeflow at {host} says that {what} is there, and does not list it.")
     return made
@@ -313,17 +313,17 @@ def _started(connection: Connection, name: str, job: dict[str, Any]) -> str:
     over = time.monotonic() + kubeflow.SECONDS_TO_REPEAT
     while True:
         try:
-            with answering(host):
+            with translate_errors(host):
                 run_id: str = client.run_pipeline(**job, job_name=name).run_id
                 return run_id
-        except KubeflowAwayError as error:
+        except KubeflowUnavailableError as error:
             # a gateway without a server behind it has passed nothing on: the request may be repeated
             unavailable = error.status == UNAVAILABLE
             found = _listed(connection, name, job["experiment_id"], 0 if unavailable else SECONDS_TO_APPEAR)
             if found is not None:
                 return found
             if not unavailable or time.monotonic() >= over:
-                raise KubeflowAwayError(
+                raise KubeflowUnavailableError(
                     f"{error} Whether the run '{name}' was started is not known: genreflow runs "
                     f"--host {host} lists it."
                 ) from error
@@ -334,7 +334,7 @@ def _listed(connection: Connection, name: str, experiment_id: str, seconds: floa
     """The id of the run of that name; None where none appears within so many seconds."""
 
     def look() -> str | None:
-        with answering(connection.host):
+        with translate_errors(connection.host):
             page = connection.client.list_runs(
                 page_size=20, sort_by="created_at desc", experiment_id=experiment_id
             )
@@ -343,12 +343,12 @@ def _listed(connection: Connection, name: str, experiment_id: str, seconds: floa
     over = time.monotonic() + seconds
     while True:
         try:
-            found = repeating(look)
+            found = repeat_while_unavailable(look)
         except GenreflowError:
             return None
         if found is not None or time.monotonic() >= over:
             return found
-        time.sleep(cluster.SECONDS_BETWEEN_LOOKS)
+        time.sleep(cluster.POLL_SECONDS)
 
 
 def _check_release(connection: Connection, pipeline: Compiled) -> None:
@@ -362,7 +362,7 @@ def _check_release(connection: Connection, pipeline: Compiled) -> None:
         have, need = (".".join(map(str, release)) for release in (connection.release, oldest))
         raise SettingsError(
             f"Kubeflow Pipelines at {connection.host} is {have}, and this pipeline, which {why}, needs "
-            f"{need} or newer: upgrade it, or leave those settings away (docs/kubeflow.md)."
+            f"{need} or newer: upgrade it, or omit those settings (docs/kubeflow.md)."
         )
 
 
@@ -380,7 +380,7 @@ def _check_tracking(settings: "RunSettings | ComparisonSettings") -> None:
     if not tracking and names_tracking(settings.resources):  # out of a secret
         return
     if tracking_of_this_machine(settings.resources):
-        words = "is an address of this machine alone, where a pod reaches itself"
+        words = "is an address of this machine only: a pod reaches itself there"
     elif tracking:
         words = f"is {tracking} for them: each would keep a store of its own"
     else:

@@ -1,4 +1,4 @@
-"""What a command writes: results to stdout, all else to stderr; and how it ends when it is interrupted."""
+"""Output of commands: results to stdout, all else to stderr; exit status on interruption."""
 
 import contextlib
 import json
@@ -14,19 +14,19 @@ import typer
 INTERRUPTED = 130
 
 
-def tell(text: str) -> None:
-    """Results go to stdout; nothing else does."""
+def write_result(text: str) -> None:
+    """Write a result to stdout."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
-def note(text: str) -> None:
-    """A remark beside the result."""
+def write_note(text: str) -> None:
+    """Write a remark to stderr."""
     sys.stderr.write(text + "\n")
 
 
-def complain(sentence: str) -> None:
-    """What went wrong."""
+def write_error(sentence: str) -> None:
+    """Write an error to stderr."""
     sys.stderr.write(f"genreflow: {sentence}\n")
 
 
@@ -36,7 +36,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        complain("interrupted; the same command again goes on from the steps that were done.")
+        write_error("interrupted; the same command again goes on from the steps that were done.")
         raise typer.Exit(INTERRUPTED) from None
 
 

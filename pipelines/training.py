@@ -18,7 +18,7 @@ from components.resolve import resolve
 from genreflow.inference.backends import REFERENCE
 from pipelines.kubeflow_yaml import write_pipeline
 from pipelines.pods import prepare
-from pipelines.reach import doubts
+from pipelines.reach import reachability_warnings
 from pipelines.settings import RunSettings, run_settings_variable, without_run_settings
 from pipelines.shared_steps import build_if_promoted, ingest_and_split
 
@@ -193,7 +193,7 @@ def compile_to(path: Path, settings: RunSettings) -> None:
         path,
         training_pipeline(settings, cluster_image()),
         settings.resources,
-        doubts(settings),
+        reachability_warnings(settings),
         "a run",
         "every step holds the variables of resources.environment and its settings several times; shorten "
         "them.",

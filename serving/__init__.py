@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 
-def _take_the_library_beside() -> None:
+def _add_checkout_to_path() -> None:
     """Forget a `genreflow` imported from elsewhere: a bento is served with the code it was built from.
 
     `bentoml serve genreflow:<tag>` tries the name as a module first, and finds one where it is installed.
@@ -18,6 +18,6 @@ def _take_the_library_beside() -> None:
             del sys.modules[name]
 
 
-_take_the_library_beside()
+_add_checkout_to_path()
 # BentoML reports its use to its makers unless this is set
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")

@@ -54,7 +54,7 @@ def import_model(model: str = "champion", runtime: str = AUTO) -> bentoml.Model:
     digest = registry.content_digest(registered.version, registered.tags)
     plain = f"{NAME}:v{registered.version}-{digest[:DIGEST_CHARACTERS]}"
     tags: dict[str, str] = {name: plain + _ending(name) for name in BACKENDS}
-    with _alone():
+    with _build_lock():
         # what is there is neither fetched nor digested again
         there = {name: stored for name, tag in tags.items() if (stored := _stored(bentoml.models, tag))}
         folder = next((Path(stored.path) for stored in there.values()), None)
@@ -112,7 +112,7 @@ def build(model: str = "champion", page: bool = True, runtime: str = AUTO) -> be
     ending = _ending(chosen)
     version = f"{str(stored.tag.version).removesuffix(ending)}-{code[:CODE_CHARACTERS]}"
     tag = f"{NAME}:{version}{ending}{'' if page else PAGELESS}"
-    with _alone():
+    with _build_lock():
         bento: bentoml.Bento | None = _stored(bentoml.bentos, tag)
         return bento or _built(tag, str(stored.tag), page, chosen)
 
@@ -132,17 +132,17 @@ def _built(tag: str, model: str, page: bool, runtime: str) -> bentoml.Bento:
         }
         done = subprocess.run(argv, cwd=context, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
             full = os.strerror(errno.ENOSPC)
             if full in done.stderr + done.stdout:
                 raise ModelError(_unwritable(full))
-            raise ModelError(f"BentoML could not build {tag}: {said[-1] if said else 'without a word'}")
+            raise ModelError(f"BentoML could not build {tag}: {lines[-1] if lines else 'it printed nothing'}")
     return bentoml.bentos.get(tag)
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """One process at a time looks and writes: BentoML's stores are not locked, and not written at once."""
+def _build_lock() -> Iterator[None]:
+    """One process at a time reads and writes: BentoML's stores are not locked, and not written at once."""
     folder = home.bentoml_home()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def _alone() -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     except OSError as error:
-        raise ModelError(_unwritable(home.why(error))) from error
+        raise ModelError(_unwritable(home.os_reason(error))) from error
 
 
 def _unwritable(reason: str) -> str:

@@ -1,8 +1,8 @@
-"""Which model answers: the pinned one, or, under `genreflow serve`, whichever is champion.
+"""Which model is served: the pinned one, or, under `genreflow serve`, whichever is champion.
 
 `genreflow serve` reads the registry and writes to a file what is to be served; the inner service reads the
 file, loads a new model beside the old one, checks its reference windows and switches. So the service itself
-needs no MLflow, and goes on with what it has when the registry is away.
+needs no MLflow, and continues with its current model when the registry is unavailable.
 """
 
 import logging
@@ -20,7 +20,7 @@ import bentoml
 from pydantic import BaseModel
 
 from genreflow.core.documents import Frozen, InputSpec, PackagedDocument, PublishedDocument
-from genreflow.core.errors import ModelError, RegistryAwayError
+from genreflow.core.errors import ModelError, RegistryUnavailableError
 from genreflow.inference.backends import AUTO
 from genreflow.inference.classifier import Classifier
 from genreflow.inference.loading import load_checked_classifier
@@ -33,8 +33,8 @@ CONNECTED = "connected"
 PINNED = "not followed: this service is pinned to its model"
 UNKNOWN = "unknown"
 """The version of a packaged model in a folder without the record of its publishing."""
-LOOK_SECONDS = 0.5
-"""How often the inner service looks at the file."""
+POLL_SECONDS = 0.5
+"""How often the inner service reads the file."""
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
 """Seconds until what failed is tried again: doubled each time, up to the longest."""
 
@@ -45,10 +45,10 @@ log = logging.getLogger("genreflow")
 
 
 class RequestedModel(Frozen):
-    """What `genreflow serve` notes for the service that it started."""
+    """What `genreflow serve` writes for the service that it started."""
 
     tag: str
-    """BentoML tag of the model that is to answer."""
+    """BentoML tag of the model to be served."""
     reason: str | None
     """Why it is champion."""
     registry: str
@@ -56,7 +56,7 @@ class RequestedModel(Frozen):
 
 
 def write(path: Path, wanted: RequestedModel) -> None:
-    """Note what is wanted, at once or not at all."""
+    """Write atomically which model is to be served."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     fresh.write_text(wanted.model_dump_json())
@@ -65,7 +65,7 @@ def write(path: Path, wanted: RequestedModel) -> None:
 
 @dataclass(frozen=True)
 class Failure:
-    """What could not be had, and when it is tried again: after ever longer pauses."""
+    """What could not be loaded, and when it is retried: with exponential backoff."""
 
     of: object
     sentence: str
@@ -80,13 +80,13 @@ class Failure:
         pause = min(2 * before.pause, LONGEST_PAUSE) if before and before.of == of else FIRST_PAUSE
         return cls(of, sentence, pause, time.monotonic() + pause if again else math.inf)
 
-    def over(self) -> bool:
-        """Whether the pause is."""
+    def is_over(self) -> bool:
+        """Whether the pause is over."""
         return time.monotonic() >= self.again
 
 
-def may_pass(error: Exception) -> bool:
-    """Whether the same may go well later: a model that is wrong stays wrong; a disk or memory may recover."""
+def is_transient(error: Exception) -> bool:
+    """Whether a retry may succeed: an invalid model stays invalid; a disk or memory may recover."""
     return not isinstance(error, ModelError) or isinstance(error.__cause__, OSError | RuntimeError)
 
 
@@ -114,7 +114,7 @@ def follow(
 
 
 class Follower:
-    """Looks for the champion and brings it here."""
+    """Reads the alias from the registry and imports its model."""
 
     def __init__(self, alias: str, runtime: str) -> None:
         self._alias, self._runtime = alias, runtime
@@ -130,7 +130,7 @@ class Follower:
         try:
             version = registry.version(self._alias)
         except Exception as error:  # whatever it is: the service goes on
-            wrong = f"The registry has not said which version is {self._alias}"
+            wrong = f"The registry has not resolved the alias {self._alias}"
             return before.model_copy(update={"registry": self._sentence(wrong, error)})
         content = (version.version, version.digest)
         if content not in self._imported:
@@ -142,30 +142,30 @@ class Follower:
         return RequestedModel(tag=self._imported[content], reason=reason, registry=CONNECTED)
 
     def _bring(self, content: Content) -> None:
-        """Import a version, unless that failed a moment ago: it is not fetched at every look."""
+        """Import a version, unless that failed a moment ago: it is not fetched at every poll."""
         from serving.build import import_model
 
-        if self._failure is not None and self._failure.of == content and not self._failure.over():
+        if self._failure is not None and self._failure.of == content and not self._failure.is_over():
             return
         try:
             self._imported[content] = str(import_model(content[0], self._runtime).tag)
         except Exception as error:  # the same
             sentence = self._sentence(
-                f"Version {content[0]} is {self._alias} but could not be brought here", error
+                f"Version {content[0]} is {self._alias} but could not be fetched", error
             )
             self._failure = Failure.after(self._failure, content, sentence)
 
     def _sentence(self, wrong: str, error: Exception) -> str:
         """A public sentence, without the error's hosts and folders, which are logged once."""
-        if isinstance(error, RegistryAwayError):
-            wrong = "The registry has not answered"
+        if isinstance(error, RegistryUnavailableError):
+            wrong = "The registry has not responded"
         if wrong != self._wrong:
             self._wrong = wrong
             self._since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         if str(error) != self._logged:
             self._logged = str(error)
             log.warning("%s: %s", wrong, error)
-        return f"{wrong} since {self._since}: serving goes on with what there is, and the log says why."
+        return f"{wrong} since {self._since}: the current model stays in service; the log has the cause."
 
 
 class Described(BaseModel):
@@ -180,7 +180,7 @@ class Described(BaseModel):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that can answer."""
+    """A loaded model."""
 
     classifier: Classifier
     described: Described
@@ -219,7 +219,7 @@ class StoredModel:
 
 
 def load(stored: StoredModel, wanted: str = AUTO) -> Loaded:
-    """Load a packaged model; its reference windows are answered again on this processor.
+    """Load a packaged model; its reference windows are predicted again on this processor.
 
     Args:
         wanted: the runtime; `auto` is the one that the model was imported for.
@@ -271,29 +271,29 @@ def load(stored: StoredModel, wanted: str = AUTO) -> Loaded:
 
 
 class Models:
-    """The model that answers and, for as long as a request may last, those before it."""
+    """The model in service and, for as long as a request may last, those before it."""
 
     def __init__(self, pinned: StoredModel, wanted: str) -> None:
         name = os.environ.get(FILE_VARIABLE)
         self._file = Path(name) if name else None
         self._failure: Failure | None = None
-        self._there: dict[str, Loaded] = {}
+        self._loaded: dict[str, Loaded] = {}
         """By tag; one that is still there is not loaded a second time."""
         self._until: dict[str, float] = {}
-        """Tags of those that answer no longer, and when they are forgotten."""
-        self._seen = self._wanted()
+        """Tags of those no longer in service, and when they are unloaded."""
+        self._seen = self._requested()
         self.current = self._first(pinned, wanted)
-        self._there[self.current.described.tag] = self.current
+        self._loaded[self.current.described.tag] = self.current
         if self._seen is not None:
             threading.Thread(target=self._watch, name="champion", daemon=True).start()
 
     def of(self, tag: str) -> Classifier | None:
         """The model of that tag, where it is still there."""
-        loaded = self._there.get(tag)
+        loaded = self._loaded.get(tag)
         return None if loaded is None else loaded.classifier
 
     def describe(self) -> Described:
-        """The model that answers now, with the state of the registry."""
+        """The model in service, with the state of the registry."""
         described, wanted, failure = self.current.described, self._seen, self._failure
         if wanted is None:
             return described
@@ -306,7 +306,7 @@ class Models:
         return described.model_copy(update={"card": described.card.model_copy(update=card)})
 
     def _first(self, pinned: StoredModel, wanted: str) -> Loaded:
-        """After a restart the champion of the moment, not the one that the service was started with."""
+        """After a restart the present champion, not the one that the service was started with."""
         if self._seen is not None and self._seen.tag != pinned.tag:
             loaded = self._load(self._seen.tag)
             if loaded is not None:
@@ -315,40 +315,40 @@ class Models:
 
     def _watch(self) -> None:
         while True:
-            time.sleep(LOOK_SECONDS)
-            wanted = self._wanted()
+            time.sleep(POLL_SECONDS)
+            wanted = self._requested()
             if wanted is not None:
-                self._take(wanted)
+                self._apply(wanted)
             now = time.monotonic()
             for tag in [tag for tag, until in self._until.items() if until <= now]:
-                del self._until[tag], self._there[tag]
+                del self._until[tag], self._loaded[tag]
 
-    def _take(self, wanted: RequestedModel) -> None:
+    def _apply(self, wanted: RequestedModel) -> None:
         tag = wanted.tag
         if self._failure is not None and self._failure.of != tag:
             self._failure = None  # if it is wanted again, it is looked at again
-        if tag != self.current.described.tag and (self._failure is None or self._failure.over()):
-            fresh = self._there.get(tag) or self._load(tag)
+        if tag != self.current.described.tag and (self._failure is None or self._failure.is_over()):
+            fresh = self._loaded.get(tag) or self._load(tag)
             if fresh is not None:
                 self._switch(fresh)
         self._seen = wanted
 
     def _switch(self, fresh: Loaded) -> None:
         before, tag = self.current.described.tag, fresh.described.tag
-        self._there[tag] = fresh
+        self._loaded[tag] = fresh
         self._until.pop(tag, None)
         self.current = fresh
         self._until[before] = time.monotonic() + REQUEST_SECONDS
-        log.info("%s answers from now on.", tag)
+        log.info("%s is now served.", tag)
 
     def _load(self, tag: str) -> Loaded | None:
         try:
             loaded = load(StoredModel.of(bentoml.models.get(tag)))
         except Exception as error:  # whatever it is: the one before goes on, and so does the watch
-            again = may_pass(error)
+            again = is_transient(error)
             sentence = (
-                f"{tag} is champion but cannot be served here: the model before it answers, "
-                f"{'it is tried again, ' if again else ''}and the log says why."
+                f"{tag} is champion but cannot be served here: the previous model stays in service, "
+                f"{'loading is retried, ' if again else ''}and the log has the cause."
             )
             self._failure = Failure.after(self._failure, tag, sentence, again)
             log.error("%s is champion but is not served: %s: %s", tag, type(error).__name__, error)
@@ -356,7 +356,7 @@ class Models:
         self._failure = None
         return loaded
 
-    def _wanted(self) -> RequestedModel | None:
+    def _requested(self) -> RequestedModel | None:
         if self._file is None:
             return None
         try:

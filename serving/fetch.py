@@ -28,7 +28,7 @@ from genreflow.inference.package_files import (
 
 CONNECTIONS = 4
 ATTEMPTS = 5
-GONE = ("NoSuchKey", "404")
+NOT_FOUND = ("NoSuchKey", "404")
 
 
 def fetch(address: str, digest: str, folder: Path) -> PublishedDocument:
@@ -84,14 +84,14 @@ def _fetched(address: str, digest: str, folder: Path, scratch: Path) -> Publishe
             (scratch / one).replace(folder / one)
     wrong = next(package_differences(folder, document, native=native), None)
     if wrong is not None:
-        raise PublishError(f"What lies at {address} is no whole model: {wrong}. Publish it anew.")
+        raise PublishError(f"What lies at {address} is not a complete model: {wrong}. Publish it anew.")
     return record
 
 
 def _check_replaceable(folder: Path) -> None:
     if (folder / PackagedDocument.file_name).is_file():
         return
-    ours = {MODEL_FOLDER, OPENVINO_FOLDER, ONNX_FOLDER, REFERENCE_FILE}  # of a fetch that broke off
+    ours = {MODEL_FOLDER, OPENVINO_FOLDER, ONNX_FOLDER, REFERENCE_FILE}  # of an interrupted fetch
     foreign = [path.name for path in folder.iterdir() if path.name not in {*ours, "lost+found"}]
     foreign = [name for name in foreign if not name.startswith(".fetch-")]
     if foreign:
@@ -103,7 +103,9 @@ def _check_replaceable(folder: Path) -> None:
 def _bring(address: str, name: str, record: PublishedDocument, folder: Path, scratch: Path) -> None:
     """Download one file that the record lists, unless the folder has it as listed."""
     if name not in record.files:
-        raise PublishError(f"What lies at {address} is no whole model: its record does not list {name}.")
+        raise PublishError(
+            f"What lies at {address} is not a complete model: its record does not list {name}."
+        )
     if _same(folder / name, record.files[name]):
         return
     _download(address, name, scratch)
@@ -128,10 +130,10 @@ def _download(address: str, name: str, folder: Path) -> None:
     try:
         client.download_file(Bucket=bucket, Key=f"{prefix}/{name}" if prefix else name, Filename=str(path))
     except object_store.error_types() as error:
-        if object_store.code(error) in GONE:
+        if object_store.code(error) in NOT_FOUND:
             raise PublishError(f"There is no model at {address}: it has no {name}.") from error
-        told = object_store.describe_error(error, address, client.meta.endpoint_url, "read")
-        raise PublishError(" ".join(told).strip()) from error
+        sentences = object_store.describe_error(error, address, client.meta.endpoint_url, "read")
+        raise PublishError(" ".join(sentences).strip()) from error
 
 
 def main(arguments: list[str] | None = None) -> int:

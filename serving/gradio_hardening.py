@@ -45,7 +45,7 @@ def restrict_uploads(blocks: gradio.Blocks) -> None:
     async def checked(function: Any, inputs: list[Any], *others: Any, **named: Any) -> list[Any]:
         if not all(uploaded(path, Path(blocks.GRADIO_CACHE)) for path in paths(inputs)):
             raise gradio.Error(
-                "Upload the song itself: neither paths nor addresses are taken.", print_exception=False
+                "Upload the song itself: neither paths nor addresses are accepted.", print_exception=False
             )
         return await preprocess(function, inputs, *others, **named)
 
@@ -69,7 +69,7 @@ def cancel_on_closed_tab(blocks: gradio.Blocks) -> None:
 def end_streams_of_unknown_sessions(application: FastAPI, blocks: gradio.Blocks) -> None:
     """Answer requests for an unknown session with the message that the page's script understands.
 
-    Gradio sends it, too, but then breaks off the stream and logs a traceback.
+    Gradio sends it, too, but then aborts the stream and logs a traceback.
     """
     application.add_middleware(_KnownSessions, sessions=blocks._queue.pending_messages_per_session)
 
@@ -137,7 +137,7 @@ class UploadParser(route_utils.GradioMultiPartParser):
         super().on_headers_finished()
         part = self._current_part
         if part.file is None or part.field_name != FIELD:
-            raise MultiPartException(f"Only files are taken here, in the field {FIELD!r}.")
+            raise MultiPartException(f"Only files are accepted here, in the field {FIELD!r}.")
 
 
 def own_folder() -> None:

@@ -14,7 +14,7 @@ PAUSES = (0.1, 1.0)
 """Seconds before the second and the third try."""
 MAY_PASS = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)
 UNAVAILABLE = "The service cannot infer at the moment: try again in a few seconds."
-FAILED = "The model failed on this request; the service's log says why."
+FAILED = "The model failed on this request; the service's log has the error."
 
 T = TypeVar("T")
 

@@ -28,14 +28,14 @@ SHORT_SECONDS = 600.0
 """Of music: a file that is longer, or takes longer to decode, does so behind others of its kind alone."""
 SHORT_DECODE_SECONDS = 2.0
 LONG_WINDOWS = 24
-"""A song of more windows than that is long: it waits for one of few places, and short clips pass it by."""
+"""A song of more windows than that is long: it waits for one of few places and does not delay short clips."""
 WAITING_SECONDS = 4 * 3_660.0
 """Of music that waits, decoded, for such a place: 0.9 GB at 16 kHz."""
 MEGABYTE = 1_000_000
 
 
 class Limits(Frozen):
-    """What one service takes on."""
+    """The limits of one service."""
 
     upload_megabytes: int = Field(default=800, gt=0)
     """Of one request: an hour of CD audio has 635."""

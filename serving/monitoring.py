@@ -54,15 +54,15 @@ class InferenceMetrics:
 def record(
     genre: str, confidence: float, unsure: bool, seconds: float, latency: float, lineage: Lineage
 ) -> None:
-    """Write to BentoML's monitor what was said, by which model, of how long a song, and in what time.
+    """Write a prediction to BentoML's monitor, with the model, the song's length and the latency.
 
-    What cannot be written costs no answer: the log says so, once.
+    A record that cannot be written does not fail the request: it is logged once.
     """
     try:
         # in a context of its own: a record that fails would be in the way of the next
         copy_context().run(_write, genre, confidence, unsure, seconds, latency, lineage)
     except (OSError, ValueError) as error:  # logging makes a ValueError of a file that it cannot open
-        _tell_once(str(error))
+        _warn_once(str(error))
 
 
 def _write(
@@ -79,7 +79,7 @@ def _write(
 
 
 @cache
-def _tell_once(why: str) -> None:
+def _warn_once(why: str) -> None:
     log.error("Answers are not recorded: %s. Name a folder in %s.", why, MONITORING_VARIABLE)
 
 

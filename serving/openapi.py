@@ -18,7 +18,7 @@ from serving.uploads import FORM
 ANSWERS = (Answer, BatchAnswer, Timeline, Lineage, ModelCard, ErrorResponse, Segment)
 SCHEMA = "#/components/schemas/ErrorResponse"
 COMMON = {
-    "400": "The request or its file is no good; the sentence says why",
+    "400": "The request or its file cannot be used; the sentence says why",
     "401": "The service has a key and this one is not it",
     "408": "The upload came too slowly",
     "413": "The upload is too large, the song too long, or there are too many files",
@@ -53,7 +53,7 @@ def specification(service: Any) -> dict[str, Any]:
 
 
 def _document(operation: dict[str, Any], statuses: tuple[str, ...]) -> None:
-    kept = {status: said for status, said in operation["responses"].items() if str(status) == "200"}
+    kept = {status: response for status, response in operation["responses"].items() if str(status) == "200"}
     content = {"application/json": {"schema": {"$ref": SCHEMA}}}
     refused: dict[str, Any] = {
         status: {"description": COMMON[status], "content": content} for status in statuses

@@ -35,7 +35,7 @@ SONGS_AT_ONCE = 2
 SONGS_WAITING = 16
 DIGEST_CHARACTERS = 12
 SCREEN_DOTS_PER_INCH = 110
-EMPTY_HTML = '<p class="empty">Here comes the curve of genre over the song.</p>'
+EMPTY_HTML = '<p class="empty">The genre over the song appears here.</p>'
 WAITING_HTML = '<p class="empty">Following the song …</p>'
 
 log = logging.getLogger("genreflow")
@@ -94,7 +94,7 @@ def page(
     with gradio.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         gradio.HTML(
             "<header><h1>What genre is this song?</h1>"
-            "<p>Drop a song or record one: its genre, how sure the model is, and where the song changes.</p>"
+            "<p>Drop a song or record one: its genre, its confidence, and where the genre changes.</p>"
             "</header>"
         )
         warnings = gradio.HTML()
@@ -115,7 +115,7 @@ def page(
                 )
                 curve = gradio.HTML(EMPTY_HTML, elem_id="curve")
         shown = gradio.State("")  # digest of the model whose answer is shown
-        with gradio.Accordion("The model that answers", open=False):
+        with gradio.Accordion("The model", open=False):
             model = gradio.HTML(elem_id="model")
         song.change(
             classified,
@@ -187,8 +187,8 @@ def answer_html(answer: "Answer") -> str:
         why = (answer.reason or f"confidence {answer.confidence:.2f} below {answer.threshold:g}").rstrip(".")
         words = (
             "<h2>Unsure</h2>"
-            f"<p>The model does not know: {escape(why)}. "
-            f"Nearest is {escape(answer.genre)}, at {answer.confidence:.0%}.</p>"
+            f"<p>Not reliable: {escape(why)}. "
+            f"Most probable is {escape(answer.genre)}, at {answer.confidence:.0%}.</p>"
         )
     else:
         words = f"<h2>{escape(answer.genre)} <small>{answer.confidence:.0%}</small></h2>"
@@ -209,7 +209,7 @@ def answer_html(answer: "Answer") -> str:
 
 
 def curve_html(curve: "Timeline") -> str:
-    """The curve as a picture, one for wide and one for narrow screens, and as a table."""
+    """The curve as a figure, one for wide and one for narrow screens, and as a table."""
     song = answers.Timeline(
         np.array(curve.starts),
         np.array(curve.ends),
@@ -217,14 +217,14 @@ def curve_html(curve: "Timeline") -> str:
         tuple(curve.genres),
     )
     wide, narrow = (_picture(song, inches) for inches in (PAGE, NARROW))
-    stretches = [
+    segments = [
         (clock(one.start), clock(one.end), escape(one.genre), f"{one.probability:.0%}")
         for one in curve.segments
     ]
-    spoken = "; ".join(f"{start} to {end} {genre} {share}" for start, end, genre, share in stretches)
+    spoken = "; ".join(f"{start} to {end} {genre} {share}" for start, end, genre, share in segments)
     rows = "".join(
         f"<tr><td>{start} – {end}</td><td>{genre}</td><td>{share}</td></tr>"
-        for start, end, genre, share in stretches
+        for start, end, genre, share in segments
     )
     return (
         f'<figure><picture><source media="(max-width: 700px)" srcset="{narrow}">'
@@ -241,7 +241,7 @@ def problem_html(error: Exception, file: Path) -> str:
         sentence = str(error).replace(str(file), file.name)
     else:
         log.error("the page could not answer for an upload", exc_info=error)
-        sentence = "Something is wrong with the service, not with your file. Its log says what."
+        sentence = "Something is wrong with the service, not with your file. Its log has the error."
     return (
         f'<section role="alert" class="problem"><h2>This did not work</h2><p>{escape(sentence)}</p></section>'
     )
@@ -252,10 +252,10 @@ def warnings_html(card: "ModelCard") -> str:
     sentences = []
     if card.synthetic:
         sentences.append(
-            "This model was trained on synthetic music: it shows how this works; it does not know real music."
+            "This model was trained on synthetic music: a demonstration, not a classifier of real music."
         )
     if card.leaky:
-        sentences.append("Its accuracy flatters: test clips resemble training clips.")
+        sentences.append("Its accuracy is optimistic: test clips resemble training clips.")
     if not sentences:
         return ""
     return '<aside class="warning">' + "".join(f"<p>{escape(one)}</p>" for one in sentences) + "</aside>"

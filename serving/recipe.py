@@ -1,6 +1,6 @@
-"""What a bento of this service is made of: its model and runtime, its page or none, its packages, its labels.
+"""The recipe of this service's bento: its model and runtime, its page or none, its packages, its labels.
 
-In a bento all of that is settled, and read from `bento.yaml`. In a checkout it follows the environment, so
+In a bento all of that is fixed, and read from `bento.yaml`. In a checkout it follows the environment, so
 `bentoml build` typed there makes what `genreflow build` makes: `GENREFLOW_MODEL_TAG` names the model,
 `GENREFLOW_PAGE=no` leaves the page out, and `GENREFLOW_RUNTIME` names the runtime, by default (`auto`) that
 which the model was imported for. In the service's image, which has no model, `GENREFLOW_MODEL_PATH` names a

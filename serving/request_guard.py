@@ -58,7 +58,7 @@ PAGE_ADDRESSES = re.compile(
 SENTENCES = {
     404: "There is nothing under this address: the API is described at /.",
     405: "This address takes another HTTP method (POST or GET): the API is described at /.",
-    500: "Something unexpected went wrong in the service: its log says what.",
+    500: "Something unexpected went wrong in the service: its log has the error.",
     503: "The service is not ready: try again in a few seconds.",
 }
 AUDIO_STATUS = {"too-long": 413}
@@ -89,7 +89,7 @@ def refuse(error: GenreflowError) -> NoReturn:
     raise Refused(str(error))
 
 
-def quiet_refusals(record: logging.LogRecord) -> bool:
+def hide_refusals(record: logging.LogRecord) -> bool:
     """A logging filter: BentoML writes a traceback for every refused upload."""
     error = record.exc_info[1] if record.exc_info else None
     return not (
@@ -254,7 +254,7 @@ class _Body:
                 408,
             ) from None
         if message["type"] == "http.disconnect" and self.expected:
-            raise RequestError("The upload broke off.")
+            raise RequestError("The upload was interrupted.")
         return message
 
     def _admit(self) -> None:
@@ -328,9 +328,9 @@ def _sentence(status: int, body: bytes) -> str:
     if status in SENTENCES:
         return SENTENCES[status]
     try:
-        said = json.loads(body)
-        said = said[0] if isinstance(said, list) else said
-        return str(said["error"])
+        answer = json.loads(body)
+        answer = answer[0] if isinstance(answer, list) else answer
+        return str(answer["error"])
     except (ValueError, LookupError, TypeError):
         return f"The request cannot be answered (HTTP status {status}): the API is described at /."
 

@@ -1,7 +1,7 @@
 """The time limit of a request: it is cancelled when its time is over, and where the client hangs up.
 
 BentoML's own (1.4.39) counts the time that the upload takes, and leaves a timer, and with it what the request
-held, to the loop till it would have rung: 300 MB in two processes at forty requests a second, for minutes.
+held, in the loop until it would have fired: 300 MB in two processes at forty requests a second, for minutes.
 Neither BentoML nor Starlette notices that a client has hung up before there is an answer.
 """
 
@@ -31,12 +31,12 @@ class RequestTimeoutMiddleware(traffic.TimeoutMiddleware):
         watching: asyncio.Task[None] | None = None
         begun = hung_up = False
 
-        async def take() -> Message:
+        async def receive_and_watch() -> Message:
             nonlocal watching
             message = await receive()
             if message["type"] == "http.request" and watching is None and not begun:
                 if message.get("more_body", False):
-                    timer.reschedule(None)  # how long a body may take is not settled here
+                    timer.reschedule(None)  # the length of an upload is limited elsewhere
                 else:
                     timer.reschedule(loop.time() + self.timeout)
                     watching = asyncio.create_task(watch())
@@ -59,7 +59,7 @@ class RequestTimeoutMiddleware(traffic.TimeoutMiddleware):
 
         try:
             async with asyncio.timeout(self.timeout) as timer:
-                await self.app(scope, take, begin)
+                await self.app(scope, receive_and_watch, begin)
         except TimeoutError:
             if not timer.expired():
                 raise  # the application's own
@@ -78,7 +78,7 @@ class RequestTimeoutMiddleware(traffic.TimeoutMiddleware):
 
 
 def install() -> None:
-    """Have BentoML take this one: it looks the class up when a server begins.
+    """Make BentoML use this class: it looks it up when a server begins.
 
     Private (1.4.39), since a middleware of `add_asgi_middleware` comes behind BentoML's own, and a service
     whose `traffic` has no timeout gets calls of another service that end after 60 seconds.

@@ -1,4 +1,4 @@
-"""What the service answers: its types, with the examples that its OpenAPI page shows."""
+"""The service's response types, with the examples that its OpenAPI page shows."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def _example(value: dict[str, Any]) -> ConfigDict:
 
 
 class Lineage(BaseModel):
-    """Which model answered, and what it was made from."""
+    """The model behind an answer, and what it was made from."""
 
     model_config = _example(_LINEAGE)
     model: str = Field(description="BentoML model tag")
@@ -125,7 +125,7 @@ class BatchAnswer(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """What the model that answers is, how good it was found to be, and why it is served."""
+    """The model in service, its evaluation, and why it is served."""
 
     model_config = _example(
         {
@@ -144,7 +144,9 @@ class ModelCard(BaseModel):
         }
     )
     lineage: Lineage
-    accuracy: float | None = Field(description="share of test clips named right; null where not evaluated")
+    accuracy: float | None = Field(
+        description="share of test clips predicted correctly; null where not evaluated"
+    )
     accuracy_ci95: tuple[float, float] | None = Field(description="its 95 % interval")
     corpus: str = Field(description="fingerprint of the corpus it was trained and tested on")
     protocol: str = Field(description="how clips were split")

@@ -36,7 +36,7 @@ from serving.limits import (
 from serving.monitoring import InferenceMetrics, RequestMetrics, monitoring, record
 from serving.openapi import specification
 from serving.prediction import FilePredictor, Result, Row, WindowPredictions
-from serving.request_guard import RequestGuardMiddleware, quiet_refusals, refuse
+from serving.request_guard import RequestGuardMiddleware, hide_refusals, refuse
 from serving.schemas import Answer, BatchAnswer, ErrorResponse, ModelCard, Timeline
 from serving.uploads import AudioFile, AudioFiles, BatchUpload, HopSeconds, TimelineUpload, Upload
 
@@ -47,7 +47,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 request_timeout.install()
 # BentoML (1.4.39) logs a refusal with its traceback and has no setting against it.
-logging.getLogger("bentoml._internal.server.http_app").addFilter(quiet_refusals)
+logging.getLogger("bentoml._internal.server.http_app").addFilter(hide_refusals)
 
 
 @bentoml.service(
@@ -55,7 +55,7 @@ logging.getLogger("bentoml._internal.server.http_app").addFilter(quiet_refusals)
     workers=1,
     traffic={"timeout": BENTO_SECONDS},
     logging={"access": {"enabled": False}},  # the front logs each request
-    # BentoML's client begins a new session after so many requests, and breaks off those under way in the old.
+    # BentoML's client begins a new session after so many requests, and aborts those under way in the old.
     runner_connection={"max_requests": 1_000_000_000, "max_age": 1e9},
 )
 class Inference:
@@ -147,13 +147,13 @@ class GenreClassifier:
 
     @bentoml.api(input_spec=TimelineUpload)
     async def timeline(self, file: AudioFile, hop_seconds: HopSeconds = None) -> Timeline:
-        """Probabilities over the song, and the stretches of one genre."""
+        """Probabilities over the song, and segments of one genre."""
         async with refusing_errors():
             return await with_time_limit(self.curve)(file, hop_seconds)
 
     @bentoml.api(input_spec=BatchUpload)
     async def classify_batch(self, files: AudioFiles) -> list[BatchAnswer]:
-        """The genres of many audio files, in their order; a file that is no good has its own error."""
+        """The genres of many audio files, in their order; a file that cannot be used has its own error."""
         async with refusing_errors():
             return await self._all_of_many(files)
 

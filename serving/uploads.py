@@ -1,4 +1,4 @@
-"""Multipart forms: checked as they are read, their files laid down under the names they came with."""
+"""Multipart forms: checked as they are read, their files stored under their own names."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ class Upload(bentoml.IODescriptor):
 
 
 class TimelineUpload(bentoml.IODescriptor):
-    """One audio file, and how closely to look at it."""
+    """One audio file, and the hop of its timeline."""
 
     file: AudioFile
     hop_seconds: HopSeconds = None
@@ -68,7 +68,7 @@ class BatchUpload(bentoml.IODescriptor):
 async def _fields(
     request: Request, one: str | None = None, many: str | None = None, number: str | None = None
 ) -> dict[str, Any]:
-    """The fields of a form: paths of the files laid down, and the number or None.
+    """The fields of a form: paths of the stored files, and the number or None.
 
     BentoML's own reading answers a broken form, a missing file or an odd file name with status 500, and
     fetches what a file field holds as text from the network.
@@ -94,7 +94,7 @@ async def _fields(
             raise RequestError(
                 f"{len(uploads)} files are too many for one request: send at most {most}.", 413
             )
-        paths = await to_thread.run_sync(_lay_down, uploads)
+        paths = await to_thread.run_sync(_store, uploads)
         fields: dict[str, Any] = {name: paths[0] if one else paths}
         if number:
             fields[number] = _number(form, number)
@@ -138,7 +138,7 @@ async def _form(request: Request, audio_field: str) -> FormData:
             raise RequestError(f"The form cannot be read: {error.message.rstrip('.')}.") from error
 
 
-def _lay_down(uploads: list[UploadFile]) -> list[Path]:
+def _store(uploads: list[UploadFile]) -> list[Path]:
     """Each in a folder of its own, deleted with the request: errors can then name a file."""
     paths, folder = [], bentoml.Context().temp_dir
     for upload in uploads:

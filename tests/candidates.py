@@ -35,7 +35,7 @@ from genreflow.inference.package_files import model_digest
 from genreflow.inference.processor import instruction_set
 
 SAMPLES = 2_000
-HEARING = InputSpec(
+INPUT_SPEC = InputSpec(
     sample_rate=8_000, window_seconds=0.25, hop_seconds=0.25, extend="repeat", representation="waveform"
 )
 
@@ -58,7 +58,7 @@ def model_document(**fields: Any) -> ModelDocument:
         "family": "encoder",
         "settings": {"backbone": "ntu-spml/distilhubert", "views": 2},
         "genres": GENRES,
-        "input_spec": HEARING,
+        "input_spec": INPUT_SPEC,
         "temperature": 1.2,
         "training": {"epochs": 12, "learning_rate": 5e-5, "seed": 42},
         "pretrained": "ntu-spml/distilhubert",
@@ -91,10 +91,10 @@ def write_packaged(folder: Path, seed: int, fields: dict[str, Any], work: int = 
     np.save(folder / "model" / "weights.npy", weights)
     document.write(folder / "model")
     inputs = ops.parameter([-1, SAMPLES], np.float32, name="inputs")
-    heard: Any = inputs
+    outputs: Any = inputs
     for _ in range(work):
-        heard = ops.matmul(heard, ops.constant(np.eye(SAMPLES, dtype=np.float32)), False, False)
-    graph = openvino.Model([ops.matmul(heard, ops.constant(weights), False, False)], [inputs], "linear")
+        outputs = ops.matmul(outputs, ops.constant(np.eye(SAMPLES, dtype=np.float32)), False, False)
+    graph = openvino.Model([ops.matmul(outputs, ops.constant(weights), False, False)], [inputs], "linear")
     openvino.save_model(graph, folder / "openvino" / "model.xml", compress_to_fp16=False)
     windows = np.random.default_rng(1).normal(size=(4, SAMPLES)).astype(np.float32)
     expected = softmax((windows @ weights) / document.temperature)

@@ -41,9 +41,9 @@ def write_encoder(folder: Path, layout: str, settings: dict[str, Any], **fields:
         **fields,
     )
     module: Any = kind.build(chosen, GENRES, "inputs", 0).eval()
-    heard = windows(document)
+    clips = windows(document)
     inputs = torch.from_numpy(
-        np.concatenate([window_inputs(document.input_spec, one, RATE)[0] for one in heard])
+        np.concatenate([window_inputs(document.input_spec, one, RATE)[0] for one in clips])
     )
     if module.head.standard is not None:
         module.fit([inputs.repeat_interleave(8, dim=0)])
@@ -52,9 +52,9 @@ def write_encoder(folder: Path, layout: str, settings: dict[str, Any], **fields:
         last = [layer for layer in module.head.modules() if isinstance(layer, torch.nn.Linear)][-1]
         last.bias.zero_()
         logits = module(inputs).logits
-        stretch = SPREAD / (logits.amax(0) - logits.amin(0)).max()
-        last.weight.mul_(stretch)
-        last.bias.copy_(-logits.mean(0) * stretch)
+        scale = SPREAD / (logits.amax(0) - logits.amin(0)).max()
+        last.weight.mul_(scale)
+        last.bias.copy_(-logits.mean(0) * scale)
     kind.save(module, folder)
     document.write(folder)
     return document

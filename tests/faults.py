@@ -16,13 +16,13 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-_TOLD = (
+_SLOW_DOWN_BODY = (
     b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code>"
     b"<Message>Please reduce your request rate.</Message></Error>"
 )
 SLOW_DOWN = (b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%s") % (
-    len(_TOLD),
-    _TOLD,
+    len(_SLOW_DOWN_BODY),
+    _SLOW_DOWN_BODY,
 )
 
 

@@ -32,7 +32,7 @@ unpack.RATIO_FREE_BYTES = MOST_BYTES
 work = Path(tempfile.mkdtemp(prefix="genreflow-fuzzing-"))
 
 
-def told(error: GenreflowError) -> None:
+def reported(error: GenreflowError) -> None:
     """An error is one line, and no file was unreadable: all of them lie here."""
     assert len(str(error).splitlines()) == 1, str(error)
     assert getattr(error, "reason", None) != "unreadable", str(error)
@@ -42,31 +42,31 @@ def decoding(data: bytes) -> None:
     """As bytes and as a file, which libsndfile reads by other ways."""
     file = work / "sound"
     file.write_bytes(data)
-    for heard in (_heard(data), _heard(file)):
-        if heard is not None:
-            assert len(heard.samples) > 0
-            assert np.isfinite(heard.samples).all()
-            assert heard.seconds <= MOST_SECONDS + 1
-            assert MIN_SAMPLE_RATE <= heard.sample_rate <= MAX_SAMPLE_RATE
+    for actual in (_decoded(data), _decoded(file)):
+        if actual is not None:
+            assert len(actual.samples) > 0
+            assert np.isfinite(actual.samples).all()
+            assert actual.seconds <= MOST_SECONDS + 1
+            assert MIN_SAMPLE_RATE <= actual.sample_rate <= MAX_SAMPLE_RATE
 
 
-def _heard(source: bytes | Path) -> Audio | None:
+def _decoded(source: bytes | Path) -> Audio | None:
     try:
         return decode(source, "sound", max_seconds=MOST_SECONDS)
     except AudioError as error:
-        told(error)
+        reported(error)
         return None
 
 
 def unpacking(data: bytes) -> None:
-    """A tar or zip, told by its bytes: plain files below the folder, within the bound, or nothing."""
+    """A tar or zip, recognised by its bytes: plain files below the folder, within the bound, or nothing."""
     archive, folder = work / "archive", work / "out" / "unpacked"
     archive.write_bytes(data)
     before = set(work.iterdir())
     try:
         unpack.unpack(archive, folder)
     except CorpusError as error:
-        told(error)
+        reported(error)
         assert not folder.exists()
     else:
         unpack.unpacked(folder)
@@ -92,7 +92,7 @@ def reading_parquet(data: bytes) -> None:
     try:
         hub._write_rows("hf://datasets/a/b", [work / "clips.parquet"], folder)
     except CorpusError as error:
-        told(error)
+        reported(error)
     finally:
         shutil.rmtree(folder)
 
@@ -107,7 +107,7 @@ def _read_table(name: str, data: bytes) -> None:
         source.notes()
         source.resolve()
     except CorpusError as error:
-        told(error)
+        reported(error)
 
 
 def raising(data: bytes) -> None:

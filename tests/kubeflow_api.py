@@ -190,7 +190,7 @@ class Answer(BaseHTTPRequestHandler):
         return True
 
     def known(self) -> bool:
-        """Whether the caller may come in; otherwise it is told, as Kubeflow's gateways do."""
+        """Whether the caller may come in; otherwise it gets an error, as Kubeflow's gateways do."""
         if all(self.headers.get(name) == value for name, value in self.server.wanted.items()):
             return True
         status, words = self.server.turned_away

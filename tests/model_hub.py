@@ -83,26 +83,26 @@ class ModelHub(Web):
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if token not in ("", WRITER, READER):
             raise Refusal(401, "Invalid credentials in Authorization header")
-        told = json.loads(body) if body.startswith(b"{") and b"\n" not in body.strip() else {}
+        payload = json.loads(body) if body.startswith(b"{") and b"\n" not in body.strip() else {}
         if path == "/api/validate-yaml":
-            return json.dumps(self._validated(told["content"])).encode()
+            return json.dumps(self._validated(payload["content"])).encode()
         if method == "PUT":
             self.objects[path.removeprefix("/lfs/")] = body
             self.uploads.append(hashlib.sha256(body).hexdigest())
             assert path == f"/lfs/{self.uploads[-1]}"
             return b""
         if path == "/api/repos/create":
-            return self._create(token, told)
+            return self._create(token, payload)
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(\w+)(?:/([^/]+))?)?", path):
             name, what, revision = match.groups()
             repository = self._repository(name, token)
             if what in ("preupload", "commit"):
                 self._check_writer(token)
-            return json.dumps(self._about(name, repository, what, revision, body, told)).encode()
+            return json.dumps(self._about(name, repository, what, revision, body, payload)).encode()
         if match := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
             self._repository(match[1], token)
             self._check_writer(token)
-            return json.dumps({"transfer": "basic", "objects": list(self._batch(told))}).encode()
+            return json.dumps({"transfer": "basic", "objects": list(self._batch(payload))}).encode()
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             commit, files = self._at(self._repository(match[1], token), match[2])
             if match[3] not in files:
@@ -122,12 +122,12 @@ class ModelHub(Web):
         if token != WRITER:
             raise Refusal(403, "You have no write permission")
 
-    def _create(self, token: str, told: dict[str, Any]) -> bytes:
+    def _create(self, token: str, payload: dict[str, Any]) -> bytes:
         self._check_writer(token)
-        name = f"{told['organization']}/{told['name']}"
+        name = f"{payload['organization']}/{payload['name']}"
         if name in self.repositories:
             raise Refusal(409, "You already created this model repo")
-        self.repositories[name] = Repository(private=told.get("visibility") == "private")
+        self.repositories[name] = Repository(private=payload.get("visibility") == "private")
         return json.dumps({"url": f"{self.url}/{name}"}).encode()
 
     def _about(
@@ -137,7 +137,7 @@ class ModelHub(Web):
         what: str | None,
         revision: str | None,
         body: bytes,
-        told: dict[str, Any],
+        payload: dict[str, Any],
     ) -> Any:
         commit, files = self._at(repository, revision or "main")
         if what in (None, "revision"):
@@ -168,15 +168,15 @@ class ModelHub(Web):
                         "shouldIgnore": False,
                         "oid": oid(one["path"], files[one["path"]]) if one["path"] in files else None,
                     }
-                    for one in told["files"]
+                    for one in payload["files"]
                 ]
             }
         if what == "commit":
             return self._commit(name, repository, body)
         raise Refusal(404, f"There is no {what}")
 
-    def _batch(self, told: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        for one in told["objects"]:
+    def _batch(self, payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for one in payload["objects"]:
             there = one["oid"] in self.objects
             upload = {} if there else {"actions": {"upload": {"href": f"{self.url}/lfs/{one['oid']}"}}}
             yield {"oid": one["oid"], "size": one["size"], **upload}
@@ -206,8 +206,8 @@ class ModelHub(Web):
         raise Refusal(404, "Revision not found", "RevisionNotFound")
 
     def _validated(self, card: str) -> dict[str, Any]:
-        told = yaml.safe_load(card.split("---")[1])
-        for model in told.get("model-index", []):
+        payload = yaml.safe_load(card.split("---")[1])
+        for model in payload.get("model-index", []):
             for result in model["results"]:
                 assert {"task", "dataset", "metrics"} <= result.keys()
         return {"errors": [], "warnings": []}

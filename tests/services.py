@@ -31,7 +31,7 @@ CLI = [sys.executable, "-m", "pipelines.cli"]
 SAMPLE_RATE = 8_000
 POLL_SECONDS = 0.3
 FIGURE = re.compile(r"^genreflow_(\w+_(?:sum|count))(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
-ENOUGH_SECONDS = 60
+PROCESS_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def running(champion: Champion, *options: str, **environment: str) -> Iterator[S
 
 def until(true: Callable[[], object], what: str) -> None:
     """Wait for something; fail with `what` where it does not come."""
-    deadline = time.monotonic() + ENOUGH_SECONDS
+    deadline = time.monotonic() + PROCESS_SECONDS
     while not true():
         assert time.monotonic() < deadline, what
         time.sleep(0.1)

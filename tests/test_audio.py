@@ -30,20 +30,20 @@ def refusal(source: Path | bytes, **options: float) -> AudioError:
 @pytest.mark.parametrize("kind", LOSSLESS)
 def test_a_lossless_file_comes_back_sample_for_sample(tmp_path: Path, kind: str) -> None:
     samples = tone()
-    heard = decode(write(tmp_path / f"tone.{kind}", samples))
-    assert (heard.sample_rate, heard.channels, len(heard.samples)) == (22_050, 1, len(samples))
-    assert heard.samples.dtype == np.float32
-    assert np.abs(heard.samples - samples).max() < 1 / 32_000
+    actual = decode(write(tmp_path / f"tone.{kind}", samples))
+    assert (actual.sample_rate, actual.channels, len(actual.samples)) == (22_050, 1, len(samples))
+    assert actual.samples.dtype == np.float32
+    assert np.abs(actual.samples - samples).max() < 1 / 32_000
 
 
 @pytest.mark.parametrize("kind", LOSSY)
 def test_a_lossy_file_comes_back_as_the_same_tone(tmp_path: Path, kind: str) -> None:
-    heard = decode(write(tmp_path / f"tone.{kind}", tone(rate=48_000, pitch=1000), 48_000))
-    assert heard.sample_rate == 48_000
-    assert heard.seconds == pytest.approx(2.0, abs=0.1)
-    spectrum = np.abs(np.fft.rfft(heard.samples))
-    assert np.argmax(spectrum) / heard.seconds == pytest.approx(1000, abs=2)
-    assert np.sqrt(np.mean(heard.samples**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.05)
+    actual = decode(write(tmp_path / f"tone.{kind}", tone(rate=48_000, pitch=1000), 48_000))
+    assert actual.sample_rate == 48_000
+    assert actual.seconds == pytest.approx(2.0, abs=0.1)
+    spectrum = np.abs(np.fft.rfft(actual.samples))
+    assert np.argmax(spectrum) / actual.seconds == pytest.approx(1000, abs=2)
+    assert np.sqrt(np.mean(actual.samples**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.05)
 
 
 @pytest.mark.parametrize("kind", ["wav", "mp3", "m4a", "webm"])
@@ -66,20 +66,20 @@ def test_bytes_and_open_files_decode_as_the_path_does(tmp_path: Path, kind: str)
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
 def test_every_sample_width_of_wav_is_read(tmp_path: Path, subtype: str) -> None:
-    heard = decode(write(tmp_path / "tone.wav", tone(), subtype=subtype))
-    assert np.abs(heard.samples - tone()).max() < (0.02 if subtype == "PCM_U8" else 1e-4)
+    actual = decode(write(tmp_path / "tone.wav", tone(), subtype=subtype))
+    assert np.abs(actual.samples - tone()).max() < (0.02 if subtype == "PCM_U8" else 1e-4)
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 192_000])
 @pytest.mark.parametrize("channels", [2, 6])
 def test_channels_are_averaged_at_any_rate(tmp_path: Path, rate: int, channels: int) -> None:
     voices = np.stack([tone(0.5, rate, 300 + 50 * channel) for channel in range(channels)], axis=1)
-    heard = decode(write(tmp_path / "many.wav", voices, rate, "FLOAT"))
-    assert (heard.sample_rate, heard.channels) == (rate, channels)
-    np.testing.assert_allclose(heard.samples, voices.mean(axis=1), atol=1e-6)
+    actual = decode(write(tmp_path / "many.wav", voices, rate, "FLOAT"))
+    assert (actual.sample_rate, actual.channels) == (rate, channels)
+    np.testing.assert_allclose(actual.samples, voices.mean(axis=1), atol=1e-6)
 
 
-def test_a_wav_in_an_unknown_encoding_is_refused_with_a_sentence() -> None:
+def test_a_wav_in_an_unknown_encoding_is_refused_with_an_error_message() -> None:
     chunk = struct.pack("<4sIHHIIHH", b"fmt ", 16, 0x7777, 1, 8_000, 16_000, 2, 16)
     body = b"WAVE" + chunk + b"data" + struct.pack("<I", 16_000) + bytes(16_000)
     assert "encoding is unknown" in str(refusal(b"RIFF" + struct.pack("<I", len(body)) + body))
@@ -89,16 +89,16 @@ def test_a_thousand_channels_are_decoded_in_blocks_of_the_same_memory(tmp_path: 
     path = tmp_path / "wide.wav"
     soundfile.write(path, np.zeros((30_000, 1_000), np.int16), 8_000)
     tracemalloc.start()
-    heard = audio.decode(path)
+    actual = audio.decode(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert heard.channels == 1_000
-    assert len(heard.samples) == 30_000
+    assert actual.channels == 1_000
+    assert len(actual.samples) == 30_000
     assert peak < 20e6, "all channels at once would be 120 MB"
 
 
 @pytest.mark.parametrize("kind", ["flac", "m4a"])
-def test_decoding_that_takes_too_long_is_given_up_with_a_sentence(tmp_path: Path, kind: str) -> None:
+def test_decoding_that_takes_too_long_is_given_up_with_an_error_message(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / f"song.{kind}", tone(2.0))
     with pytest.raises(AudioError, match="takes too long to decode") as caught:
         audio.decode(path, timeout=0.0)
@@ -114,8 +114,8 @@ def test_artist_and_title_are_read_from_the_tags(tmp_path: Path) -> None:
     with soundfile.SoundFile(tmp_path / "tagged.mp3", "w", 22_050, 1) as file:
         file.artist, file.title = "Björk", "Jóga"
         file.write(tone())
-    heard = decode(tmp_path / "tagged.mp3")
-    assert (heard.artist, heard.title) == ("Björk", "Jóga")
+    actual = decode(tmp_path / "tagged.mp3")
+    assert (actual.artist, actual.title) == ("Björk", "Jóga")
 
 
 def test_a_file_without_bytes_is_empty(tmp_path: Path) -> None:
@@ -241,11 +241,11 @@ def test_a_missing_file_and_a_folder_are_unreadable(tmp_path: Path) -> None:
 )
 def test_no_bytes_end_in_anything_but_audio_or_an_audio_error(content: bytes, head: bytes) -> None:
     try:
-        heard = decode(head + content)
+        actual = decode(head + content)
     except AudioError:
         return
-    assert len(heard.samples) > 0
-    assert np.isfinite(heard.samples).all()
+    assert len(actual.samples) > 0
+    assert np.isfinite(actual.samples).all()
 
 
 @given(st.integers(1, 5_000), st.sampled_from([8_000, 16_000, 22_050, 44_100, 48_000, 192_000]))
@@ -259,7 +259,7 @@ def test_resampling_keeps_a_tone_and_its_level() -> None:
     assert np.sqrt(np.mean(there**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.01)
 
 
-def test_equal_rates_leave_the_array_alone() -> None:
+def test_equal_rates_return_the_array_unchanged() -> None:
     samples = tone()
     assert resample(samples, 22_050, 22_050) is samples
 

@@ -20,7 +20,7 @@ from genreflow.core.version import VERSION
 from genreflow.registry import store
 from pipelines import checks, cli
 
-PATIENCE = 300
+TIMEOUT = 300  # seconds
 Capture = pytest.CaptureFixture[str]
 Refused = Callable[..., str]
 
@@ -33,7 +33,7 @@ def genreflow(*arguments: str, stdin: IO[bytes] | None = None) -> subprocess.Com
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
@@ -104,7 +104,7 @@ def test_the_version_is_the_packages() -> None:
         (("--summary", "no-such-folder/summary.json"), "no folder"),
     ],
 )  # fmt: skip
-def test_what_cannot_go_well_is_refused_before_the_pipeline_starts(
+def test_invalid_runs_are_rejected_before_the_pipeline_starts(
     arguments: tuple[str, str],
     expected: str,
     refused: Refused,
@@ -129,7 +129,7 @@ def test_a_folder_that_is_no_backbone_is_refused_at_once(clips: Path, refused: R
     assert "no-such-weights" in missing
 
 
-def test_a_tracking_server_that_does_not_answer_is_told_before_the_pipeline_starts(
+def test_a_tracking_server_that_does_not_answer_is_reported_before_the_pipeline_starts(
     monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     with socket.socket() as probe:
@@ -139,14 +139,16 @@ def test_a_tracking_server_that_does_not_answer_is_told_before_the_pipeline_star
     assert "does not answer" in refused("run", "--source", "synthetic")
 
 
-def test_a_port_in_use_is_told(refused: Refused) -> None:
+def test_a_port_in_use_is_reported(refused: Refused) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert "--port" in refused("ui", "--port", str(taken.getsockname()[1]))
 
 
-def test_files_that_are_not_there_are_told_before_a_model_is_loaded(tmp_path: Path, refused: Refused) -> None:
+def test_files_that_are_not_there_are_reported_before_a_model_is_loaded(
+    tmp_path: Path, refused: Refused
+) -> None:
     assert "There is no file" in refused("classify", str(tmp_path / "song.mp3"))
     assert "is a folder" in refused("timeline", str(tmp_path))
 
@@ -158,9 +160,7 @@ def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_a_star_names_is_classified_but_for_the_folders_which_are_told(
-    packaged: Path, tmp_path: Path
-) -> None:
+def test_a_glob_classifies_the_files_and_reports_the_folders(packaged: Path, tmp_path: Path) -> None:
     for name in ("a.wav", "z.wav", "live/c.wav"):
         write(tmp_path / "music" / name, tone())
     named = sorted(str(path) for path in (tmp_path / "music").iterdir())
@@ -172,7 +172,9 @@ def test_what_a_star_names_is_classified_but_for_the_folders_which_are_told(
     assert [Path(answer["file"]).name for answer in json.loads(done.stdout)] == ["a.wav", "z.wav"]
 
 
-def test_folders_alone_are_told_before_a_model_is_loaded(tmp_path: Path, refused: Refused) -> None:
+def test_a_command_with_folders_only_is_reported_before_a_model_is_loaded(
+    tmp_path: Path, refused: Refused
+) -> None:
     assert "is a folder" in refused("classify", str(tmp_path), "--model", "no-such-model")
 
 
@@ -194,7 +196,7 @@ def test_standard_input_is_classified_as_the_file_is(packaged: Path, tmp_path: P
     ("content", "said"),
     [(b"a letter, not a song\n" * 9, "Standard input is text"), (b"", "Standard input is")],
 )
-def test_standard_input_that_is_no_audio_is_told_and_the_rest_classified(
+def test_standard_input_that_is_no_audio_is_reported_and_the_rest_classified(
     content: bytes, said: str, packaged: Path, tmp_path: Path
 ) -> None:
     song = write(tmp_path / "song.wav", tone())
@@ -207,10 +209,10 @@ def test_standard_input_that_is_no_audio_is_told_and_the_rest_classified(
     assert done.stdout.startswith(f"{song}: ")
 
 
-def test_standard_input_is_named_once_and_open(packaged: Path, refused: Refused) -> None:
+def test_standard_input_must_be_open_and_named_once(packaged: Path, refused: Refused) -> None:
     assert "name - once" in refused("classify", "-", "-")
     line = f"{sys.executable} -m pipelines.cli classify - --model {packaged} <&-"
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=TIMEOUT)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "genreflow: Standard input is closed; name a file instead of -.\n"
 
@@ -250,20 +252,20 @@ def test_synthesised_clips_are_audio_in_genre_folders(tmp_path: Path, refused: R
     assert "not an empty folder" in refused("data", "synthesize", str(tmp_path / "music"))
 
 
-def test_a_compiled_pipeline_is_written_where_asked(tmp_path: Path, refused: Refused) -> None:
+def test_a_compiled_pipeline_is_written_to_the_given_file(tmp_path: Path, refused: Refused) -> None:
     done = genreflow("compile", "-o", str(tmp_path / "training.yaml"))
     assert done.returncode == 0, done.stderr
     assert "pipelineInfo" in (tmp_path / "training.yaml").read_text()
     assert ".yaml file" in refused("compile", "-o", str(tmp_path / "training.json"))
 
 
-def test_what_nobody_foresaw_is_a_sentence_and_a_file_with_the_traceback(
+def test_an_unexpected_exception_gives_an_error_message_and_a_file_with_the_traceback(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     code = (
         "import sys\nfrom pipelines import cli\n"
         "def broken(*_): raise ZeroDivisionError('nobody foresaw this')\n"
-        "cli.tell = broken\nsys.argv = ['genreflow', '--version']\ncli.main()"
+        "cli.write_result = broken\nsys.argv = ['genreflow', '--version']\ncli.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -301,7 +303,7 @@ def unwritable(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         ("ui", "--port", "0"),
     ],
 )
-def test_a_state_folder_that_cannot_be_written_is_a_sentence(
+def test_a_state_folder_that_cannot_be_written_gives_an_error_message(
     arguments: tuple[str, ...],
     unwritable: Path,
     refused: Refused,
@@ -315,7 +317,7 @@ def test_a_state_folder_that_cannot_be_written_is_a_sentence(
     assert "unexpected" not in sentence
 
 
-def test_a_full_disk_under_the_state_folder_is_told_before_the_pipeline_starts(
+def test_a_full_disk_under_the_state_folder_is_reported_before_the_pipeline_starts(
     refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "LEAST_FREE_BYTES", 2 * shutil.disk_usage(tmp_path).total)
@@ -324,7 +326,7 @@ def test_a_full_disk_under_the_state_folder_is_told_before_the_pipeline_starts(
     assert "GENREFLOW_HOME" in sentence
 
 
-def test_a_server_that_takes_connections_and_never_answers_is_told_within_seconds(
+def test_a_server_that_takes_connections_and_never_answers_is_reported_within_seconds(
     refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "REACH_SECONDS", 0.5)
@@ -337,7 +339,7 @@ def test_a_server_that_takes_connections_and_never_answers_is_told_within_second
         assert time.monotonic() - began < 5
 
 
-def test_a_store_that_is_no_database_is_told_before_the_pipeline_starts(
+def test_a_store_that_is_no_database_is_reported_before_the_pipeline_starts(
     refused: Refused, tmp_path: Path
 ) -> None:
     (tmp_path / "home").mkdir()
@@ -349,7 +351,7 @@ def test_a_traceback_that_cannot_lie_in_the_state_folder_lies_elsewhere(unwritab
     code = (
         "import sys\nfrom pipelines import cli\n"
         "def broken(*_): raise ZeroDivisionError('nobody foresaw this')\n"
-        "cli.tell = broken\nsys.argv = ['genreflow', '--version']\ncli.main()"
+        "cli.write_result = broken\nsys.argv = ['genreflow', '--version']\ncli.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     first, second = done.stderr.splitlines()

@@ -121,7 +121,7 @@ def test_a_document_of_a_newer_genreflow_is_refused_with_what_to_do(
 
 
 @pytest.mark.parametrize("version", [0, -1, "x", None, 1.5, True, [1]])
-def test_a_schema_version_that_is_none_is_a_sentence(tmp_path: Path, version: Any) -> None:
+def test_an_invalid_schema_version_gives_an_error_message(tmp_path: Path, version: Any) -> None:
     with pytest.raises(GenreflowError, match=r"is not a readable Paint: schema_version"):
         Paint.read(write(tmp_path, Paint, {"schema_version": version, "color": "RED"}))
 

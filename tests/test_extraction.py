@@ -220,7 +220,7 @@ def test_features_of_one_splits_clips_hold_what_it_trains_and_validates_on(
     assert set(features.index["split"]) == {"train", "validation"}
     opened = Corpus.open(corpus)
     write_split(tmp_path / "other", opened.document, opened.manifest, ["train", "test"] * 4 + ["test"])
-    with pytest.raises(CorpusError, match=r"another split's clips alone .*extract them again"):
+    with pytest.raises(CorpusError, match=r"another split's clips only .*extract them again"):
         Features.open(tmp_path / "part").assign(Split.open(tmp_path / "other"))
 
 
@@ -248,7 +248,7 @@ def test_the_same_corpus_and_settings_give_the_same_features(corpus: Path, tmp_p
 
 
 @pytest.mark.parametrize("layout", ["hubert", "whisper"])
-def test_other_weights_behind_the_same_name_are_resolved_and_trained_anew(
+def test_changed_weights_under_the_same_name_are_resolved_and_trained_again(
     layout: str, corpus: Path, tmp_path: Path
 ) -> None:
     # their windows are the same: whisper's are spectrograms, and of hubert only the transformer changes
@@ -275,7 +275,7 @@ def test_other_weights_behind_the_same_name_are_resolved_and_trained_anew(
     assert (before[0].fingerprint != after[0].fingerprint) == frozen
 
 
-def test_cuda_is_not_taken_for_granted(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_is_checked_before_use(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingsError, match=r"resources\.device=cuda, but .* set resources\.device=auto"):
         extract(corpus, _settings("hubert", tmp_path), tmp_path / "out", device="cuda")
@@ -306,7 +306,7 @@ def test_progress_counts_the_clips(corpus: Path, tmp_path: Path, monkeypatch: py
     assert (events[-1]["done"], events[-1]["total"]) == (9, 9)
 
 
-def test_an_unfrozen_front_end_is_said_to_cost(
+def test_an_unfrozen_front_end_is_reported_as_uncached(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENREFLOW_PROGRESS", str(tmp_path / "events.jsonl"))
@@ -317,7 +317,7 @@ def test_an_unfrozen_front_end_is_said_to_cost(
     assert "nothing is cached" in (tmp_path / "events.jsonl").read_text()
 
 
-def test_what_cannot_be_extracted_is_refused_in_a_sentence(corpus: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_extracted_is_refused_with_an_error_message(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="methd"):
         extract(corpus, {"methd": "probe"}, tmp_path / "out")
     unknown = representation(_settings("hubert", tmp_path)).model_copy(update={"kind": "gramophone"})
@@ -371,7 +371,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     assert large - small < 100, f"{small} MB for 8 clips, {large} MB for 80"
 
 
-def test_a_batch_too_large_for_the_memory_is_a_sentence(corpus: Path, tmp_path: Path) -> None:
+def test_a_batch_too_large_for_the_memory_gives_an_error_message(corpus: Path, tmp_path: Path) -> None:
     chosen = representation(_settings("hubert", tmp_path))
 
     def compute(rows: NDArray[np.float32]) -> NDArray[np.float32]:

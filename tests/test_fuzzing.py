@@ -169,7 +169,7 @@ SEEDS = {"decode": sounds, "tar": tars, "zip": zips, "csv": csvs, "parquet": par
 
 
 @pytest.mark.parametrize("target", SEEDS)
-def test_no_input_ends_in_anything_but_success_or_a_sentence(target: str, tmp_path: Path) -> None:
+def test_no_input_ends_in_anything_but_success_or_an_error_message(target: str, tmp_path: Path) -> None:
     SEEDS[target](tmp_path / "seeds")
     found = fuzz(target, tmp_path)
     assert found.finding is None, found.finding

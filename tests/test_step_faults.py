@@ -69,7 +69,7 @@ def extract(corpus: Path, out: Path) -> FeaturesDocument:
     return steps.extract_features(corpus, representation, out, device="cpu")
 
 
-def test_a_killed_ingest_or_extraction_leaves_nothing_that_is_taken_for_whole(
+def test_a_killed_ingest_or_extraction_leaves_nothing_that_counts_as_complete(
     music: str, tmp_path: Path
 ) -> None:
     corpus, out = tmp_path / "corpus", tmp_path / "features"
@@ -103,7 +103,7 @@ def trained(music: str, folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("step", ["ingest", "split", "extract_features", "fine_tune", "evaluate", "package"])
-def test_where_there_is_no_room_a_sentence_says_it_and_the_next_run_goes_well(
+def test_a_full_disk_gives_an_error_message_and_the_next_run_succeeds(
     step: str, music: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = tmp_path / "events.jsonl"

@@ -19,7 +19,7 @@ FULL_SCALE = 1.0
 
 
 def augment(samples: NDArray[np.float32], rate: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Another recording, as it were, of the same music.
+    """A copy, as from another recording of the same music.
 
     Another beginning (the end is carried to the front), another speed by up to a semitone, another equaliser
     (tilt, one bump, sometimes narrowed bandwidth), a noise floor, gain and polarity, each by chance.

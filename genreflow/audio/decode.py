@@ -1,7 +1,7 @@
 """Decoding of any audio file to mono float32.
 
 Every file is read front to back, and the length that counts is what was decoded. What a container's own
-header or index promises is held against it; time stamps and estimates promise nothing. Where libsndfile and
+header or index declares is compared with it; time stamps and estimates are ignored. Where libsndfile and
 FFmpeg (PyAV) both read a format, one of them does it, for a reason:
 
 | format | library | reason |
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genreflow.audio import ffmpeg, flac, isobmff, libsndfile, matroska, mpeg, ogg, pcm
-from genreflow.audio.limits import INTACT_SHARE, MAX_SECONDS, Bounds, check_promise
+from genreflow.audio.limits import INTACT_SHARE, MAX_SECONDS, Bounds, check_declared
 from genreflow.audio.ranges import FileRange, OpenFile, read_at
 from genreflow.audio.sections import Sections
 from genreflow.audio.tags import tags
@@ -85,7 +85,7 @@ class Audio:
 
 
 class _Read(NamedTuple):
-    """What a reader says of a file, beside its samples."""
+    """A reader's result for a file, besides its samples."""
 
     format: str
     tags: Mapping[str, str]
@@ -158,8 +158,10 @@ def _decode(file: OpenFile, name: str, bounds: Bounds, sample_rate: int | None) 
     values = read.tags
     if any(libsndfile.REPLACED in value for value in values.values()):
         values = ffmpeg.metadata(file) or values
-    said = tags(values)
-    return Audio(samples, sample_rate or rate, channels, read.format, said.artist, said.title, tuple(notes))
+    labels = tags(values)
+    return Audio(
+        samples, sample_rate or rate, channels, read.format, labels.artist, labels.title, tuple(notes)
+    )
 
 
 def _check_head(head: bytes, name: str) -> None:
@@ -188,10 +190,10 @@ def _read(file: OpenFile, head: bytes, name: str, bounds: Bounds, sections: Sect
         return _read_ogg(file, name, bounds, sections)
     if head[:4] == matroska.MAGIC:
         matroska.check(file, name)
-        return _noted(ffmpeg.read(file, name, sections, whole=True))
+        return _with_notes(ffmpeg.read(file, name, sections, whole=True))
     if head[4:8] in isobmff.FIRST_BOXES:
         isobmff.check(file, name)
-        return _noted(ffmpeg.read(file, name, sections, whole=True))
+        return _with_notes(ffmpeg.read(file, name, sections, whole=True))
     after_tags = mpeg.skip_tags(file)
     if read_at(file, after_tags, 8) == flac.MARKER:
         return _read_flac(file, after_tags, name, bounds, sections)
@@ -204,10 +206,10 @@ def _read(file: OpenFile, head: bytes, name: str, bounds: Bounds, sections: Sect
         # a recording that begins within a frame; other containers hold consecutive frames, too
         if (start := mpeg.first_frame(file, 0)) is not None and ffmpeg.probe(file) == "mp3":
             return _read_mpeg(file, start, name, bounds, sections)
-        return _noted(ffmpeg.read(file, name, sections, str(error)))
+        return _with_notes(ffmpeg.read(file, name, sections, str(error)))
 
 
-def _noted(decoded: ffmpeg.Decoded, *notes: str) -> _Read:
+def _with_notes(decoded: ffmpeg.Decoded, *notes: str) -> _Read:
     gaps = (GAPS,) if decoded.gap_seconds > NOTED_SECONDS else ()
     return _Read(decoded.format, decoded.tags, (*notes, *gaps))
 
@@ -219,7 +221,7 @@ def _read_ogg(file: OpenFile, name: str, bounds: Bounds, sections: Sections) -> 
         for part, spoken in _parts(file, links, name, sections)
     ]
     gaps = sum(one.gap_seconds for one in read)
-    return _noted(read[0]._replace(gap_seconds=gaps), *[JOINED][: len(links) - 1])
+    return _with_notes(read[0]._replace(gap_seconds=gaps), *[JOINED][: len(links) - 1])
 
 
 def _read_mpeg(file: OpenFile, start: int, name: str, bounds: Bounds, sections: Sections) -> _Read:
@@ -231,7 +233,7 @@ def _read_mpeg(file: OpenFile, start: int, name: str, bounds: Bounds, sections: 
             pass
     recordings = mpeg.recordings(file, start, lambda samples, rate: bounds.check(samples, rate, name))
     for recording in recordings:
-        check_promise(recording.promised, recording.frames, "frames", name)
+        check_declared(recording.declared, recording.frames, "frames", name)
     ranges = [(recording.start, recording.end) for recording in recordings]
     for part, spoken in _parts(file, ranges, name, sections):
         ffmpeg.read(part, spoken, sections, whole=True)
@@ -251,13 +253,13 @@ def _read_flac(file: OpenFile, start: int, name: str, bounds: Bounds, sections: 
         before = sum(section.frames for section in sections.all)
         whole = file if len(streams) == 1 else part
         try:
-            _, values = libsndfile.read(whole, spoken, bounds, sections, promised=False)
+            _, values = libsndfile.read(whole, spoken, bounds, sections, declared=False)
         except libsndfile.NotRecognisedError as error:
             values = ffmpeg.read(part, spoken, sections, str(error), whole=True).tags
         held = sum(section.frames for section in sections.all) - before
         if held < stream.samples * INTACT_SHARE:
             if not held or not flac.ends_with_a_whole_frame(file, stream):
-                check_promise(stream.samples, held, "samples", spoken)
+                check_declared(stream.samples, held, "samples", spoken)
             notes.append(CUT)
         read = _Read("flac", read.tags or values)
     return read._replace(notes=tuple(dict.fromkeys(notes)))

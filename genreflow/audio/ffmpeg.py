@@ -47,7 +47,7 @@ def read(
     """Decode the first audio stream of a file into `sections`. Gaps in its time stamps are not filled.
 
     Args:
-        refusal: what another library said of the file, for the error's sentence.
+        refusal: another library's error message on the file, for the error's sentence.
         whole: whether the end of the file is known to be there: then a last packet that cannot be decoded
             is no sign of truncation.
 
@@ -71,8 +71,8 @@ def read(
             kind = container.format.name.split(",")[0]
             if kind == "mov" and stream.duration and stream.time_base:
                 # the sum of the track's own packets; other containers count pauses, which are not decoded
-                promised = float(stream.duration * stream.time_base)
-                sections.check_promised(promised, int(stream.codec_context.sample_rate))
+                declared = float(stream.duration * stream.time_base)
+                sections.check_declared(declared, int(stream.codec_context.sample_rate))
             gaps = _decode(av, container, stream, name, sections, kind in FROM_ZERO, whole)
             return Decoded(kind, {**stream.metadata, **container.metadata}, gaps if kind in TIMED else 0.0)
     except (av.FFmpegError, ValueError) as error:
@@ -99,7 +99,7 @@ def metadata(file: OpenFile) -> dict[str, str]:
 
 
 def probe(file: OpenFile) -> str | None:
-    """The format that FFmpeg takes a file for, None where it recognises none."""
+    """The format that FFmpeg recognises in a file; None where it recognises none."""
     try:
         with _open(FileRange(file)) as container:
             return str(container.format.name.split(",")[0])
@@ -161,7 +161,7 @@ def _decode(
                     planes.append(frame.to_ndarray())
                 else:
                     converter = converter or av.AudioResampler("fltp")
-                    frame.pts = None  # the converter would complain of gaps
+                    frame.pts = None  # the converter would report gaps
                     planes += [part.to_ndarray() for part in converter.resample(frame)]
                 held += frame.samples * channels
                 if held >= BLOCK_SAMPLES // 2:

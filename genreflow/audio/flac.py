@@ -1,4 +1,4 @@
-"""FLAC: what its header promises, files cut without re-encoding, and several in one."""
+"""FLAC: what its header declares, files cut without re-encoding, and several in one."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class Stream(NamedTuple):
     rate: int
     """Hz; 0 in a damaged header."""
     samples: int
-    """What STREAMINFO promises; 0 where it is not known (written to a pipe)."""
+    """What STREAMINFO declares; 0 where it is not known (written to a pipe)."""
     largest_frame: int
     """Bytes."""
 
@@ -42,7 +42,7 @@ def streams(file: OpenFile, start: int) -> list[Stream]:
 
 
 def ends_with_a_whole_frame(file: OpenFile, stream: Stream) -> bool:
-    """Whether the last frame is complete, as it is where a file was cut between frames and not broken off."""
+    """Whether the last frame is complete, as it is where a file was cut between frames and not within one."""
     end = stream.end
     if read_at(file, max(stream.start, end - ID3V1_BYTES), 3) == b"TAG":
         end -= ID3V1_BYTES

@@ -1,4 +1,4 @@
-"""mp4, m4a and mov: whether the bytes that boxes and the segment index promise are there."""
+"""mp4, m4a and mov: whether the bytes that boxes and the segment index declare are there."""
 
 import struct
 
@@ -18,7 +18,7 @@ def check(file: OpenFile, name: str) -> None:
         AudioError: `reason` is `truncated`.
     """
     end = size(file)
-    position, promised = 0, 0
+    position, declared = 0, 0
     kinds = set()
     for _ in range(MAX_BOXES):
         head = read_at(file, position, 16)
@@ -34,9 +34,9 @@ def check(file: OpenFile, name: str) -> None:
             break
         kinds.add(kind)
         if kind == b"sidx":
-            promised = max(promised, _segments(file, position, length))
+            declared = max(declared, _segments(file, position, length))
         position += length
-        promised = max(promised, position)
+        declared = max(declared, position)
         if position >= end:
             break
     if b"mdat" in kinds and not kinds & {b"moov", b"moof"}:
@@ -45,9 +45,9 @@ def check(file: OpenFile, name: str) -> None:
             "was interrupted. Record or fetch it again.",
             "truncated",
         )
-    if end < promised * INTACT_SHARE:
+    if end < declared * INTACT_SHARE:
         raise AudioError(
-            f"{name} is truncated: its header claims {promised} bytes, it holds {end}.", "truncated"
+            f"{name} is truncated: its header claims {declared} bytes, it holds {end}.", "truncated"
         )
 
 

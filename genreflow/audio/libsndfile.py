@@ -5,7 +5,7 @@ from typing import Any
 
 import soundfile
 
-from genreflow.audio.limits import BLOCK_SAMPLES, Bounds, check_promise, check_rate
+from genreflow.audio.limits import BLOCK_SAMPLES, Bounds, check_declared, check_rate
 from genreflow.audio.ranges import OpenFile
 from genreflow.audio.sections import Sections
 from genreflow.core.errors import AudioError
@@ -32,16 +32,16 @@ class NotRecognisedError(Exception):
 
 
 def read(
-    file: OpenFile | io.RawIOBase, name: str, bounds: Bounds, sections: Sections, promised: bool = True
+    file: OpenFile | io.RawIOBase, name: str, bounds: Bounds, sections: Sections, declared: bool = True
 ) -> tuple[str, dict[str, str]]:
     """Decode a file into `sections`: its format, lower case, and its tags.
 
     Args:
-        promised: whether a length that libsndfile gives is to be held; False leaves that to the caller.
+        declared: whether the length that libsndfile gives is enforced; False leaves that to the caller.
 
     Raises:
         NotRecognisedError: libsndfile cannot open it.
-        AudioError: it is damaged, shorter than promised, too long or of an unusable sample rate.
+        AudioError: it is damaged, shorter than declared, too long or of an unusable sample rate.
     """
     file.seek(0)
     # a descriptor has no name, so that libsndfile cannot judge by the extension
@@ -54,7 +54,7 @@ def read(
         raise NotRecognisedError("Format not recognised") from error
     with sound:
         rate, claimed = int(sound.samplerate), int(sound.frames)
-        known = promised and claimed < UNKNOWN_FRAMES
+        known = declared and claimed < UNKNOWN_FRAMES
         check_rate(rate, name)
         if known:
             bounds.check(claimed, rate, name)
@@ -74,5 +74,5 @@ def read(
             if len(block) < wanted or read_frames == claimed:
                 break
         if known:
-            check_promise(claimed / rate, read_frames / rate, "s", name)
+            check_declared(claimed / rate, read_frames / rate, "s", name)
         return sound.format.lower(), sound.copy_metadata()

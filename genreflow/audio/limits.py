@@ -1,4 +1,4 @@
-"""What may become of one file: sample rates, length, memory and time."""
+"""Bounds of one file: sample rates, length, memory and time."""
 
 import time
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ BLOCK_SAMPLES = 1 << 18
 """Samples of all channels decoded at once: only the mono mix of a file is ever whole in memory."""
 
 INTACT_SHARE = 0.99
-"""A file that holds less than this share of what its own header or index promises is truncated."""
+"""A file that holds less than this share of what its own header or index declares is truncated."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much may become of one file."""
+    """Bounds of one decoded file."""
 
     seconds: float
     """Of audio."""
@@ -68,16 +68,16 @@ def check_rate(rate: int, name: str) -> None:
         )
 
 
-def check_promise(promised: float, held: float, what: str, name: str) -> None:
-    """Reject a file that holds clearly less than its own header or index promises; `what` is the unit.
+def check_declared(declared: float, held: float, what: str, name: str) -> None:
+    """Reject a file that holds clearly less than its own header or index declares; `what` is the unit.
 
     Raises:
         AudioError: `reason` is `truncated`.
     """
-    if held < promised * INTACT_SHARE:
+    if held < declared * INTACT_SHARE:
         digits = 1 if what == "s" else 0
         raise AudioError(
-            f"{name} is truncated: its header claims {promised:.{digits}f} {what} of audio, "
+            f"{name} is truncated: its header claims {declared:.{digits}f} {what} of audio, "
             f"it holds {max(0, held):.{digits}f}.",
             "truncated",
         )

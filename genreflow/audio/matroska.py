@@ -1,4 +1,4 @@
-"""Matroska and WebM: whether the bytes that its elements promise are there."""
+"""Matroska and WebM: whether the bytes that its elements declare are there."""
 
 from genreflow.audio.limits import INTACT_SHARE
 from genreflow.audio.ranges import OpenFile, read_at, size
@@ -12,14 +12,14 @@ MAX_ELEMENTS = 100_000
 def check(file: OpenFile, name: str) -> None:
     """Reject a file whose segment, or last cluster, reaches far beyond its end.
 
-    A duration is no promise: audio may begin late and have gaps. The segment of a live recording has an
+    A duration does not count: audio may begin late and have gaps. The segment of a live recording has an
     unknown size; there the elements in it count.
 
     Raises:
         AudioError: `reason` is `truncated`.
     """
     end = size(file)
-    position, promised = 0, 0
+    position, declared = 0, 0
     for _ in range(MAX_ELEMENTS):
         element = _element(read_at(file, position, 12))
         if element is None:
@@ -28,16 +28,16 @@ def check(file: OpenFile, name: str) -> None:
         if length is None:  # unknown: its children follow
             position += head
         elif kind == SEGMENT:
-            promised = position + head + length
+            declared = position + head + length
             break
         else:
             position += head + length
-            promised = position
+            declared = position
         if position >= end:
             break
-    if end < promised * INTACT_SHARE:
+    if end < declared * INTACT_SHARE:
         raise AudioError(
-            f"{name} is truncated: its header claims {promised} bytes, it holds {end}.", "truncated"
+            f"{name} is truncated: its header claims {declared} bytes, it holds {end}.", "truncated"
         )
 
 

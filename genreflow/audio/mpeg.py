@@ -1,4 +1,4 @@
-"""MPEG audio (mp3, mp2): frames, what a Xing header promises, and recordings joined in one file."""
+"""MPEG audio (mp3, mp2): frames, what a Xing header declares, and recordings joined in one file."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,7 +21,7 @@ TAG_BYTES = 1 << 16
 """What may follow the frames that a Xing header counts: ID3v1, APE and lyrics tags."""
 SEARCH_BYTES = 1 << 16
 IN_A_ROW = 3
-"""Frame headers that have to follow one another, so that bytes are taken for MPEG audio."""
+"""Frame headers that have to follow one another, so that bytes count as MPEG audio."""
 ROW_BYTES = 8_192
 """More than so many of the longest frames have."""
 CHUNK_BYTES = 1 << 20
@@ -41,8 +41,8 @@ class Header(NamedTuple):
     """Offset of a Xing header in a frame that has one."""
 
 
-class Promise(NamedTuple):
-    """What a Xing, Info or VBRI header says; 0 where it does not."""
+class XingHeader(NamedTuple):
+    """The fields of a Xing, Info or VBRI header; 0 where one is missing."""
 
     frames: int
     size: int
@@ -54,7 +54,7 @@ class Recording(NamedTuple):
     start: int
     end: int
     frames: int
-    promised: int
+    declared: int
     """Frames, by its Xing header; 0 without one."""
 
 
@@ -88,11 +88,11 @@ def first_frame(file: OpenFile, position: int) -> int | None:
     return None
 
 
-def promise(file: OpenFile, position: int) -> Promise | None:
-    """What the first frame promises, None where it holds sound."""
+def xing_header(file: OpenFile, position: int) -> XingHeader | None:
+    """What the first frame declares, None where it holds sound."""
     content = read_at(file, position, 200)
     frame = header(content)
-    return None if frame is None else _promise(content, 0, frame)
+    return None if frame is None else _xing_header(content, 0, frame)
 
 
 def stated_whole(file: OpenFile, position: int) -> bool:
@@ -101,11 +101,11 @@ def stated_whole(file: OpenFile, position: int) -> bool:
     libsndfile takes the number of frames from there. Without it, it estimates the length from the first
     frame's bit rate, and reads no further.
     """
-    said = promise(file, position)
-    if said is None or not said.frames or not said.size:
+    stated = xing_header(file, position)
+    if stated is None or not stated.frames or not stated.size:
         return False
-    rest = size(file) - (position + said.size)
-    return -said.size // 100 <= rest < TAG_BYTES and _only_tags(file, position + said.size)
+    rest = size(file) - (position + stated.size)
+    return -stated.size // 100 <= rest < TAG_BYTES and _only_tags(file, position + stated.size)
 
 
 def recordings(file: OpenFile, position: int, check: Callable[[int, int], None]) -> list[Recording]:
@@ -116,13 +116,13 @@ def recordings(file: OpenFile, position: int, check: Callable[[int, int], None])
     """
     end = size(file)
     found: list[Recording] = []
-    start, frames, promised, kind, samples = position, 0, 0, None, 0
+    start, frames, declared, kind, samples = position, 0, 0, None, 0
     last = position
     base, content = position, read_at(file, position, CHUNK_BYTES)
 
     def close() -> None:
         if frames:
-            found.append(Recording(start, last, frames, promised))
+            found.append(Recording(start, last, frames, declared))
 
     while position < end:
         if position + ROW_BYTES > base + len(content) and base + len(content) < end:
@@ -135,11 +135,11 @@ def recordings(file: OpenFile, position: int, check: Callable[[int, int], None])
             if not base <= position < base + len(content):
                 base, content = position, read_at(file, position, CHUNK_BYTES)
             continue
-        said = _promise(content, at, frame)
-        if said is not None or frame.kind != kind:
+        stated = _xing_header(content, at, frame)
+        if stated is not None or frame.kind != kind:
             close()
-            start, frames, promised, kind = position, 0, said.frames if said else 0, frame.kind
-        if said is None:
+            start, frames, declared, kind = position, 0, stated.frames if stated else 0, frame.kind
+        if stated is None:
             frames += 1
             samples += frame.samples
             if not frames % CHECK_FRAMES:
@@ -179,7 +179,7 @@ def _row(content: bytes, at: int, end: int | None) -> bool:
     return True
 
 
-def _promise(content: bytes, at: int, frame: Header) -> Promise | None:
+def _xing_header(content: bytes, at: int, frame: Header) -> XingHeader | None:
     """Of a frame that is silent and carries a Xing, Info or VBRI header in place of sound."""
     place = at + frame.side
     if content[place : place + 4] not in XING:
@@ -189,10 +189,10 @@ def _promise(content: bytes, at: int, frame: Header) -> Promise | None:
         flags = int.from_bytes(tag[4:8], "big")
         frames = int.from_bytes(tag[8:12], "big") if flags & 1 else 0
         length = int.from_bytes(tag[12:16] if flags & 1 else tag[8:12], "big") if flags & 2 else 0
-        return Promise(frames, length)
+        return XingHeader(frames, length)
     tag = content[at + 36 : at + 54]
     if tag[:4] == b"VBRI" and len(tag) == 18:
-        return Promise(int.from_bytes(tag[14:18], "big"), int.from_bytes(tag[10:14], "big"))
+        return XingHeader(int.from_bytes(tag[14:18], "big"), int.from_bytes(tag[10:14], "big"))
     return None
 
 

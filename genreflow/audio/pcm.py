@@ -1,4 +1,4 @@
-"""Headers of wav, RF64, W64, au and aiff: what they promise, and those that were never completed."""
+"""Headers of wav, RF64, W64, au and aiff: what they declare, and those that were never completed."""
 
 import struct
 

@@ -27,7 +27,7 @@ freed, and keeps small ones, so that joining a long file would take its memory t
 
 
 class Section:
-    """A stretch of a file with one sample rate and number of channels, as mono blocks at `to_rate` Hz."""
+    """A part of a file with one sample rate and number of channels, as mono blocks at `to_rate` Hz."""
 
     def __init__(self, rate: int, to_rate: int, channels: int, channel: int | None) -> None:
         self.rate, self.channels = rate, channels
@@ -159,7 +159,7 @@ class Sections:
         last.add(block)
         self._bounds.check(int(self._seconds_before * rate) + last.frames, rate, self._name)
 
-    def check_promised(self, seconds: float, rate: int) -> None:
+    def check_declared(self, seconds: float, rate: int) -> None:
         """Reject a recording that is too long by its own header, before it is decoded.
 
         Raises:

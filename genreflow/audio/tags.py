@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Tags(NamedTuple):
-    """What a file says of itself."""
+    """Artist and title of a file."""
 
     artist: str | None = None
     title: str | None = None

@@ -85,7 +85,7 @@ class CandidateDocument(Document):
     folds: int
     """0 without."""
     folds_leak_reason: str | None = None
-    """Why the figures over folds flatter; None where they do not."""
+    """Why the figures over folds are optimistic; None where they do not."""
     training_seconds: float
     """Of the fit on the standard split, without extraction."""
     parameters: int | None

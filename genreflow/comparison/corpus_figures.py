@@ -6,14 +6,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from genreflow.evaluation.figures import MARK, MUTED, TEXT, box_plots, dress, plain
+from genreflow.evaluation.figures import MARK, MUTED, TEXT, box_plots, plain, style_axes
 
 MARKERS = "osD^vP*X<>"
 GENRE_COLOURS = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9",
     "#D55E00", "#8A7A00", "#7F3C8D", "#6E7781", "#A52A2A",
 )  # fmt: skip
-"""Of genres in label order; with the markers, colour-blind readers can tell them apart."""
+"""Of genres in label order; with the markers, colour-blind readers can distinguish them."""
 DRAWN_ROWS = 3000
 """Points of a scatter plot at most, drawn evenly from all."""
 
@@ -42,7 +42,7 @@ def correlation(matrix: NDArray[np.float64], names: Sequence[str]) -> Figure:
     words = [plain(name.replace("_", " ")) for name in names]
     axes.set_xticks(range(len(names)), words, rotation=90, fontsize=7.5)
     axes.set_yticks(range(len(names)), words, fontsize=7.5)
-    dress(axes)
+    style_axes(axes)
     axes.tick_params(labelsize=7.5)
     bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02)
     bar.set_label("correlation (Pearson)", color=TEXT)
@@ -80,7 +80,7 @@ def components(
     left.set_ylim(low[1] - margin[1], high[1] + margin[1])
     left.set_xlabel(f"first component ({explained[0]:.0%} of the variance)".replace("%", " %"))
     left.set_ylabel(f"second component ({explained[1]:.0%})".replace("%", " %"))
-    dress(left, "both")
+    style_axes(left, "both")
     legend = figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize=10, markerscale=1.5)
     for text in legend.get_texts():
         text.set_color(TEXT)
@@ -91,5 +91,5 @@ def components(
     right.set_ylim(0, 1.02)
     right.set_xlabel("principal components")
     right.set_ylabel("share of variance explained")
-    dress(right, "both")
+    style_axes(right, "both")
     return figure

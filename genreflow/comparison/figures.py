@@ -18,10 +18,10 @@ from genreflow.evaluation.figures import (
     ORANGE,
     SECOND,
     TEXT,
-    dress,
     legend,
     plain,
     single,
+    style_axes,
 )
 
 PURPLE, YELLOW, SKY = "#CC79A7", "#B8A800", "#56B4E9"
@@ -63,7 +63,7 @@ def _scatter(rows: Sequence[LeaderboardRow], value: Callable[[LeaderboardRow], f
     _plain_logarithm(axes, [value(row) for row in rows])
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("test accuracy, 95 % interval")
-    dress(axes, grid="both")
+    style_axes(axes, grid="both")
     legend(figure)
     return figure
 
@@ -98,7 +98,7 @@ def accuracy_against_seconds(document: ComparisonDocument) -> Figure:
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds of audio per prediction")
     axes.set_ylabel("test accuracy, 95 % interval")
-    dress(axes, grid="both")
+    style_axes(axes, grid="both")
     legend(figure)
     return figure
 

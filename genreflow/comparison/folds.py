@@ -30,7 +30,7 @@ class HeldOut:
     predictions: pd.DataFrame
     """Rows of `predict`, every clip outside the test split once."""
     leak_reason: str | None
-    """Why the figures flatter; None where artists and recordings never straddle the folds."""
+    """Why the figures are optimistic; None where artists and recordings never straddle the folds."""
 
 
 def assign_folds(
@@ -46,7 +46,7 @@ def assign_folds(
         groups: of each row; clips of one artist or one recording share one.
 
     Returns:
-        Fold numbers from 0, and why figures over them flatter (None where they do not).
+        Fold numbers from 0, and why figures over them are optimistic (None where they are not).
 
     Raises:
         SettingsError: there are fewer clips than folds in every genre.
@@ -75,7 +75,7 @@ def assign_folds(
     return found, (
         f"Clips of the same artists lie in several folds in {', '.join(genres)}, as a genre of fewer than "
         f"{folds} artists is divided by clip: the same artists in training and among the held-out clips. "
-        f"{protocols.FLATTERS}"
+        f"{protocols.OPTIMISTIC}"
     )
 
 
@@ -86,7 +86,7 @@ def fold_splits(corpus: Corpus, split: Split, folds: int) -> tuple[list[Split], 
     artists and recordings at a time.
 
     Returns:
-        The splits, and why figures over them flatter (None where they do not).
+        The splits, and why figures over them are optimistic (None where they are not).
     """
     genres = corpus.manifest.set_index("clip_id")["genre"]
     table = split.table.assign(genre=split.table["clip_id"].map(genres))

@@ -14,7 +14,7 @@ from genreflow.inference.loading import load_checked_classifier
 
 
 class FurtherTests(Frozen):
-    """Of one model; None what was not asked for."""
+    """Of one model; None where it was not requested."""
 
     name: str
     generalisation: GeneralisationDocument | None
@@ -32,8 +32,8 @@ class FurtherTests(Frozen):
             clean, clips = self.robustness.clean, self.robustness.clips
             worst = min(self.robustness.conditions, key=lambda each: each.accuracy)
             found.append(
-                f"{self.name}: {clean.accuracy:.1%} of {clips} clips right undistorted, {worst.accuracy:.1%} "
-                f"at worst ({worst.name})."
+                f"{self.name}: accuracy {clean.accuracy:.1%} on {clips} undistorted clips, "
+                f"{worst.accuracy:.1%} at worst ({worst.name})."
             )
         return found
 
@@ -53,7 +53,7 @@ def further_tests(
         corpus: that they were trained on.
         also_test: a source of labelled clips; none where None.
         distorted: rows of the corpus's test clips that robustness is measured on; none for none.
-        leaky: whether these clips are of a split whose figures flatter.
+        leaky: whether these clips are of a split whose figures are optimistic.
         scratch: a folder for the decoded clips of the source.
 
     Raises:

@@ -77,7 +77,7 @@ class GeneralisationDocument(Document):
     runtime: str
     precision: str
     notes: tuple[str, ...]
-    """What else a reader has to know: genres and files that were left alone, what was not looked for."""
+    """What else a reader has to know: genres and files that were ignored, what was not looked for."""
     code_version: str
 
     @property
@@ -85,8 +85,9 @@ class GeneralisationDocument(Document):
         """How good, in a sentence."""
         low, high = self.accuracy_ci95
         return (
-            f"{self.accuracy:.1%} of {self.clips} clips of {self.source} right (95 % interval {low:.1%} to "
-            f"{high:.1%}), mean recall {self.mean_recall:.1%}, mean confidence {self.mean_confidence:.1%}."
+            f"Accuracy {self.accuracy:.1%} on {self.clips} clips of {self.source} (95 % interval "
+            f"{low:.1%} to {high:.1%}), mean recall {self.mean_recall:.1%}, "
+            f"mean confidence {self.mean_confidence:.1%}."
         )
 
     def sentences(self) -> list[str]:
@@ -203,11 +204,11 @@ def unseen(
     same_file = manifest["sha256"].isin(learned.keys()).to_numpy(bool)
     known = manifest["duplicate_cluster"].isin(learned.values()).to_numpy(bool) | same_file
     same_audio = known & ~same_file
-    said = list(notes)
+    remarks = list(notes)
     # within the corpus itself, near duplicates of these clips are known already
     seen = seen_in_training(manifest, learned.keys(), learned.values())
     if trained_on is None:
-        said.append(
+        remarks.append(
             "The training corpus is not on this machine: other encodings and parts of its recordings could "
             "not be looked for."
         )
@@ -227,7 +228,7 @@ def unseen(
             f"All {len(corpus)} clips of {corpus.document.source} were trained or selected on: there is "
             "nothing to test this model with. Name clips that it has not seen."
         )
-    return TestSet(corpus, rows, left_out, tuple(said))
+    return TestSet(corpus, rows, left_out, tuple(remarks))
 
 
 def _recordings_in(corpus: Corpus, trained_on: Corpus, sha256s: Collection[str]) -> NDArray[np.bool_]:

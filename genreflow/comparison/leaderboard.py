@@ -99,7 +99,7 @@ class ComparisonDocument(Document):
     agreement: Agreement
     code_version: str
     further: tuple[FurtherTests, ...] = ()
-    """Of the best two, where it was asked for: scores on another source, and under distortions."""
+    """Of the best two, where requested: scores on another source, and under distortions."""
     parent_run_id: str | None = None
     """The MLflow run of the comparison; None until it is logged."""
 
@@ -177,15 +177,15 @@ def _reason(ranked: Sequence[Candidate]) -> str:
     what = "out of fold" if ranked[0].document.folds else "validation"
     low, high = score.accuracy_ci95
     text = (
-        f"{score.accuracy:.1%} of {score.clips} {what} clips right (95 % interval {low:.1%} to {high:.1%}), "
-        f"negative log-likelihood {score.nll:.3f}"
+        f"accuracy {score.accuracy:.1%} on {score.clips} {what} clips (95 % interval {low:.1%} to "
+        f"{high:.1%}), negative log-likelihood {score.nll:.3f}"
     )
     if len(ranked) == 1:
         return f"{text}."
     second = chosen_score(ranked[1])
     return (
-        f"{text}; then {ranked[1].name} with {second.accuracy:.1%} and {second.nll:.3f}. Of equally accurate "
-        "ones the lower likelihood loss is taken."
+        f"{text}; then {ranked[1].name} with {second.accuracy:.1%} and {second.nll:.3f}. Of equally "
+        "accurate ones that with the lower negative log-likelihood is chosen."
         if second.accuracy == score.accuracy
         else f"{text}; then {ranked[1].name} with {second.accuracy:.1%}."
     )

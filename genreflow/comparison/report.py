@@ -15,7 +15,7 @@ from genreflow.evaluation.report import FEW_CLIPS, Banner, page_environment, per
 TEMPLATE = "comparison.html.j2"
 REPORT = "report.html"
 PLOTS = "plots"
-LEAKY_FOLDS = "Leaky folds: the figures over folds flatter"
+LEAKY_FOLDS = "Leaky folds: the figures over folds are optimistic"
 
 
 def write_report(document: ComparisonDocument, out: Path) -> None:
@@ -77,7 +77,7 @@ def warning(document: ComparisonDocument) -> str:
     """What every table and figure is labelled with; empty where there is nothing to warn of."""
     if document.synthetic:
         return "Synthetic music: says nothing about real music"
-    return "Leaky split: these figures flatter" if document.leaky else ""
+    return "Leaky split: these figures are optimistic" if document.leaky else ""
 
 
 def _labelled(name: str, document: ComparisonDocument) -> str:
@@ -97,7 +97,7 @@ def banners(document: ComparisonDocument) -> list[Banner]:
         )
     if document.leaky:
         reason = document.leak_reason or "Training and test share more than they should."
-        found.append(Banner("Leaky split: these figures flatter", reason))
+        found.append(Banner("Leaky split: these figures are optimistic", reason))
     if document.folds_leak_reason:
         found.append(Banner(LEAKY_FOLDS, document.folds_leak_reason))
     clips = document.rows[0].test.clips

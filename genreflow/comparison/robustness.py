@@ -53,7 +53,7 @@ class RobustnessDocument(Document):
     of_clips: int
     """From how many they were drawn, in the proportions of their genres; as many where all were taken."""
     leaky: bool
-    """Whether the clips are of a split whose figures flatter."""
+    """Whether the clips are of a split whose figures are optimistic."""
     seed: int
     """Of the draw and of the noise."""
     clean: Condition
@@ -79,7 +79,7 @@ def robustness(
 
     Args:
         rows: of the corpus, at least one: clips that the model was not trained on.
-        leaky: whether these are test clips of a split whose figures flatter.
+        leaky: whether these are test clips of a split whose figures are optimistic.
         most: of more clips so many are drawn, in the proportions of their genres.
         distortions: all of `DISTORTIONS` where None.
 

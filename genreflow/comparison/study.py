@@ -78,7 +78,7 @@ class Table:
 
     @property
     def groups(self) -> NDArray[np.int64]:
-        """(n,) what is never on both sides of an honest split: artists and recordings."""
+        """(n,) what is never on both sides of a leak-free split: artists and recordings."""
         manifest = self.manifest
         groups = joined(manifest, artist_keys(manifest), manifest["near_duplicate_cluster"])
         return groups.to_numpy(np.int64)[self.clips]

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, progress, documents, digests, seals, the state folder."""
+"""The base of all other packages: errors, progress, documents, digests, seals, the state folder."""

@@ -9,7 +9,7 @@ CHOICES = ("auto", "cpu", "cuda")
 
 
 def choose(wanted: str, setting: str = "device") -> Literal["cpu", "cuda"]:
-    """The device that is meant: `auto` is CUDA where PyTorch sees it.
+    """The device of a setting: `auto` is CUDA where PyTorch sees it.
 
     Args:
         wanted: auto, cpu or cuda.

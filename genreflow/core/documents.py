@@ -179,7 +179,7 @@ class SplitDocument(Document):
     seed: int
     leaky: bool
     leak_reason: str | None
-    """Why figures on this split flatter, in a sentence; None on an honest split."""
+    """Why figures on this split are optimistic, in a sentence; None on a leak-free split."""
     counts: dict[str, int]
     """Clips per split, `unused` included."""
     notes: tuple[str, ...] = ()
@@ -248,10 +248,10 @@ class ModelDocument(Document):
 
 
 class PackagingSettings(Frozen):
-    """What a person may set about packaging."""
+    """Settings of packaging."""
 
     int8: bool = False
-    """Try int8 on the CPU, calibrated on training windows; served only where it earns its place."""
+    """Try int8 on the CPU, calibrated on training windows; served only if it passes parity and is faster."""
 
 
 class RuntimeReport(Frozen):
@@ -261,7 +261,7 @@ class RuntimeReport(Frozen):
     """A name in `genreflow.inference.backends.BACKENDS`."""
     precision: str
     usable: bool
-    """False where it has not earned its place, by parity or, of int8, by speed: it is not served."""
+    """False where it failed parity or, for int8, speed or likelihood: it is not served."""
     reason: str | None = None
     max_probability_difference: float
     """Largest absolute difference to the trained weights in fp32 over the windows compared."""

@@ -29,11 +29,11 @@ class AudioError(GenreflowError):
 
 
 class CorpusError(GenreflowError):
-    """A source or corpus from which no honest training or evaluation can be made."""
+    """A source or corpus that cannot be trained or evaluated on."""
 
 
-class ArtifactGoneError(GenreflowError):
-    """An artifact of an earlier step that is not, or not whole, where the step that reads it was told."""
+class ArtifactMissingError(GenreflowError):
+    """An artifact of an earlier step that is missing or incomplete where another step reads it."""
 
 
 class GenreCountError(CorpusError):
@@ -45,7 +45,7 @@ class GenreCountError(CorpusError):
 
 
 class FetchError(CorpusError):
-    """A file or object of a source that could not be brought here."""
+    """A file or object of a source that could not be fetched."""
 
 
 class ObjectStoreError(GenreflowError):
@@ -88,8 +88,8 @@ class NoRegistryError(RegistryError):
     """The state folder has no MLflow store yet."""
 
 
-class RegistryAwayError(RegistryError):
-    """MLflow does not answer, or broke off: the same request may succeed later."""
+class RegistryUnavailableError(RegistryError):
+    """MLflow does not respond, or the connection was lost: the same request may succeed later."""
 
 
 class ChampionChangedError(RegistryError):

@@ -48,7 +48,7 @@ def searches_folder() -> Path:
 
 
 def curves_folder() -> Path:
-    """Points of training curves that MLflow could not take yet, one file a run."""
+    """Points of training curves that MLflow has not received yet, one file a run."""
     return home() / "curves"
 
 
@@ -109,8 +109,8 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise GenreflowError(
-            f"{folder} cannot be written ({why(error)}): make room there, or set GENREFLOW_HOME to another "
-            "folder."
+            f"{folder} cannot be written ({os_reason(error)}): make room there, or set GENREFLOW_HOME to "
+            "another folder."
         ) from error
 
 
@@ -131,13 +131,13 @@ def check_writable(folder: Path, name: str) -> None:
     except OSError as error:
         raise GenreflowError(
             f"{name} is {folder}, which user {os.geteuid()} of group {os.getegid()} cannot write "
-            f"({why(error)}). Where it lies on a persistent volume claim: KFP sets no fsGroup for pods, so "
-            "the claim's folder has to belong to that user or be writable for that group (chown or chmod g+w "
-            "it once in a pod that runs as root), or resources.run_as_user has to be its owner."
+            f"({os_reason(error)}). Where it lies on a persistent volume claim: KFP sets no fsGroup for "
+            "pods, so the claim's folder has to belong to that user or be writable for that group (chown or "
+            "chmod g+w it once in a pod that runs as root), or resources.run_as_user has to be its owner."
         ) from error
 
 
-def why(error: OSError) -> str:
+def os_reason(error: OSError) -> str:
     """The operating system's reason, also where `shutil` lists what happened to each file."""
     if isinstance(error, shutil.Error) and error.args and error.args[0]:
         failures = error.args[0]
@@ -146,8 +146,8 @@ def why(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
-def keep(arrived: Path, folder: Path) -> None:
-    """Put what was fetched into its place, unless another process has put the same there meanwhile."""
+def move_into_place(arrived: Path, folder: Path) -> None:
+    """Move a fetched folder into place, unless another process has put the same there meanwhile."""
     try:
         arrived.rename(folder)
     except OSError:

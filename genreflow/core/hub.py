@@ -14,8 +14,8 @@ REMEDIES = {
     404: "it knows no such repository or file",
     409: "something of that name is there already, or is being changed: run again",
     412: "it was changed meanwhile: run again",
-    413: "that is more than it takes",
-    429: "it asks to slow down; run again later",
+    413: "that is more than it accepts",
+    429: "it limits the request rate; run again later",
 }
 
 

@@ -65,7 +65,7 @@ def error_types() -> tuple[type[Exception], ...]:
 
 
 def code(error: Exception) -> str:
-    """The store's own code of an error, such as `NoSuchKey`; empty where it said none."""
+    """The store's own code of an error, such as `NoSuchKey`; empty where it gave none."""
     return str(_response(error).get("Error", {}).get("Code", ""))
 
 
@@ -100,20 +100,21 @@ def describe_error(error: Exception, address: str, endpoint: str, what: str) -> 
         )
     if isinstance(error, (Unreachable, HTTPClientError)):
         return f"{where} does not answer ({one_line(error)}).", "Check AWS_ENDPOINT_URL, and run again."
-    said = code(error)
+    error_code = code(error)
     status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
-    if said == "NoSuchBucket":
+    if error_code == "NoSuchBucket":
         return f"There is no bucket {parts(address)[0]} at {endpoint}.", ""
-    if said == "RequestTimeTooSkewed":
+    if error_code == "RequestTimeTooSkewed":
         now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         return (
-            f"{where} cannot be {what}: the clock here ({now}) and the store's differ by too much ({said}).",
+            f"{where} cannot be {what}: the clock here ({now}) and the store's differ by too much "
+            f"({error_code}).",
             "Set it right, and run again.",
         )
     if status in (401, 403):
-        return f"{where} cannot be {what}: the credentials are refused ({said}).", ""
-    if said in ("SlowDown", "Throttling", "RequestLimitExceeded", "503") or status in (429, 503):
-        return f"{where} asks to slow down ({said}) and goes on doing so.", "Run again later."
+        return f"{where} cannot be {what}: the credentials are refused ({error_code}).", ""
+    if error_code in ("SlowDown", "Throttling", "RequestLimitExceeded", "503") or status in (429, 503):
+        return f"{where} limits the request rate ({error_code}) and keeps doing so.", "Run again later."
     return f"{where} cannot be {what}: {one_line(error)}", ""
 
 

@@ -46,8 +46,8 @@ def report(step: str, message: str, done: int | None = None, total: int | None =
 
 
 @contextlib.contextmanager
-def made_of_steps(step: str) -> Iterator[None]:
-    """Report what other steps report in a block, and in processes started in it, as of `step`."""
+def report_as(step: str) -> Iterator[None]:
+    """Attribute to `step` what other steps report in the block and in processes started in it."""
     before = os.environ.get(STEP_VARIABLE)
     os.environ[STEP_VARIABLE] = step
     try:
@@ -68,13 +68,13 @@ def track(step: str, items: Iterable[T], total: int, message: str) -> Iterator[T
 
 
 @contextlib.contextmanager
-def in_hand(name: str) -> Iterator[None]:
-    """Keep `name` written down until the end of the block: what a process had in hand when it crashed."""
+def in_progress(name: str) -> Iterator[None]:
+    """Record that `name` is being processed for the block, so that a crash can name it."""
     path = os.environ.get(PROGRESS_VARIABLE)
     if not path:
         yield
         return
-    note = Path(f"{path}.hand-{threading.get_native_id()}")
+    note = Path(f"{path}.in-progress-{threading.get_native_id()}")
     note.write_text(name)
     try:
         yield
@@ -82,14 +82,14 @@ def in_hand(name: str) -> Iterator[None]:
         note.unlink()
 
 
-def left_in_hand(progress_file: Path) -> list[str]:
-    """What was `in_hand` when the processes that wrote this file ended."""
-    notes = progress_file.parent.glob(f"{glob.escape(progress_file.name)}.hand-*")
+def unfinished(progress_file: Path) -> list[str]:
+    """The names left `in_progress` by processes of this progress file that ended without cleaning up."""
+    notes = progress_file.parent.glob(f"{glob.escape(progress_file.name)}.in-progress-*")
     return sorted(note.read_text() for note in notes)
 
 
 class Reporter:
-    """Callable with (done, total) as often as one likes: reports at most every half second, and the end."""
+    """Callable with (done, total): reports at most every half second, and at the end."""
 
     def __init__(self, step: str, message: str, unit: int = 1) -> None:
         self._step, self._message, self._unit, self._last = step, message, unit, 0.0

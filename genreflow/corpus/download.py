@@ -24,7 +24,7 @@ ATTEMPTS = 5
 FIRST_PAUSE_SECONDS = 1.0
 """Doubled with each further try."""
 LONGEST_PAUSE_SECONDS = 60.0
-"""A server that wants one to wait longer is not waited for."""
+"""A longer Retry-After is not waited for."""
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 BUSY = {408, 425, 429, 500, 502, 503, 504}
 """Statuses that may be another one a little later."""
@@ -54,7 +54,7 @@ def download(
             its reason.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(target):
+    with _locked(target):
         if target.is_file():
             return target
         reasons = []
@@ -62,7 +62,7 @@ def download(
             try:
                 _fetch(_Part(target, address), address, md5, on_progress, headers or {})
                 return target
-            except _NotHereError as error:
+            except _UnavailableError as error:
                 reasons.append(f"{_public(address)} {error}")
                 log.warning("fetch: %s", reasons[-1])
             except OSError as error:
@@ -73,7 +73,7 @@ def download(
         raise FetchError(f"{'; '.join(reasons)}.")
 
 
-class _NotHereError(Exception):
+class _UnavailableError(Exception):
     """An address does not give the file; the message goes on after the address."""
 
 
@@ -133,20 +133,20 @@ def _fetch(
                 return
             part.drop()
             if before == 0:  # else what was here may have been damaged: once more from the start
-                raise _NotHereError(f"gives another file than expected (its md5 is not {md5})")
-        except _AgainError as error:
+                raise _UnavailableError(f"gives another file than expected (its md5 is not {md5})")
+        except _RetryError as error:
             failures = 0 if part.size() > before else failures + 1
             if failures >= ATTEMPTS:
-                raise _NotHereError(f"{error}, {ATTEMPTS} times in a row") from error
+                raise _UnavailableError(f"{error}, {ATTEMPTS} times in a row") from error
             pause = error.wait if error.wait is not None else FIRST_PAUSE_SECONDS * 2**failures / 2
             if pause > LONGEST_PAUSE_SECONDS:
-                raise _NotHereError(f"{error} and wants to be left alone for {pause:.0f} s") from error
+                raise _UnavailableError(f"{error} and requires a wait of {pause:.0f} s") from error
             log.warning("fetch: %s %s; once more in %.0f s", _public(address), error, pause)
             time.sleep(pause)
 
 
-class _AgainError(Exception):
-    """It may go well a little later."""
+class _RetryError(Exception):
+    """The request may succeed a little later."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
@@ -165,7 +165,7 @@ def _go_on(
         with httpx.stream("GET", address, headers=request, timeout=TIMEOUT, follow_redirects=True) as answer:
             if answer.status_code == 416:
                 part.drop()
-                raise _AgainError("does not have the part that is missing", wait=0.0)
+                raise _RetryError("does not have the part that is missing", wait=0.0)
             _check_status(answer)
             total = _length(answer)
             if answer.status_code == 206 and _start(answer) == here:
@@ -176,23 +176,25 @@ def _go_on(
             room = here + max(0, shutil.disk_usage(part.path.parent).free - SPARE_BYTES)
             most = min(MOST_BYTES, room)
             if total is not None and total > most:
-                raise _NotHereError(f"has {total:,} bytes, and there is room for {most:,}")
+                raise _UnavailableError(f"has {total:,} bytes, and there is room for {most:,}")
             with part.path.open("ab") as file:
-                for block in answer.iter_raw():  # as it comes: a part that breaks off is kept whole
+                for (
+                    block
+                ) in answer.iter_raw():  # as it comes: what was received of an interrupted part is kept
                     file.write(block)
                     here += len(block)
                     if here > most:
                         part.drop()
-                        raise _NotHereError(f"has sent {most:,} bytes and does not end")
+                        raise _UnavailableError(f"has sent {most:,} bytes and does not end")
                     on_progress(here, total)
             if total is not None and here < total:
-                raise _AgainError(f"ended after {here:,} of {total:,} bytes", wait=0.0)
+                raise _RetryError(f"ended after {here:,} of {total:,} bytes", wait=0.0)
     except httpx.InvalidURL as error:
-        raise _NotHereError(f"is no address ({error})") from error
+        raise _UnavailableError(f"is no address ({error})") from error
     except httpx.UnsupportedProtocol as error:
-        raise _NotHereError("is no address of HTTP") from error
+        raise _UnavailableError("is no address of HTTP") from error
     except httpx.HTTPError as error:
-        raise _AgainError(f"broke off ({one_line(error)})") from error
+        raise _RetryError(f"was interrupted ({one_line(error)})") from error
 
 
 def _check_status(answer: httpx.Response) -> None:
@@ -201,10 +203,10 @@ def _check_status(answer: httpx.Response) -> None:
         return
     words = f"answers {status} {answer.reason_phrase}".rstrip()
     if status in BUSY:
-        raise _AgainError(words, wait=_retry_after(answer))
+        raise _RetryError(words, wait=_retry_after(answer))
     if status in (401, 403):
-        words += " (it wants a token or an account; for a hub, HF_TOKEN)"
-    raise _NotHereError(words)
+        words += " (it requires a token or an account; for a hub, HF_TOKEN)"
+    raise _UnavailableError(words)
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
@@ -242,7 +244,7 @@ def _public(address: str) -> str:
 
 
 @contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
+def _locked(target: Path) -> Iterator[None]:
     """Only one process at a time for one target; the lock goes with the process."""
     path = target.with_name(f".{target.name}.lock")
     with path.open("w") as file:

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 
 KNOWN_SHARE = 0.9
-"""Clips are taken for GTZAN's where at least this share of their ids are GTZAN's."""
+"""Clips count as GTZAN's where at least this share of their ids are GTZAN's."""
 SHORTEST, LONGEST = 29.0, 31.0
 """Seconds that a clip of GTZAN lasts, converted copies included: other music may be named alike."""
 FOLDS = 3

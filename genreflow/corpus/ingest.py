@@ -22,7 +22,7 @@ from genreflow.core.documents import CorpusDocument
 from genreflow.core.errors import AudioError, CorpusError, GenreCountError
 from genreflow.core.genres import GENRES
 from genreflow.core.processors import available_processors
-from genreflow.core.progress import in_hand, report, track
+from genreflow.core.progress import in_progress, report, track
 from genreflow.corpus import gtzan
 from genreflow.corpus.duplicates import cluster_id, clusters, near_clusters, near_pairs, same_what
 from genreflow.corpus.fingerprints import Fingerprints, acoustic_fingerprint
@@ -41,7 +41,7 @@ from genreflow.corpus.validation import check
 
 STEP = "ingest"
 DECODE_TIMEOUT_SECONDS = 600.0
-"""For decoding one file, which takes seconds: whatever takes longer was made to."""
+"""For decoding one file, which takes seconds; longer is treated as hostile."""
 CLIPS_AHEAD = 2
 """Clips a worker may be ahead of the writer: what bounds the memory, whatever the number of clips."""
 
@@ -49,7 +49,7 @@ log = logging.getLogger("genreflow")
 
 
 @dataclass(frozen=True)
-class _Taken:
+class _Accepted:
     """A clip that passed: its row of the manifest and its audio."""
 
     row: dict[str, Any]
@@ -62,7 +62,7 @@ class _Taken:
 
 
 @dataclass(frozen=True)
-class _Refused:
+class _Rejected:
     source: str
     genre: str
     reason: str
@@ -92,12 +92,12 @@ def ingest(
 
     Args:
         source: what `open_source` takes.
-        source_fingerprint: what `resolve` said; another state of the source is refused.
+        source_fingerprint: the output of `resolve`; another state of the source is refused.
         out: a folder that does not exist yet, or is empty.
         workers: threads that decode (decoders and digests release the interpreter); one a processor if None.
 
     Raises:
-        CorpusError: no honest corpus can be made of it.
+        CorpusError: no usable corpus can be made of it.
     """
     opened = open_source(source, settings.genres)
     if opened.resolve() != source_fingerprint:
@@ -172,20 +172,20 @@ def _store(
     folder: Path,
     workers: int,
     prints: Fingerprints,
-) -> tuple[list[dict[str, Any]], list[_Refused], list[str]]:
+) -> tuple[list[dict[str, Any]], list[_Rejected], list[str]]:
     """Decode in parallel, write in order: rows of the manifest, what was refused, and notes.
 
     `prints` gets the fingerprint of the first clip of every exact cluster.
     """
     fingerprinted: set[str] = set()
     taken: list[dict[str, Any]] = []
-    refused: list[_Refused] = []
+    refused: list[_Rejected] = []
     scaled: list[str] = []
     noted: dict[str, list[str]] = {}
     with ClipWriter(folder) as writer:
         results = _decoded(items, ids, settings, workers)
         for result in track(STEP, results, len(items), "clips decoded and checked"):
-            if isinstance(result, _Refused):
+            if isinstance(result, _Rejected):
                 refused.append(result)
                 log.warning(
                     "%s: %s to quarantine (%s): %s", STEP, result.source, result.reason, result.detail
@@ -236,15 +236,15 @@ def _with_published_facts(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[st
 
 def _decoded(
     items: list[SourceItem], ids: list[str], settings: IngestSettings, workers: int
-) -> Iterator[_Taken | _Refused]:
+) -> Iterator[_Accepted | _Rejected]:
     """Results in the order of items, at most `CLIPS_AHEAD` a worker waiting."""
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[_Taken | _Refused]] = deque()
+        waiting: deque[Future[_Accepted | _Rejected]] = deque()
         try:
             for item, clip_id in zip(items, ids, strict=True):
                 if len(waiting) >= workers * CLIPS_AHEAD:
                     yield waiting.popleft().result()
-                waiting.append(pool.submit(_take, item, clip_id, settings))
+                waiting.append(pool.submit(_decode_and_check, item, clip_id, settings))
             while waiting:
                 yield waiting.popleft().result()
         finally:
@@ -252,27 +252,27 @@ def _decoded(
                 future.cancel()
 
 
-def _take(item: SourceItem, clip_id: str, settings: IngestSettings) -> _Taken | _Refused:
+def _decode_and_check(item: SourceItem, clip_id: str, settings: IngestSettings) -> _Accepted | _Rejected:
     """Decode and check one file, and see whether it stayed what it was."""
     try:
         path = item.open()
         if path.exists() and not path.is_file():
             detail = f"{item.name} is no file but a pipe, a device or a socket."
-            return _Refused(item.name, item.genre, "unreadable", detail)
+            return _Rejected(item.name, item.genre, "unreadable", detail)
         # one descriptor: what is decoded is what is digested, whatever its name is given to meanwhile
-        with path.open("rb", buffering=0) as file, in_hand(item.name):
+        with path.open("rb", buffering=0) as file, in_progress(item.name):
             before = item.state or file_state(path)
             result = _read(file, item, clip_id, settings)
     except OSError as error:
         detail = f"{item.name} cannot be read: {error.strerror or error}."
-        return _Refused(item.name, item.genre, "unreadable", detail)
+        return _Rejected(item.name, item.genre, "unreadable", detail)
     if file_state(path) != before:
         detail = f"{item.name} was changed since it was listed; the next run takes what it is then."
-        return _Refused(item.name, item.genre, "changed", detail)
+        return _Rejected(item.name, item.genre, "changed", detail)
     return result
 
 
-def _read(file: FileIO, item: SourceItem, clip_id: str, settings: IngestSettings) -> _Taken | _Refused:
+def _read(file: FileIO, item: SourceItem, clip_id: str, settings: IngestSettings) -> _Accepted | _Rejected:
     try:
         audio = decode(file, item.name, settings.max_seconds, DECODE_TIMEOUT_SECONDS)
         rms, peak = check(audio, settings, item.name)
@@ -283,7 +283,7 @@ def _read(file: FileIO, item: SourceItem, clip_id: str, settings: IngestSettings
             else np.zeros(0, np.uint32)
         )
     except AudioError as error:
-        return _Refused(item.name, item.genre, error.reason, str(error))
+        return _Rejected(item.name, item.genre, error.reason, str(error))
     named_like_gtzan = clip_id in gtzan.md5s() and audio.seconds <= gtzan.LONGEST
     row = {
         "clip_id": clip_id,
@@ -302,7 +302,7 @@ def _read(file: FileIO, item: SourceItem, clip_id: str, settings: IngestSettings
         "peak_dbfs": peak,
         "md5": _digest(file, "md5") if named_like_gtzan else None,  # not kept
     }
-    return _Taken(row, pcm, gain, bits, audio.notes)
+    return _Accepted(row, pcm, gain, bits, audio.notes)
 
 
 def _digest(file: FileIO, kind: str) -> str:
@@ -312,7 +312,7 @@ def _digest(file: FileIO, kind: str) -> str:
 
 
 def _check_left(
-    taken: list[dict[str, Any]], refused: list[_Refused], settings: IngestSettings, source: str
+    taken: list[dict[str, Any]], refused: list[_Rejected], settings: IngestSettings, source: str
 ) -> None:
     """Refuse a corpus in which quarantine left a genre without clips, or with one."""
     counts = Counter(row["genre"] for row in taken)

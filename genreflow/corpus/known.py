@@ -159,7 +159,7 @@ def fetch_address(
 
 def _new(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CorpusError(f"{folder} is there already; genreflow data verify says whether it is whole.")
+        raise CorpusError(f"{folder} is there already; genreflow data verify checks whether it is complete.")
     if folder.is_dir():
         folder.rmdir()
 

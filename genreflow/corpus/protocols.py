@@ -1,4 +1,4 @@
-"""Protocols: which clip is in which split, and whether figures on that split can be believed."""
+"""Protocols: which clip is in which split, and what is leaky about that split."""
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ UNUSED = "unused"
 MIN_TEST_CLIPS = 50
 """`auto` takes the fault-filtered lists only if they leave so many test clips, and some of each genre."""
 
-FLATTERS = "Figures flatter: a model that knows artists looks like one that knows genres."
+OPTIMISTIC = "Figures are optimistic: a model that recognises artists seems to recognise genres."
 
 GROUPED_SHARES = {"train": 0.65, "validation": 0.15, "test": 0.20}
 RANDOM_SHARES = {"train": 0.81, "validation": 0.09, "test": 0.10}
@@ -38,7 +38,7 @@ MIN_CLIPS_FOR_VALIDATION = 4
 
 @dataclass(frozen=True)
 class Assignment:
-    """A manifest with its columns `split` and `fold`, and what is to be said about the split."""
+    """A manifest with its columns `split` and `fold`, and notes on the split."""
 
     manifest: pd.DataFrame
     protocol: str
@@ -114,7 +114,7 @@ def _choose(manifest: pd.DataFrame, genres: tuple[str, ...], known: bool) -> tup
         return "fault-filtered", None
     return "grouped", (
         f"Of these {len(manifest)} GTZAN clips the fault-filtered lists keep {train} to train and {test} to "
-        f"test; at least {MIN_TEST_CLIPS} to test and some of every genre are wanted: the split is made here."
+        f"test; at least {MIN_TEST_CLIPS} to test and some of every genre are needed: the split is made here."
     )
 
 
@@ -149,7 +149,7 @@ def _folders(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ..
     if not any(crossing.values()):
         return made
     counted = " and ".join(f"{count} {what}" for what, count in crossing.items() if count)
-    reason = f"The folders have clips of {counted} both in training or validation and in test. {FLATTERS}"
+    reason = f"The folders have clips of {counted} both in training or validation and in test. {OPTIMISTIC}"
     return replace(made, leaky=True, leak_reason=reason)
 
 
@@ -206,7 +206,7 @@ def _random(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ...
     return replace(
         _assignment(manifest, split, "random"),
         leaky=True,
-        leak_reason=f"{reason}. {FLATTERS}",
+        leak_reason=f"{reason}. {OPTIMISTIC}",
     )
 
 
@@ -252,7 +252,7 @@ def _grouped(manifest: pd.DataFrame, fold: int, seed: int, genres: tuple[str, ..
         leaky=True,
         leak_reason=(
             f"{why}; {listed} were therefore split by clip, with the same artists in training and in test. "
-            f"{FLATTERS}"
+            f"{OPTIMISTIC}"
         ),
     )
 

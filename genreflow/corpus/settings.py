@@ -1,4 +1,4 @@
-"""What a person may set about a corpus."""
+"""Settings of a corpus."""
 
 import unicodedata
 from typing import Literal
@@ -27,7 +27,7 @@ class IngestSettings(Frozen):
     """How clips are chosen and checked."""
 
     genres: tuple[str, ...] = GENRES
-    """Label order. Folders of other names are reported and left alone."""
+    """Label order. Folders of other names are reported and ignored."""
     min_seconds: float = Field(default=1.0, gt=0)
     """Shorter clips are quarantined."""
     max_seconds: float = Field(default=1800.0, gt=0)

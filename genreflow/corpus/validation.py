@@ -41,7 +41,7 @@ def check(audio: Audio, settings: IngestSettings, name: str) -> tuple[float, flo
     """
     if audio.seconds < settings.min_seconds:
         raise AudioError(
-            f"{name} is too short: {audio.seconds:.2f} s; at least {settings.min_seconds:g} s are wanted.",
+            f"{name} is too short: {audio.seconds:.2f} s; at least {settings.min_seconds:g} s are needed.",
             "too-short",
         )
     rms, peak = levels(audio)

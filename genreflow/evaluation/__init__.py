@@ -1,6 +1,6 @@
 """Metrics, uncertainty and the report.
 
-`evaluate` makes the evaluation artifact; `predict` has any classifier answer any clips.
+`evaluate` makes the evaluation artifact; `predict` predicts any clips with any classifier.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -111,7 +111,7 @@ def rows_to_evaluate(corpus: Corpus, model: ModelDocument) -> list[int]:
     if not rows:
         raise CorpusError(
             f"The corpus of {corpus.document.source} has no test clips under the protocol "
-            f"{corpus.split.protocol!r}, so nothing can be said of the model. Choose another protocol "
+            f"{corpus.split.protocol!r}, so the model cannot be evaluated. Choose another protocol "
             "(--protocol grouped) or add clips."
         )
     unknown = sorted(set(corpus.manifest["genre"].iloc[rows]) - set(model.genres))

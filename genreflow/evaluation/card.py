@@ -16,7 +16,7 @@ MOST_GENRES = 30
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a card says of a model: from its evaluation, or from the tags of its registered version."""
+    """The facts of a model's card: from its evaluation, or from the tags of its registered version."""
 
     packaged: PackagedDocument
     data: str
@@ -38,7 +38,7 @@ class ModelFacts:
 
     @property
     def figures_leak(self) -> bool:
-        """Whether there are figures, and they flatter."""
+        """Whether there are figures, and they are optimistic."""
         return self.leaky and self.accuracy is not None
 
 
@@ -72,7 +72,7 @@ def interval(facts: ModelFacts) -> str:
 
 
 def warnings(facts: ModelFacts) -> list[str]:
-    """What makes the figures say less than they seem to, a quoted paragraph each."""
+    """Warnings on what limits the figures, a quoted paragraph each."""
     model = facts.packaged.model
     found = []
     if model.synthetic:
@@ -82,7 +82,7 @@ def warnings(facts: ModelFacts) -> list[str]:
         )
     if facts.figures_leak:
         reason = facts.leak_reason or model.leak_reason or f"the {model.protocol} split is leaky"
-        found.append(f"> **Leaky.** The figures flatter: {reason.rstrip('.')}.")
+        found.append(f"> **Leaky.** The figures are optimistic: {reason.rstrip('.')}.")
     if facts.seen_clips and facts.accuracy is not None:
         found.append(f"> **{facts.seen_clips} of the test clips were used in training or selection.**")
     if model.pretrained is None:
@@ -99,7 +99,7 @@ def model_rows(facts: ModelFacts) -> list[tuple[str, str]]:
     clips = f"{len(model.train_clips)} clips to train on, {len(model.validation_clips)} for selection"
     clips += f", {facts.test_clips} to test on" if facts.test_clips else ""
     clips += f" ({facts.quarantined} refused)" if facts.quarantined is not None else ""
-    honest = "" if facts.accuracy is None else ", leaky" if facts.leaky else ", honest"
+    honest = "" if facts.accuracy is None else ", leaky" if facts.leaky else ", leak-free"
     spec = model.input_spec
     short = "repeated" if spec.extend == "repeat" else "followed by silence"
     rows = [
@@ -107,7 +107,7 @@ def model_rows(facts: ModelFacts) -> list[tuple[str, str]]:
         (
             "Input",
             f"windows of {spec.window_seconds:g} s at {spec.sample_rate / 1000:g} kHz; a "
-            f"clip's answer is the mean over its windows; shorter clips are {short}",
+            f"clip's prediction is the mean over its windows; shorter clips are {short}",
         ),
         ("Data", f"{facts.data}: {clips}"),
         ("Split", f"{model.protocol}{'' if model.fold is None else f', fold {model.fold}'}{honest}"),
@@ -127,17 +127,17 @@ def model_rows(facts: ModelFacts) -> list[tuple[str, str]]:
         rows.append(("Scored with", facts.scored_with))
     refused = [f"{runtime.name} {runtime.precision}" for runtime in packaged.runtimes if not runtime.usable]
     if refused:
-        rows.append(("Not served in", ", ".join(refused) + " (did not pass parity)"))
+        rows.append(("Not served in", ", ".join(refused) + " (failed parity, or int8 no faster)"))
     return rows
 
 
 def calibration(model: ModelDocument) -> str:
     """What the model's temperature was fitted on, in a few words."""
-    # version 0.1.0 did not say it
+    # documents of version 0.1.0 do not have it
     fitted = model.calibration or ("validation clips" if model.validation_clips else None)
     if fitted is None:
         return "not calibrated: there were no clips to fit a temperature on"
-    return f"temperature {model.temperature:.3g}, fitted by {fitted}"
+    return f"temperature {model.temperature:.3g}, fitted with {fitted}"
 
 
 def per_genre(scores: Mapping[str, GenreScores], padding: str = "") -> str:

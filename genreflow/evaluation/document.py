@@ -1,4 +1,4 @@
-"""What an evaluation says of a model: the document beside predictions, plots and report."""
+"""The document of an evaluation, beside predictions, plots and report."""
 
 from typing import ClassVar
 
@@ -14,28 +14,28 @@ class GenreScores(Frozen):
     support: int
     """Test clips of the genre."""
     predicted: int
-    """Test clips answered with the genre."""
+    """Test clips predicted as the genre."""
     precision: float | None
-    """None where no clip was answered with the genre."""
+    """None where no clip was predicted as the genre."""
     recall: float | None
     """None where the test split has no clip of the genre."""
     recall_ci95: Interval | None
     """Wilson interval of the recall."""
     f1: float | None
-    """None where the genre is neither present nor answered."""
+    """None where the genre is neither present nor predicted."""
     auc: float | None
     """Area under the ROC curve of the genre's probability; None where all clips or none are of the genre."""
 
 
 class Confusion(Frozen):
-    """Clips per true genre (rows) and answered genre (columns), both in label order."""
+    """Clips per true genre (rows) and predicted genre (columns), both in label order."""
 
     genres: tuple[str, ...]
     matrix: tuple[tuple[int, ...], ...]
 
 
 class ConfusedPair(Frozen):
-    """A true genre that was taken for another."""
+    """A true genre that was predicted as another."""
 
     genre: str
     predicted: str
@@ -59,7 +59,7 @@ class ReliabilityBin(Frozen):
 
 
 class Calibration(Frozen):
-    """How far the probabilities can be believed, per clip (mean over windows, after temperature)."""
+    """Calibration of the probabilities, per clip (mean over windows, after temperature)."""
 
     ece: float
     """Expected calibration error over equal-width bins of the top probability (Guo et al. 2017), 0 to 1."""
@@ -114,15 +114,15 @@ class EvaluationDocument(Document):
     accuracy_ci95: Interval
     """Wilson interval; clips with the same recording count once in its width."""
     macro_f1: float
-    """Mean F1 over the genres that are present or answered (scikit-learn's default)."""
+    """Mean F1 over the genres that are present or predicted (scikit-learn's default)."""
     macro_f1_ci95: Interval
     """Percentile bootstrap over clips, those with the same recording drawn together."""
     macro_auc: float | None = None
     """Mean one-against-the-rest AUC over the genres where it is defined."""
     vote_accuracy: float
-    """Share of test clips that the majority of windows answers rightly."""
+    """Share of test clips that the majority of windows predicts correctly."""
     window_accuracy: float
-    """Share of single windows answered rightly."""
+    """Share of single windows predicted correctly."""
     per_genre: dict[str, GenreScores]
     confusion: Confusion
     most_confused: tuple[ConfusedPair, ...]
@@ -142,7 +142,7 @@ class EvaluationDocument(Document):
     leaky: bool
     leak_reason: str | None
     seen_clips: int
-    """Test clips whose file or audio the model met in training or selection; 0 on an honest split."""
+    """Test clips whose file or audio was used in training or selection; 0 on a leak-free split."""
     synthetic: bool
     pretrained: str | None
     pretraining: str | None = None
@@ -175,7 +175,7 @@ class EvaluationDocument(Document):
             return f"Not measured: all {self.clips} clips were trained on."
         low, high = self.accuracy_ci95
         return (
-            f"{self.accuracy * 100:.1f} % right on {self.clips} test clips "
+            f"Accuracy {self.accuracy * 100:.1f} % on {self.clips} test clips "
             f"(95 % interval {low * 100:.1f} % to {high * 100:.1f} %), macro F1 {self.macro_f1:.3f}."
         )
 

@@ -45,7 +45,7 @@ def plain(text: object) -> str:
 
 
 def confusion(found: Confusion) -> Figure:
-    """Clips per true and answered genre; the colour is the share of the true genre's clips."""
+    """Clips per true and predicted genre; the colour is the share of the true genre's clips."""
     counts = np.asarray(found.matrix, float)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = len(found.genres)
@@ -110,7 +110,7 @@ def calibration(found: Calibration) -> Figure:
     )
     upper.set_ylim(-0.03, 1.03)
     upper.set_xlim(0, 1.02)
-    upper.set_ylabel("share of right answers")
+    upper.set_ylabel("share of correct predictions")
     upper.tick_params(labelbottom=False)
     lower.bar(
         [entry.lower for entry in found.bins],
@@ -125,7 +125,7 @@ def calibration(found: Calibration) -> Figure:
     lower.yaxis.get_major_locator().set_params(integer=True, nbins=4)  # type: ignore[call-arg]
     lower.set_xlabel("confidence (highest probability)")
     for axes in (upper, lower):
-        dress(axes, grid="both")
+        style_axes(axes, grid="both")
     legend(figure)
     return figure
 
@@ -167,7 +167,7 @@ def per_genre(scores: dict[str, GenreScores]) -> Figure:
     axes.set_xlim(-0.03, 1.04)
     axes.set_ylim(-0.6, len(known) - 0.4)
     axes.set_xlabel("share of clips")
-    dress(axes, grid="x")
+    style_axes(axes, grid="x")
     legend(figure)
     return figure
 
@@ -222,7 +222,7 @@ def accuracy_by_condition(
     axes.set_xlim(-0.03, 1.04)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel("share of clips; confidence")
-    dress(axes, grid="x")
+    style_axes(axes, grid="x")
     legend(figure)
     return figure
 
@@ -335,11 +335,11 @@ def single(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.subplots()
-    dress(axes)
+    style_axes(axes)
     return figure, axes
 
 
-def dress(axes: Axes, grid: Literal["x", "y", "both"] | None = None) -> None:
+def style_axes(axes: Axes, grid: Literal["x", "y", "both"] | None = None) -> None:
     """Colours and lines as on all figures of the reports."""
     axes.patch.set_alpha(0)
     axes.tick_params(colors=TEXT, labelsize=10)
@@ -374,7 +374,7 @@ def _boxes(axes: Axes, values: Sequence[Any], genres: Sequence[str]) -> None:
         flierprops={"marker": ".", "markersize": 4, "markeredgecolor": MUTED},
     )
     axes.set_ylim(len(genres) + 0.6, 0.4)
-    dress(axes, grid="x")
+    style_axes(axes, grid="x")
 
 
 def _waveform(axes: Axes, clip: TypicalClip) -> None:
@@ -386,7 +386,7 @@ def _waveform(axes: Axes, clip: TypicalClip) -> None:
     axes.set_ylim(-1.2, 1.2)
     axes.set_xlim(0, len(clip.samples) / clip.sample_rate)
     axes.set_yticks([-1, 0, 1])
-    dress(axes)
+    style_axes(axes)
 
 
 def _spectrogram(axes: Axes, clip: TypicalClip) -> None:
@@ -407,7 +407,7 @@ def _spectrogram(axes: Axes, clip: TypicalClip) -> None:
     axes.set_yticks(
         [MEL_BANDS * _mel(khz * 1000) / _mel(MEL_RATE / 2) for khz in shown], [f"{k:g}" for k in shown]
     )
-    dress(axes)
+    style_axes(axes)
 
 
 def _mel(hertz: float) -> float:

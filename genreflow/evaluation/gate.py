@@ -46,7 +46,7 @@ class GatePolicy(Frozen):
     max_latency_ms: float | None = Field(default=2000.0, gt=0)
     """Largest median latency of one window as the model is served, on the machine that decides."""
     leaky_may_displace: bool = False
-    """Whether a model from a leaky split may displace one from an honest split."""
+    """Whether a model from a leaky split may displace one from a leak-free split."""
 
 
 class ModelFacts(Frozen):
@@ -203,15 +203,15 @@ def _decide_alone(table: "pd.DataFrame", model: ModelFacts, why: str, policy: Ga
     if chance > 1 - policy.confidence:
         failed.insert(
             0,
-            f"it is right on {right:g} of {n} clips, which guessing among {len(model.genres)} genres reaches "
-            f"with probability {chance:.2g}",
+            f"it predicts {right:g} of {n} clips correctly, which guessing among {len(model.genres)} genres "
+            f"reaches with probability {chance:.2g}",
         )
     if failed:
         return _kept("kept out: " + "; ".join(failed) + _caveats(model), numbers | {"floors_failed": failed})
     return Decision(
         promote=True,
         verdict="promoted",
-        reason=f"promoted: {why}, and the floors hold (right on {_percent(accuracy)} of {n} unseen clips, "
+        reason=f"promoted: {why}, and the floors hold (accuracy {_percent(accuracy)} on {n} unseen clips, "
         f"{policy.confidence * 100:g} % interval {_percent(low)} to {_percent(high)})" + _caveats(model),
         numbers=numbers,
     )
@@ -262,7 +262,7 @@ def _decide_paired(
         "per_genre": recordings.per_genre(),
     }
     figures = (
-        f"right on {_percent(accuracy)} of {n} clips that neither had seen, {old.name} on "
+        f"accuracy {_percent(accuracy)} on {n} clips that neither had seen, {old.name} "
         f"{_percent(accuracy_old)}; difference {_points(difference)} points, {policy.confidence * 100:g} % "
         f"interval {_points(low)} to {_points(high)}"
     )
@@ -270,7 +270,7 @@ def _decide_paired(
     failed = _floors(new, accuracy, recordings, policy)
     if new.leaky and not old.leaky and not policy.leaky_may_displace:
         failed.append(
-            f"it was trained on a leaky split and {old.name} on an honest one, which comparing on unseen "
+            f"it was trained on a leaky split and {old.name} on a leak-free one, which comparing on unseen "
             "files cannot make up for"
         )
     if difference <= 0:
@@ -341,11 +341,12 @@ def _floors(model: ModelFacts, accuracy: float, recordings: _Recordings, policy:
         floor = policy.genre_floor if before is None else min(policy.genre_floor, before)
         if recall < floor:
             failed.append(
-                f"it finds {_percent(recall)} of {genre}, below the floor of {_percent(policy.genre_floor)}"
+                f"its recall of {genre} is {_percent(recall)}, below the floor of "
+                f"{_percent(policy.genre_floor)}"
             )
         elif before is not None and before - recall > policy.genre_max_drop:
             failed.append(
-                f"{genre} falls from {_percent(before)} to {_percent(recall)}, more than "
+                f"the recall of {genre} falls from {_percent(before)} to {_percent(recall)}, more than "
                 f"{policy.genre_max_drop * 100:g} points"
             )
     wanted = [policy.runtime] if policy.runtime != AUTO else [one for one in BACKENDS if backend(one).for_cpu]
@@ -374,7 +375,7 @@ def _check(table: "pd.DataFrame", name: str) -> None:
         )
     if table["clip_id"].duplicated().any():
         again = table["clip_id"][table["clip_id"].duplicated()].iloc[0]
-        raise GenreflowError(f"The {name}'s predictions name {again} twice; the gate takes one row a clip.")
+        raise GenreflowError(f"The {name}'s predictions name {again} twice; the gate needs one row per clip.")
 
 
 def _numbers(policy: GatePolicy, **counts: int) -> dict[str, Any]:
@@ -389,7 +390,7 @@ def _caveats(model: ModelFacts) -> str:
     """What a reader must know of the figures, as a tail of the reason."""
     tail = ""
     if model.leaky and model.protocol != "all":
-        tail += f". The {model.protocol} split is leaky: its figures flatter"
+        tail += f". The {model.protocol} split is leaky: its figures are optimistic"
     if model.synthetic:
         tail += ". Synthetic music: nothing is said about real music"
     return tail

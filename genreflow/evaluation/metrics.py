@@ -33,7 +33,7 @@ Probabilities = NDArray[np.floating[Any]]
 
 
 def macro_f1_of(confusions: NDArray[Any]) -> NDArray[np.float64]:
-    """Macro F1 of (…, genres, genres) confusions → (…): the mean over genres that are present or answered.
+    """Macro F1 of (…, genres, genres) confusions → (…): the mean over genres that are present or predicted.
 
     scikit-learn's `f1_score(average="macro")`, of all resampled confusions of a bootstrap at once.
     """
@@ -182,18 +182,18 @@ class _Metric(evaluate.Metric):
 
 
 class Accuracy(_Metric):
-    """`evaluate.Metric`: share of right answers."""
+    """`evaluate.Metric`: share of correct predictions."""
 
-    description = "Share of right answers."
+    description = "Share of correct predictions."
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
         return {"accuracy": float(accuracy_score(references, predictions))}
 
 
 class MacroF1(_Metric):
-    """`evaluate.Metric`: mean F1 over the genres that are present or answered."""
+    """`evaluate.Metric`: mean F1 over the genres that are present or predicted."""
 
-    description = "Mean F1 over the genres that are present or answered."
+    description = "Mean F1 over the genres that are present or predicted."
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
         return {"macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0))}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from genreflow.core.documents import CorpusDocument, ModelDocument, SplitDocument
 from genreflow.core.genres import genre_named
 from genreflow.corpus.store import Corpus
-from genreflow.evaluation import figures
+from genreflow.evaluation import card, figures
 from genreflow.evaluation.document import Confusion, EvaluationDocument
 from genreflow.evaluation.exploration import Exploration
 from genreflow.evaluation.worst_clips import WorstClip
@@ -60,7 +60,7 @@ class Line:
 
     genre: str
     role: str
-    """`true`, `answered` or `other`."""
+    """`true`, `predicted` or `other`."""
     points: str
     dots: tuple[tuple[float, float], ...]
 
@@ -91,6 +91,7 @@ def write_report(
         figure_loudness=pictured(figures.loudness(explored)),
         figure_descriptors=pictured(figures.descriptors(explored)) if explored.separation else None,
         figures_typical={genre: pictured(figures.typical(clip)) for genre, clip in explored.typical.items()},
+        calibration=card.calibration(model),
         named_pairs=named_pairs(document.confusion),
         lines=lines,
         bars=bars,
@@ -129,10 +130,10 @@ def verdict(document: EvaluationDocument) -> str:
     low, high = document.accuracy_ci95
     guess = 1 / len(document.genres)
     return (
-        f"Right on {percent(document.accuracy)} of {document.clips} test clips "
+        f"Accuracy {percent(document.accuracy)} on {document.clips} test clips "
         f"(95 % interval {percent(low)} to {percent(high)}), under the {protocol_words(document)} protocol, "
         f"with {document.scored_with}. "
-        f"Guessing among {len(document.genres)} genres would be right on {percent(guess)}."
+        f"Guessing among {len(document.genres)} genres would reach {percent(guess)}."
     )
 
 
@@ -153,12 +154,12 @@ def banners(document: EvaluationDocument, model: ModelDocument) -> list[Banner]:
         )
     if document.leaky and document.measured:
         reason = document.leak_reason or "Training and test share more than they should."
-        found.append(Banner("Leaky split: these figures flatter", reason))
+        found.append(Banner("Leaky split: these figures are optimistic", reason))
     if not document.measured:
         found.append(
             Banner(
                 "Not measured",
-                "Below are the model's answers on the clips that it was trained on: they show that it "
+                "Below are the model's predictions on the clips that it was trained on: they show that it "
                 "learned, not how good it is.",
             )
         )
@@ -185,11 +186,11 @@ def banners(document: EvaluationDocument, model: ModelDocument) -> list[Banner]:
                 f"The interval is {(high - low) * 100:.0f} points wide: small differences mean nothing here.",
             )
         )
-    if model.temperature == 1.0 and not model.validation_clips:
+    if model.calibration is None and not model.validation_clips:
         found.append(
             Banner(
                 "No validation clips",
-                "Training ran its full length, and the probabilities were not calibrated.",
+                "Nothing was selected on held-out clips, and the probabilities were not calibrated.",
             )
         )
     return found
@@ -273,7 +274,7 @@ def bars(clip: WorstClip) -> list[tuple[str, float, str]]:
 
 
 def lines(clip: WorstClip) -> list[Line]:
-    """The curves of the true genre, the answered one, and the strongest other."""
+    """The curves of the true genre, the predicted one, and the strongest other."""
     wanted = [clip.genre] if clip.right else [clip.genre, clip.predicted]
     means = clip.curve.mean(0)
     others = [int(label) for label in np.argsort(-means) if clip.genres[label] not in wanted]
@@ -316,4 +317,4 @@ def _points(path: Iterable[tuple[float, float]]) -> str:
 def _role(clip: WorstClip, genre: str) -> str:
     if genre == clip.genre:
         return "true"
-    return "answered" if genre == clip.predicted else "other"
+    return "predicted" if genre == clip.predicted else "other"

@@ -1,4 +1,4 @@
-"""How far a figure can be trusted: intervals of shares and their differences, the bootstrap for the rest."""
+"""Uncertainty of figures: intervals of shares and their differences, the bootstrap for the rest."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -78,7 +78,7 @@ def accuracy_interval(correct: NDArray[np.bool_], clusters: Sequence[str]) -> tu
     """Wilson's interval around the accuracy of (n,) answers, as wide as for that many *different* clips.
 
     Clips of one cluster hold the same recording and get much the same answer: counting each as evidence would
-    flatter.
+    be too optimistic.
     """
     distinct = len(set(clusters))
     return wilson(float(np.mean(correct)) * distinct, distinct)

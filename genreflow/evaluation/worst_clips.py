@@ -1,4 +1,4 @@
-"""The clips a model is most wrong about, made playable, with what it answers as the clip goes on."""
+"""The clips a model is most wrong about, made playable, with its predictions over the clip."""
 
 import io
 import logging
@@ -22,7 +22,7 @@ EXCERPT_SECONDS = 30.0
 CURVE_POINTS = 16
 """Windows that a clip's curve is drawn from, where the model's own hop gives fewer."""
 CURVE_BUDGET_SECONDS = 8.0
-"""RequestMetrics closer stops here: a slow model's curves keep its own hop."""
+"""The finer hop is skipped after so many seconds: curves of a slow model keep its own hop."""
 MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 MP3_COMPRESSION = 0.75
 """0 (best) to 1 (smallest): about 110 kB for 30 s at 22,050 Hz."""

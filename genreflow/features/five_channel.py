@@ -1,9 +1,9 @@
-"""The five-channel picture of `mfcc_cnn`: MFCC, delta, delta-delta, tempo-synchronous MFCC and chroma.
+"""The five-channel feature map of `mfcc_cnn`: MFCC, delta, delta-delta, tempo-synchronous MFCC and chroma.
 
 Three seconds at 22,050 Hz become 40 rows by 130 frames in five channels. Channels come first, (5, 40, 130),
-as torch wants them; the literature writes (40, 130, 5). Tempo and beats are found in each window by itself
+as torch expects them; the literature writes (40, 130, 5). Tempo and beats are found in each window by itself
 (onset autocorrelation and dynamic programming, Ellis 2007, "Beat Tracking by Dynamic Programming"), so that a
-window gives the same picture wherever it was cut.
+window gives the same feature map wherever it was cut.
 """
 
 from functools import lru_cache

@@ -40,7 +40,7 @@ class Classifier:
         self.precision = precision
         self.device = device
         self.notes: tuple[str, ...] = ()
-        """What differs from what was requested when it was loaded, a sentence each."""
+        """Deviations from what was requested on loading, a sentence each."""
         self.best_seconds_per_window = float("inf")
         """The shortest time that a window took so far: without anything else on the machine."""
         self._predict = predict

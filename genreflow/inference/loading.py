@@ -237,8 +237,8 @@ def _start(folder: Path, document: PackagedDocument, choice: Served, device: str
         difference = classifier.check_reference(folder)
         if not difference <= PARITY[precision].probability_difference:  # NaN is not
             raise ModelError(
-                f"{folder} does not give its packaged probabilities on this processor: with {choice.label} "
-                f"one is {difference:.4f} off. Package it anew here."
+                f"{folder} does not reproduce its packaged probabilities on this processor: with "
+                f"{choice.label} one is {difference:.4f} off. Package it anew here."
             )
     return classifier
 

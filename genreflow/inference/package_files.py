@@ -107,4 +107,4 @@ def package_differences(folder: Path, document: PackagedDocument, native: bool =
             if path.is_file() and name not in document.files:
                 yield f"{name} was added since it was packaged"
     if model_digest(document.model, document.files) != document.digest:
-        yield f"{PackagedDocument.file_name} was altered: its digest does not fit what it says"
+        yield f"{PackagedDocument.file_name} was altered: its digest does not match its content"

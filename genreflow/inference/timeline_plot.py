@@ -1,4 +1,4 @@
-"""A song's genres over time, drawn: the picture of `genreflow timeline -o` and of the web page.
+"""A song's genres over time, as a figure: for `genreflow timeline -o` and the web page.
 
 The caller saves the figure (`savefig`). It is made without pyplot, so that a service can draw from a thread.
 """
@@ -29,7 +29,7 @@ NARROW = (4.2, 4.6)
 """Sizes in inches: for a file, for a column of the web page, and for a phone held upright."""
 DOTS_PER_INCH = 150
 LETTER_INCHES = 0.078
-"""About what a letter of a stretch's name is wide."""
+"""About what a letter of a segment's label is wide."""
 TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 TICK_INCHES = 0.8
 """Closer ticks would run into each other."""
@@ -50,7 +50,7 @@ def clock(seconds: float) -> str:
 
 
 def draw_timeline(song: "Timeline", title: str | None = None, inches: tuple[float, float] = WIDE) -> "Figure":
-    """Above, the stretches with the genre on top in each; below, the probabilities they come from, stacked.
+    """Above, the segments with their genres; below, the probabilities that they come from, stacked.
 
     Args:
         song: windows in order.
@@ -68,7 +68,7 @@ def draw_timeline(song: "Timeline", title: str | None = None, inches: tuple[floa
         strip.set_title(title, loc="left", color=TEXT_COLOUR, parse_math=False)
     start, end = float(song.starts[0]), float(song.ends[-1])
     colour = colours(song.genres)
-    _draw_stretches(strip, song.segments(), colour, inches[0] * 0.8 / (end - start))
+    _draw_segments(strip, song.segments(), colour, inches[0] * 0.8 / (end - start))
     names = _draw_shares(areas, song, colour)
     areas.set(ylim=(0, 1), yticks=[0, 0.5, 1], yticklabels=["0%", "50%", "100%"], xlim=(start, end))
     areas.set_xlabel("minutes and seconds", color=TEXT_COLOUR)
@@ -87,10 +87,10 @@ def draw_timeline(song: "Timeline", title: str | None = None, inches: tuple[floa
     return figure
 
 
-def _draw_stretches(
-    axes: "Axes", stretches: "list[Segment]", colour: dict[str, str], inches_per_second: float
+def _draw_segments(
+    axes: "Axes", segments: "list[Segment]", colour: dict[str, str], inches_per_second: float
 ) -> None:
-    for start, end, genre, probability in stretches:
+    for start, end, genre, probability in segments:
         axes.axvspan(start, end, color=colour[genre], linewidth=0)
         room = (end - start) * inches_per_second / LETTER_INCHES
         if room < len(genre) + 1:
@@ -100,8 +100,8 @@ def _draw_stretches(
         axes.text(
             (start + end) / 2, 0.5, words, ha="center", va="center", color=ink, fontsize=9, parse_math=False
         )
-    for stretch in stretches[1:]:
-        axes.axvline(stretch.start, color="white", linewidth=1.5)
+    for segment in segments[1:]:
+        axes.axvline(segment.start, color="white", linewidth=1.5)
     axes.set(ylim=(0, 1), yticks=[])
     axes.tick_params(labelbottom=False)
 
@@ -122,7 +122,7 @@ def _draw_shares(axes: "Axes", song: "Timeline", colour: dict[str, str]) -> list
         rows.append(1 - np.sum(rows, axis=0))
         names.append("others")
         palette.append(OTHERS_COLOUR)
-    # as pixels also in a vector picture: an hour of windows would be megabytes of corners
+    # as pixels also in a vector graphic: an hour of windows would be megabytes of corners
     axes.stackplot(times, np.stack(rows), labels=names, colors=palette, rasterized=True, linewidth=0)
     return names
 

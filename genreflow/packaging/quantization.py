@@ -27,7 +27,7 @@ CALIBRATION_WINDOWS = 128
 INT8_PARITY_WINDOWS = 200
 """Real windows on which int8 is compared: more than of the others, which deviate less."""
 INT8_SPEED = 1.1
-"""Times as fast as the fastest other precision, at least: what int8 costs in answers has to pay."""
+"""Times as fast as the fastest other precision, at least: int8 loses accuracy and has to be worth it."""
 INT8_NLL_INCREASE = 0.02
 """Nats by which the negative log-likelihood of validation clips may be larger than in fp32.
 

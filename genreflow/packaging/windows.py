@@ -20,7 +20,7 @@ def real_windows(
     count: int,
     splits: tuple[str, ...] = ("validation", "train"),
 ) -> NDArray[np.float32]:
-    """Up to `count` windows of real clips, the genres in turn, as the model takes them: (n, *input shape).
+    """Up to `count` windows of real clips, the genres in turn, as model inputs: (n, *input shape).
 
     The middle of each clip first; where there are fewer clips than windows, other places of them.
 

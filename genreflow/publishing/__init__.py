@@ -25,7 +25,7 @@ LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
 def publish(model: str, to: str, public: bool = False, licence: str | None = None) -> Published:
-    """Publish a registered model; the same again uploads nothing, another one takes its place.
+    """Publish a registered model; the same again uploads nothing, another one replaces it.
 
     Args:
         model: an alias or version of the registry.
@@ -39,9 +39,9 @@ def publish(model: str, to: str, public: bool = False, licence: str | None = Non
         RegistryError: there is no such model.
     """
     to = to.rstrip("/") if to not in SCHEMES else to
-    place = _place(to)
+    place = _destination(to)
     if public and place is not repository:
-        raise PublishError(f"--public is for hf://; who may read {to} is said by the bucket's own policy.")
+        raise PublishError(f"--public is for hf://; who may read {to} is decided by the bucket's own policy.")
     if licence is not None and not LICENCE.fullmatch(licence):
         raise PublishError(f"{licence!r} is no licence as hubs write it: apache-2.0 and cc-by-nc-4.0 are.")
     place.check(to, public)
@@ -74,12 +74,12 @@ def fetch(address: str) -> Path:
     Raises:
         PublishError: there is none, or it cannot be reached.
     """
-    folder: Path = _place(address).download(address)
+    folder: Path = _destination(address).download(address)
     return folder
 
 
-def _place(address: str) -> ModuleType:
-    """The module for places of that kind: each has `check`, `upload` and `download`."""
+def _destination(address: str) -> ModuleType:
+    """The module for that kind of address: each has `check`, `upload` and `download`."""
     if address.startswith("hf://"):
         return repository
     if address.startswith("s3://"):

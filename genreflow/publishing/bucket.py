@@ -1,7 +1,7 @@
 """A published model below a prefix of a bucket: what decides last, nothing of others touched.
 
 A bucket has no commits. Every object carries the sha256 of its content. The record says first what is going
-to be written: a publish that broke off leaves nothing that a later one does not know. `packaged.json`, by
+to be written: an interrupted publish leaves nothing that a later one does not list. `packaged.json`, by
 which the folder becomes another model, comes last of the model's files: a download in between detects it
 from the digests and is never given half of each.
 """
@@ -24,7 +24,7 @@ CONNECTIONS = 10
 ATTEMPTS = 5
 DIGEST = "genreflow-sha256"
 """Metadata of every object that was published, with the sha256 of its content."""
-GONE = ("NoSuchKey", "404")
+NOT_FOUND = ("NoSuchKey", "404")
 LAST = (CARD, PackagedDocument.file_name)
 CONTENT_TYPES = {
     ".json": "application/json",
@@ -39,7 +39,7 @@ def check(address: str, public: bool) -> None:
     Raises:
         PublishError: there is no such bucket, or the store refuses.
     """
-    place = _Place(address)
+    place = _BucketPrefix(address)
     place.check()
     place.record()
 
@@ -50,7 +50,7 @@ def upload(address: str, folder: Path, record: PublishedDocument, public: bool) 
     Raises:
         PublishError: there is something else of these names, or the store refuses.
     """
-    place = _Place(address)
+    place = _BucketPrefix(address)
     before = place.record()
     digest = file_digest(folder / PublishedDocument.file_name)
     held = {name: place.digest(name) for name in {*record.files, *before}}
@@ -90,7 +90,7 @@ def download(address: str) -> Path:
 
 
 def _downloaded(address: str) -> Path:
-    place = _Place(address)
+    place = _BucketPrefix(address)
     home.models_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home.models_folder()) as scratch:
         arrived = Path(scratch) / "published"
@@ -107,13 +107,13 @@ def _downloaded(address: str) -> Path:
         wrong = next(package_differences(arrived, document), None)
         if wrong is not None:
             raise PublishError(
-                f"What lies at {address} is no whole model: {wrong}. Fetch again, or publish it anew."
+                f"What lies at {address} is not a complete model: {wrong}. Fetch again, or publish it anew."
             )
-        home.keep(arrived, folder)
+        home.move_into_place(arrived, folder)
     return folder
 
 
-class _Place:
+class _BucketPrefix:
     """A prefix of a bucket."""
 
     def __init__(self, address: str) -> None:
@@ -126,7 +126,7 @@ class _Place:
 
     def check(self) -> None:
         """Nothing where the bucket is there: a request for one object does not show it."""
-        with self._told("listed"):
+        with self._translate_errors("listed"):
             self._client.list_objects_v2(Bucket=self._bucket, Prefix=f"{self._prefix}/", MaxKeys=1)
 
     def record(self) -> dict[str, str]:
@@ -149,7 +149,7 @@ class _Place:
     def digest(self, name: str) -> str | None:
         """The sha256 that an object was published with; empty where it was not, None where there is none."""
         try:
-            head = self._asked("read", self._client.head_object, name)
+            head = self._request("read", self._client.head_object, name)
         except _Missing:
             return None
         return str(head["Metadata"].get(DIGEST, ""))
@@ -163,7 +163,7 @@ class _Place:
     def put(self, name: str, path: Path, digest: str) -> None:
         kind = CONTENT_TYPES.get(path.suffix, "application/octet-stream")
         extra = {"Metadata": {DIGEST: digest}, "ContentType": kind}
-        self._asked("written to", self._client.upload_file, name, Filename=str(path), ExtraArgs=extra)
+        self._request("written to", self._client.upload_file, name, Filename=str(path), ExtraArgs=extra)
 
     def get(self, name: str, folder: Path) -> None:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -172,22 +172,22 @@ class _Place:
             )
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._asked("read", self._client.download_file, name, Filename=str(path))
+        self._request("read", self._client.download_file, name, Filename=str(path))
 
     def delete(self, name: str) -> None:
-        self._asked("written to", self._client.delete_object, name)
+        self._request("written to", self._client.delete_object, name)
 
-    def _asked(self, what: str, function: Any, name: str, **named: Any) -> Any:
-        with self._told(what, name):
+    def _request(self, what: str, function: Any, name: str, **named: Any) -> Any:
+        with self._translate_errors(what, name):
             key = f"{self._prefix}/{name}" if self._prefix else name
             return function(Bucket=self._bucket, Key=key, **named)
 
     @contextmanager
-    def _told(self, what: str, name: str = "") -> Iterator[None]:
+    def _translate_errors(self, what: str, name: str = "") -> Iterator[None]:
         try:
             yield
         except object_store.error_types() as error:
-            if object_store.code(error) in GONE:
+            if object_store.code(error) in NOT_FOUND:
                 raise _Missing(f"There is no model at {self._address}: it has no {name}.") from error
             parts = object_store.describe_error(error, self._address, self._client.meta.endpoint_url, what)
             raise PublishError(" ".join(parts).strip()) from error

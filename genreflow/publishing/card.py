@@ -114,7 +114,7 @@ def _results(version: Version, facts: ModelFacts) -> "list[EvalResult]":
         return []
     data, tags = facts.data, version.tags
     split = f"{tags.get('protocol', 'unknown')} split"
-    split += ", leaky: the figures flatter" if facts.figures_leak else ""
+    split += ", leaky: the figures are optimistic" if facts.figures_leak else ""
     names = {"accuracy": f"accuracy ({card.interval(facts)})", "f1": "macro F1"}
     values = {"accuracy": facts.accuracy, "f1": float(tags["macro_f1"])}
     return [
@@ -133,17 +133,17 @@ def _results(version: Version, facts: ModelFacts) -> "list[EvalResult]":
 
 
 def _summary(facts: ModelFacts) -> str:
-    what = f"Names the genre of music: {', '.join(facts.packaged.model.genres)}."
+    what = f"Predicts the genre of music: {', '.join(facts.packaged.model.genres)}."
     if facts.accuracy is None:
         return (
             f"{what} How good it is was **not measured**: no clip was left that it had not been trained on."
         )
-    return f"{what} **{card.percent(facts.accuracy)} right** ({card.interval(facts)})."
+    return f"{what} **Accuracy {card.percent(facts.accuracy)}** ({card.interval(facts)})."
 
 
 def _with_genreflow(address: str) -> str:
     return f"""\
-With genreflow, songs of any length and format; a song's answer is the mean over its windows:
+With genreflow, songs of any length and format; a song's prediction is the mean over its windows:
 
 ```python
 import genreflow

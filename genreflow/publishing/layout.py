@@ -30,7 +30,7 @@ PRIVATE_TRAINING = ("checkpoint_uri", "notes")
 
 @dataclass(frozen=True)
 class Published:
-    """What became of it."""
+    """The result of publishing."""
 
     version: str
     url: str
@@ -43,7 +43,7 @@ class Published:
     removed: tuple[str, ...]
     """Files of what was published there before."""
     notes: tuple[str, ...] = ()
-    """What was not as wished, a sentence each."""
+    """Remarks for the user, a sentence each."""
 
 
 def lay_out(
@@ -115,7 +115,7 @@ def backbone_name(backbone: str) -> str:
 
 
 def _for_transformers(document: PackagedDocument, out: Path) -> TransformersForm | None:
-    """Write the form for transformers where the family has one; its answers are held against the package's.
+    """Write the family's form for transformers, if any; its predictions are compared with the package's.
 
     Raises:
         PublishError: transformers does not give the package's answers with it.

@@ -41,7 +41,7 @@ def check(address: str, public: bool) -> None:
             )
         info = _info(HfApi(), name)
         if info is not None and not info.private and not public:
-            raise PublishError(f"{address} exists and is public: say --public to publish there.")
+            raise PublishError(f"{address} exists and is public: add --public to publish there.")
 
 
 def upload(address: str, folder: Path, record: PublishedDocument, public: bool) -> Published:

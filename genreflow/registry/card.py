@@ -1,4 +1,4 @@
-"""What a version says of itself in the registry: a description in Markdown, and tags."""
+"""A version's description in Markdown and its tags in the registry."""
 
 import json
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ DECISION = "### Is it champion?"
 WHAT = "### What it is"
 
 MODEL_DESCRIPTION = """\
-Answers the genre of a piece of music. Every version is one trained model with its packaged runtimes and the \
-proof of how good it is.
+Predicts the genre of a piece of music. Every version is one trained model with its packaged runtimes and \
+its evaluation.
 
-- **@champion** is what `genreflow classify`, `genreflow serve` and `genreflow.load("champion")` answer \
-with. It moves only when a candidate passes the gate (both models on the same clips, none of them seen in \
+- **@champion** is what `genreflow classify`, `genreflow serve` and `genreflow.load("champion")` use. \
+It moves only when a candidate passes the gate (both models on the same clips, none of them seen in \
 training), or by hand with `genreflow promote`, back with `genreflow rollback`.
 - **@challenger** is the latest version that the gate did not promote.
 
-Figures on a leaky split flatter; versions trained on synthetic music say nothing about real music.
+Figures on a leaky split are optimistic; versions trained on synthetic music say nothing about real music.
 """
 
 
@@ -141,8 +141,8 @@ def with_overview(description: str, versions: Sequence[Version]) -> str:
         names = " ".join(f"**@{alias}**" for alias in version.aliases)
         link = f"[Version{SPACE}{version.version}](#/models/{MODEL_NAME}/versions/{version.version})"
         split = tags.get("protocol", "") + (" (leaky)" if tags.get("leaky") == "true" else "")
-        rows.append((link, names, _right(tags), f"{tags.get('data', '')}, {split}", reason))
-    head = ("version", "now", "right (95 % interval)", "data, split", "why it is, was, or is not champion")
+        rows.append((link, names, _accuracy(tags), f"{tags.get('data', '')}, {split}", reason))
+    head = ("version", "now", "accuracy (95 % interval)", "data, split", "why it is, was, or is not champion")
     kept = description.partition(OVERVIEW)[0].rstrip()[: DESCRIPTION_CHARACTERS // 3]
     table = card.table(head, rows, PADDING)
     while len(kept) + len(OVERVIEW) + len(table) + 4 > DESCRIPTION_CHARACTERS and rows:
@@ -152,7 +152,7 @@ def with_overview(description: str, versions: Sequence[Version]) -> str:
 
 
 def with_decision(description: str, decision: str) -> str:
-    """The description with another answer to whether it is champion, shortened where MLflow has no room."""
+    """The description with another decision, shortened where MLflow has no room."""
     before, _, rest = description.partition(DECISION)
     _, _, after = rest.partition(WHAT)
     room = DESCRIPTION_CHARACTERS - len(before) - len(DECISION) - len(WHAT) - len(after) - 4
@@ -166,7 +166,7 @@ def decision_of(description: str) -> str:
     return description.partition(DECISION)[2].partition(WHAT)[0].strip()
 
 
-def _right(tags: dict[str, str]) -> str:
+def _accuracy(tags: dict[str, str]) -> str:
     """`82.0 % (77.0 to 86.0)` from a version's tags; empty where they are not genreflow's."""
     try:
         low, high = json.loads(tags["accuracy_ci95"])
@@ -193,7 +193,7 @@ def _scored_with(evaluation: EvaluationDocument) -> str | None:
     if spare is None or not evaluation.measured:
         return evaluation.scored_with if evaluation.measured else None
     return (
-        f"{evaluation.scored_with}; its fallback {spare.label} is right on {card.percent(spare.accuracy)} "
+        f"{evaluation.scored_with}; its fallback {spare.label} has {card.percent(spare.accuracy)} "
         f"and decides alike on {card.percent(spare.equal_decisions)} of the clips"
     )
 

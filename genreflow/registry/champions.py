@@ -34,7 +34,7 @@ BENTO_TAG = "bento"
 def apply_decision(
     version: str, decision: Decision, compared_with: str | None, test_split: str | None = None
 ) -> Decision:
-    """Write on a version what the gate decided and why, and do so: the alias moves last.
+    """Record the gate's decision and reason on a version, and apply it: the alias moves last.
 
     An `identical` verdict changes nothing.
 
@@ -147,7 +147,7 @@ def refresh_overview(client: "MlflowClient") -> None:
 
 
 def _note(client: "MlflowClient", entry: "ModelVersion", tags: dict[str, str], text: str) -> None:
-    """Tags on a version, and the answer in its description to whether it is champion."""
+    """Tags on a version, and the decision in its description."""
     number = str(entry.version)
     for key, value in tags.items():
         client.set_model_version_tag(MODEL_NAME, number, key, value)
@@ -180,14 +180,14 @@ def _history(client: "MlflowClient") -> list[str]:
 
 
 def _until(history: list[str], number: str) -> list[str]:
-    """The history before the last reign of a version; what a crash left behind it is dropped."""
+    """The history before a version last became champion; what a crash left after it is dropped."""
     return (
         history[: max(at for at, other in enumerate(history) if other == number)] if number in history else []
     )
 
 
 def _move_champion_alias(client: "MlflowClient", number: str, history: list[str]) -> None:
-    """Everything around a new champion, and its alias last."""
+    """Record a new champion, and move its alias last."""
     client.set_registered_model_tag(MODEL_NAME, HISTORY_TAG, ", ".join(history[-HISTORY_LENGTH:]))
     if "displaced_by" in find(client, number).tags:  # from an earlier reign
         client.delete_model_version_tag(MODEL_NAME, number, "displaced_by")

@@ -1,4 +1,4 @@
-"""One at a time: a lock that lies in the MLflow store itself, wherever that is."""
+"""A lock in the MLflow store itself: one process at a time changes the registry."""
 
 import logging
 import os
@@ -19,9 +19,9 @@ LOCK_NAME = f"{MODEL_NAME}.lock"
 HOLDER_TAG = "held_by"
 STALE_SECONDS = 60.0
 """A lock held for longer was left by a process that was killed: the work takes a second or two."""
-SECONDS_BETWEEN_LOOKS = (0.1, 0.4)
+POLL_SECONDS = (0.1, 0.4)
 TAKEN = ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
-"""What MLflow answers to who comes second; the latter where the first left before MLflow looked again."""
+"""MLflow's error codes for the second process; the latter where the first had just released the lock."""
 
 log = logging.getLogger("genreflow")
 
@@ -36,30 +36,33 @@ def registry_lock(client: "MlflowClient") -> Iterator[None]:
     `STALE_SECONDS` for it; no clock is compared with another.
     """
     me = f"{socket.gethostname()} {os.getpid()} {threading.get_ident()}"
-    _take(client, me)
+    _acquire(client, me)
     try:
         yield
     finally:
-        _leave(client, me)
+        _release(client, me)
 
 
-def _take(client: "MlflowClient", me: str) -> None:
+def _acquire(client: "MlflowClient", me: str) -> None:
     seen, since = None, time.monotonic()
-    while not _created(client, me):
-        held = _held(client)
+    while not _try_create(client, me):
+        held = _holder(client)
         if held is not None and held[0] == me:
             return  # by a request whose answer was lost, or before MLflow went away
         if held != seen:
             seen, since = held, time.monotonic()
             log.info("The registry is being changed by %s: waiting.", held and held[0])
         elif held is not None and time.monotonic() - since > STALE_SECONDS:
-            log.warning("%s has changed the registry for a minute and is taken for dead.", held[0])
+            log.warning(
+                "%s has held the lock for a minute and is considered dead: the lock is removed.",
+                held[0],
+            )
             _delete(client)
         else:
-            time.sleep(random.uniform(*SECONDS_BETWEEN_LOOKS))
+            time.sleep(random.uniform(*POLL_SECONDS))
 
 
-def _created(client: "MlflowClient", me: str) -> bool:
+def _try_create(client: "MlflowClient", me: str) -> bool:
     from mlflow.exceptions import MlflowException
 
     why = "Held for a second while a version is registered or promoted; it may be deleted where it stays."
@@ -72,8 +75,8 @@ def _created(client: "MlflowClient", me: str) -> bool:
     return True
 
 
-def _held(client: "MlflowClient") -> tuple[str, int] | None:
-    """By whom, and the store's time of it; None where it was left meanwhile."""
+def _holder(client: "MlflowClient") -> tuple[str, int] | None:
+    """The lock's holder and the store's time of its creation; None where it is free."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -85,14 +88,14 @@ def _held(client: "MlflowClient") -> tuple[str, int] | None:
     return found.tags.get(HOLDER_TAG, "an unknown process"), found.creation_timestamp
 
 
-def _leave(client: "MlflowClient", me: str) -> None:
-    """What was done under the lock is done: that the lock stays is no reason to fail."""
+def _release(client: "MlflowClient", me: str) -> None:
+    """Delete the lock; a failure is logged only, since the work under it is done."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        held = _held(client)
+        held = _holder(client)
         if held is not None and held[0] == me:
             _delete(client)
     except (MlflowException, RequestException, SQLAlchemyError) as error:

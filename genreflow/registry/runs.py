@@ -288,7 +288,7 @@ def kept_curves(run_id: str) -> Path:
 def finish_run(client: "MlflowClient", run_id: str) -> None:
     """Send the points that were kept while MLflow was away, and close the run where that failed then.
 
-    A run that this store does not know, or that was deleted, is left alone.
+    A run that this store does not know, or that was deleted, is left unchanged.
     """
     from mlflow.entities import Metric
     from mlflow.exceptions import MlflowException

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from genreflow.core import home
-from genreflow.core.errors import NoRegistryError, RegistryAwayError, RegistryError, one_line
+from genreflow.core.errors import NoRegistryError, RegistryError, RegistryUnavailableError, one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,12 +55,12 @@ QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""What keeps MLflow from talking, to its makers and on the terminal; what the user has set stays."""
+"""Variables that switch off MLflow's telemetry and terminal output; what the user has set stays."""
 HTTP_RETRIES = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 """MLflow's own defaults wait for minutes; a large upload still gets a minute between two bytes."""
 SECONDS_BETWEEN_ATTEMPTS = (2.0, 5.0, 10.0)
 GATEWAY_ERRORS = (502, 503, 504)
-"""Answers of what stands before a server that is not there."""
+"""Statuses of a proxy whose server is not there."""
 
 log = logging.getLogger("genreflow")
 T = TypeVar("T")
@@ -112,13 +112,13 @@ def retry_while_unavailable(call: Callable[[], T], report: Callable[[str], None]
         report: called with a sentence before each wait.
 
     Raises:
-        RegistryAwayError: MLflow did not come back.
+        RegistryUnavailableError: MLflow did not come back.
     """
     attempts = len(SECONDS_BETWEEN_ATTEMPTS) + 1
     for attempt, seconds in enumerate(SECONDS_BETWEEN_ATTEMPTS, start=2):
         try:
             return call()
-        except RegistryAwayError as error:
+        except RegistryUnavailableError as error:
             report(f"{error} Attempt {attempt} of {attempts} follows in {seconds:g} seconds.")
             time.sleep(seconds)
     return call()
@@ -159,11 +159,11 @@ def translate_errors(what: str) -> Iterator[None]:
         yield
     except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
         reason = one_line(error, first=True).rstrip(".")
-        kind = RegistryAwayError if _broke_off(error) else RegistryError
+        kind = RegistryUnavailableError if _connection_lost(error) else RegistryError
         raise kind(f"MLflow at {shown(home.tracking_uri())} could not {what}: {reason}.") from error
 
 
-def _broke_off(error: BaseException | None) -> bool:
+def _connection_lost(error: BaseException | None) -> bool:
     """Whether the network or a busy database was the reason; MLflow hides it in its own exceptions."""
     from requests.exceptions import ConnectionError, RetryError, Timeout
     from sqlalchemy.exc import OperationalError
@@ -345,14 +345,16 @@ def _reach(uri: str, variable: str | None) -> None:
     except requests.exceptions.SSLError:
         pass  # a server is there; MLflow has its own settings for certificates
     except requests.exceptions.RequestException as error:
-        raise _away(uri, variable, _cause(error)) from error
+        raise _unavailable(uri, variable, _cause(error)) from error
     else:
         if answer.status_code in GATEWAY_ERRORS:
-            raise _away(uri, variable, f"what stands before it says {answer.status_code} {answer.reason}")
-    _ask(uri, variable)
+            raise _unavailable(
+                uri, variable, f"the proxy in front of it responds {answer.status_code} {answer.reason}"
+            )
+    _probe(uri, variable)
 
 
-def _ask(uri: str, variable: str | None) -> None:
+def _probe(uri: str, variable: str | None) -> None:
     """One request that the server cannot answer without its database, with MLflow's own log-in.
 
     That this user may not read the experiment counts as an answer.
@@ -376,15 +378,15 @@ def _ask(uri: str, variable: str | None) -> None:
     except (MlflowException, requests.exceptions.RequestException) as error:
         cause = error.__cause__ or error.__context__ or error
         if "timed out" in str(error) or isinstance(cause, requests.exceptions.Timeout):
-            raise RegistryAwayError(
+            raise RegistryUnavailableError(
                 f"The MLflow server at {shown(uri)} is up, but did not answer a request within "
-                f"{REACH_SECONDS} seconds: look whether its database is."
+                f"{REACH_SECONDS} seconds: check that its database is running."
             ) from error
-        raise _away(uri, variable, _cause(cause)) from error
+        raise _unavailable(uri, variable, _cause(cause)) from error
     if answer.status_code >= 500:
-        raise RegistryAwayError(
+        raise RegistryUnavailableError(
             f"The MLflow server at {shown(uri)} is up, but answers with {answer.status_code} "
-            f"({_message(answer)}): look whether its database is."
+            f"({_message(answer)}): check that its database is running."
         )
     if answer.status_code == 401:
         raise RegistryError(
@@ -400,7 +402,7 @@ def _ask(uri: str, variable: str | None) -> None:
 
 
 def _message(answer: Any) -> str:
-    """What an answer of MLflow says, in one line."""
+    """The message of an MLflow response, in one line."""
     try:
         text = str(answer.json()["message"])
     except (ValueError, KeyError, TypeError):
@@ -459,14 +461,14 @@ def _reach_database(uri: str, variable: str | None) -> None:
         reason = first.rstrip(".") or type(cause).__name__
     else:
         raise cause
-    raise RegistryAwayError(
+    raise RegistryUnavailableError(
         f"The {_database(uri)} database of MLflow at {shown(uri)} does not answer ({reason}). Start it, or "
         f"correct {variable}; unset, genreflow keeps a store of its own."
     ) from cause
 
 
-def _away(uri: str, variable: str | None, cause: str) -> RegistryAwayError:
-    return RegistryAwayError(
+def _unavailable(uri: str, variable: str | None, cause: str) -> RegistryUnavailableError:
+    return RegistryUnavailableError(
         f"The MLflow server at {shown(uri)} does not answer ({cause}). Start it, or correct "
         f"{variable or TRACKING_VARIABLE}; unset, genreflow keeps a store of its own."
     )
@@ -499,7 +501,7 @@ def _sqlite_path(uri: str) -> Path | None:
 
 
 def _check_sqlite(uri: str, variable: str | None, create: bool) -> None:
-    """What MLflow would try again for a minute and a half and then say in SQLAlchemy's words."""
+    """Errors that MLflow would retry for a minute and a half and then report in SQLAlchemy's words."""
     path = _sqlite_path(uri)
     if path is None:
         raise RegistryError(
@@ -527,7 +529,7 @@ def _check_sqlite(uri: str, variable: str | None, create: bool) -> None:
 
 
 def _check_missing(path: Path, uri: str, variable: str | None, create: bool) -> None:
-    """Say what is wrong with a SQLite file that does not exist; where it may be made, make its folder."""
+    """Reject a SQLite file that does not exist; where it may be created, create its folder."""
     if variable is not None:
         named = f"{variable} is {uri}, and there is no {path.absolute()}"
         if not path.is_absolute():

@@ -32,7 +32,7 @@ LOGGED_MODEL_TAG = "logged_model"
 """The tag with the id of a version's logged model, which MLflow's SQL registry does not keep."""
 METRIC_PREFIX = "test/"
 PACKAGED = "packaged"
-"""Under this name the packaged folder lies among the registered model's artifacts."""
+"""The name of the packaged folder among the registered model's artifacts."""
 DOCUMENT_TAG = "packaged_sha256"
 """The tag with the sha256 of `packaged.json`, which names the digests of all other files of a version."""
 PAGE = 200
@@ -128,7 +128,7 @@ def _fetched(client: "MlflowClient", entry: "ModelVersion", folder: Path) -> Pat
             raise RegistryError(
                 f"Version {entry.version} is not what was registered: {wrong}. Train and register it anew."
             )
-        home.keep(arrived, folder)
+        home.move_into_place(arrived, folder)
     return folder
 
 
@@ -265,7 +265,7 @@ def _download_packaged(client: "MlflowClient", entry: "ModelVersion", scratch: P
 
 
 def _wrong(folder: Path, entry: "ModelVersion") -> str | None:
-    """What is not right with a packaged folder; None where it is what was registered as that version.
+    """How a packaged folder differs from the registered version; None where it does not.
 
     Raises:
         ModelError: its document is the one that was registered, and cannot be read by this code.
@@ -276,7 +276,7 @@ def _wrong(folder: Path, entry: "ModelVersion") -> str | None:
     if registered is None:
         log.warning(
             "Version %s was registered before genreflow kept the digest of %s: whether that file was altered "
-            "cannot be told.", entry.version, path.name,
+            "cannot be determined.", entry.version, path.name,
         )  # fmt: skip
     elif file_digest(path) != registered:
         return f"{path.name} was altered since it was registered"

@@ -27,7 +27,7 @@ BEST = 2
 
 @dataclass(frozen=True)
 class Promoted:
-    """What became of the chosen candidate."""
+    """The registered candidate and its decision."""
 
     run_id: str
     """The MLflow run that trained it."""
@@ -73,7 +73,7 @@ def compare(
     from genreflow.comparison import leaderboard
     from genreflow.comparison.report import write_report
 
-    with report_step(STEP, out, corpus=corpus, candidate=candidates), progress.made_of_steps(STEP):
+    with report_step(STEP, out, corpus=corpus, candidate=candidates), progress.report_as(STEP):
         opened = [artifacts.Candidate.open(folder) for folder in candidates]
         document = leaderboard.build(opened)
         document.write(out)
@@ -182,7 +182,7 @@ def _child(document: "ComparisonDocument", row: "LeaderboardRow", candidate: "Ca
         metrics=metrics,
         tags={**_tags(document), "genreflow.family": row.family, "genreflow.chosen": str(row.chosen).lower()},
         note=f"{candidate.evaluation.headline}"
-        + (" **Leaky split: these figures flatter.**" if document.leaky else "")
+        + (" **Leaky split: these figures are optimistic.**" if document.leaky else "")
         + (f" **{LEAKY_FOLDS}.**" if document.folds_leak_reason else ""),
         files={"evaluation": [folder / REPORT], "evaluation/plots": sorted((folder / PLOTS).glob("*.png"))},
         trained_in=row.run_id,

@@ -18,7 +18,7 @@ def ingest(source: str, source_fingerprint: str, settings: Mapping[str, Any], ou
         out: the corpus artifact's folder.
 
     Raises:
-        CorpusError: no honest corpus can be made of the source.
+        CorpusError: no usable corpus can be made of the source.
     """
     from genreflow.corpus import ingest as corpus_ingest
     from genreflow.corpus.settings import IngestSettings

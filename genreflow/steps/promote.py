@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DECISIONS = 5
 """How often the gate decides where another run changes the champion each time."""
 LATENCY_REPEATS = 5
-"""Enough for the median that the gate's limit on latency is about."""
+"""Enough for the median that the gate's latency limit refers to."""
 
 
 def promote(
@@ -59,7 +59,7 @@ def promote(
 def _decide_until_it_holds(
     version: str, packaged: Path, evaluation: Path, corpus: Path, policy: GatePolicy
 ) -> Decision:
-    """Decide anew where the champion changes while the candidate is compared with it."""
+    """Decide again where the champion changes while the candidate is compared with it."""
     for _ in range(DECISIONS):
         try:
             return _promote(version, packaged, evaluation, corpus, policy)
@@ -67,7 +67,8 @@ def _decide_until_it_holds(
             changed = error
             progress.report("promote", f"{changed} Deciding again.")
     raise ChampionChangedError(
-        f"{changed} So it did {DECISIONS} times in a row: genreflow run with the same arguments tries again."
+        f"{changed} This happened {DECISIONS} times in a row: "
+        "start genreflow run with the same arguments again."
     )
 
 
@@ -78,7 +79,7 @@ def _promote(version: str, packaged: Path, evaluation: Path, corpus: Path, polic
     earlier = registry.version(version).tags
     if earlier.get("decision") == "rolled back":
         # a person's judgement stands until a person changes it
-        why = f"kept: {earlier['decision_reason']}. To take it all the same: genreflow promote {version}"
+        why = f"kept: {earlier['decision_reason']}. To promote it anyway: genreflow promote {version}"
         return Decision(promote=False, verdict="kept", reason=why, numbers={})
     champion = registry.champion()
     decision = _decide(version, champion, packaged, evaluation, corpus, policy)

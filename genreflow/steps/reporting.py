@@ -1,4 +1,4 @@
-"""How a step reports its beginning, its end and its failure, and waits for MLflow."""
+"""How a step reports its beginning, its end and its failure, and retries MLflow."""
 
 import errno
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from genreflow.core import progress
-from genreflow.core.errors import ArtifactGoneError, GenreflowError, RegistryAwayError, one_line
+from genreflow.core.errors import ArtifactMissingError, GenreflowError, RegistryUnavailableError, one_line
 from genreflow.core.processors import limit_threads
 from genreflow.core.seals import seal
 
 T = TypeVar("T")
 
 NO_ROOM = re.compile(rf"(errno|os error) ({errno.ENOSPC}|{errno.EDQUOT}|{errno.EFBIG})\b", re.IGNORECASE)
-"""What Python's, Arrow's and safetensors' errors say of a full disk, a quota and a limit to a file's size."""
+"""Python's, Arrow's and safetensors' errors for a full disk, a quota and a limit to a file's size."""
 
 
 MADE_BY = {
@@ -43,7 +43,7 @@ def report_step(step: str, out: Path | None = None, **inputs: Path | Sequence[Pa
             not given.
 
     Raises:
-        ArtifactGoneError: one of them is empty, or a file in it is missing when it is read.
+        ArtifactMissingError: one of them is empty, or a file in it is missing when it is read.
     """
     limit_threads()
     began = time.monotonic()
@@ -57,17 +57,17 @@ def report_step(step: str, out: Path | None = None, **inputs: Path | Sequence[Pa
     try:
         for name, folder in given:
             if not folder.is_dir() or not any(folder.iterdir()):
-                raise _gone(name, folder, "nothing is there")
+                raise _missing(name, folder, "nothing is there")
             document = folder / MADE_BY[name][1]
             if not document.is_file():
-                raise _gone(name, folder, f"{document} is missing")
+                raise _missing(name, folder, f"{document} is missing")
         try:
             yield
         except Exception as error:
             missing = _missing_file(error)
             for name, folder in given:
                 if missing is not None and missing.is_relative_to(folder):
-                    raise _gone(name, folder, f"{missing} is missing") from error
+                    raise _missing(name, folder, f"{missing} is missing") from error
             raise
         if out is not None:
             seal(out)
@@ -100,8 +100,8 @@ def _missing_file(error: BaseException) -> Path | None:
     return None
 
 
-def _gone(name: str, folder: Path, what: str) -> ArtifactGoneError:
-    return ArtifactGoneError(
+def _missing(name: str, folder: Path, what: str) -> ArtifactMissingError:
+    return ArtifactMissingError(
         f"The artifact {name} of the step {MADE_BY[name][0]} is not whole at {folder}: {what}. It was "
         "deleted from where artifacts are kept, though a cache may still name it: run again without the "
         "cache (genreflow submit --no-cache), which makes it anew."
@@ -114,8 +114,8 @@ def retry_mlflow(step: str, call: Callable[[], T]) -> T:
 
     try:
         return registry.retry_while_unavailable(call, lambda sentence: progress.report(step, sentence))
-    except RegistryAwayError as error:
-        raise RegistryAwayError(
+    except RegistryUnavailableError as error:
+        raise RegistryUnavailableError(
             f"{error} The trained model, its evaluation and its package are kept: once MLflow answers, "
             "genreflow run with the same arguments takes them from the cache and goes on from here, without "
             "training again."

@@ -61,7 +61,7 @@ def train_candidate(
     from genreflow.fitting import run_settings
 
     inputs = {"corpus": corpus, "features": features, "split": split}
-    with report_step(STEP, out, **inputs), progress.made_of_steps(STEP):
+    with report_step(STEP, out, **inputs), progress.report_as(STEP):
         name, family = settings["name"], settings["family"]
         model, training = settings["model"], settings["training"]
         candidate.check_choosable(SplitDocument.read(split), folds)

@@ -11,7 +11,7 @@ from genreflow.core.errors import ObjectStoreError
 from genreflow.training.mirror import CheckpointMirror
 
 
-def _is_a_place(uri: str | None) -> str | None:
+def _checked_uri(uri: str | None) -> str | None:
     scheme, mark, _ = (uri or "").partition("://")
     if mark and scheme not in ("file", "s3"):
         raise ValueError("checkpoints go to a folder, file:// or s3://BUCKET/PREFIX")
@@ -23,7 +23,7 @@ def _is_a_place(uri: str | None) -> str | None:
     return uri
 
 
-CheckpointUri = Annotated[str | None, AfterValidator(_is_a_place)]
+CheckpointUri = Annotated[str | None, AfterValidator(_checked_uri)]
 """A folder (path or file://), s3://BUCKET/PREFIX, or None."""
 
 

@@ -109,7 +109,7 @@ def last_whole(run: Path, phase: str, mirror: CheckpointMirror | None) -> tuple[
     return None, problems
 
 
-def forget_all_but(kept: int, phase: Path) -> None:
+def remove_all_but(kept: int, phase: Path) -> None:
     """Remove the older checkpoints of a phase; which are older, their steps say."""
     found = sorted(phase.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for path in found[:-kept]:

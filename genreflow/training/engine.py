@@ -93,7 +93,7 @@ class Run:
                 f"{checkpoint} could not be written ({problems[0]}): training goes on; the next one is tried."
             )
             return
-        checkpoints.forget_all_but(KEPT, checkpoint.parent)
+        checkpoints.remove_all_but(KEPT, checkpoint.parent)
         self.mirror_one(checkpoint)
 
     def mirror_one(self, checkpoint: Path) -> None:
@@ -114,7 +114,7 @@ class Run:
             found, problems = checkpoints.last_whole(self.folder, phase, self.mirror)
             if problems:
                 then = f"goes on from {found.name}" if found else "begins again"
-                self.note(f"{'; '.join(problems)}. Passed over: {phase} {then}.")
+                self.note(f"{'; '.join(problems)}. Skipped: {phase} {then}.")
         return agreed(found)
 
     def phase(self, name: str, epochs: int, groups: list[dict[str, Any]]) -> TrainerState:
@@ -254,7 +254,7 @@ class Run:
 
 
 def fit(family: ModuleFamily, context: FitContext) -> FitResult:
-    """What `TorchFamily.fit` says, in this process (under torchrun: in each of several)."""
+    """`TorchFamily.fit` in this process (under torchrun: in each of several)."""
     rows, settings, family_settings = context.features, context.training, context.settings
     document = rows.document
     train_rows = np.asarray(rows.rows("train"), dtype=np.int64)

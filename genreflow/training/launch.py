@@ -17,8 +17,8 @@ from genreflow.training.termination import raised_termination
 
 WORKER = "genreflow.families"
 """The module that each process runs: it finds the family by its name."""
-SECONDS_BETWEEN_LOOKS = 0.5
-# the end of what a failed process said, enough to show its last traceback
+POLL_SECONDS = 0.5
+# the end of a failed process's output, enough to show its last traceback
 CHARACTERS_SHOWN = 2000
 
 
@@ -38,7 +38,7 @@ def fit(family: Family, context: FitContext, processes: int) -> FitResult:
     """
     with tempfile.TemporaryDirectory(prefix="genreflow-launch-") as folder:
         job, result = Path(folder) / "job.json", Path(folder) / "result.json"
-        curves, failure, said = (Path(folder) / name for name in ("curves.jsonl", "error.json", "said.txt"))
+        curves, failure, log = (Path(folder) / name for name in ("curves.jsonl", "error.json", "output.log"))
         job.write_text(
             json.dumps(
                 {
@@ -58,7 +58,7 @@ def fit(family: Family, context: FitContext, processes: int) -> FitResult:
         )
         curves.touch()
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        with said.open("w") as output, curves.open() as points, raised_termination():
+        with log.open("w") as output, curves.open() as points, raised_termination():
             process = subprocess.Popen(
                 [sys.executable, *launcher, "-m", WORKER, str(job)],
                 env=os.environ | {"OMP_NUM_THREADS": str(max(1, available_processors() // processes))},
@@ -74,7 +74,7 @@ def fit(family: Family, context: FitContext, processes: int) -> FitResult:
                             context.on_log(point["step"], point["metrics"])
                     if ended:
                         break
-                    time.sleep(SECONDS_BETWEEN_LOOKS)
+                    time.sleep(POLL_SECONDS)
             finally:
                 if process.poll() is None:
                     process.terminate()
@@ -83,9 +83,9 @@ def fit(family: Family, context: FitContext, processes: int) -> FitResult:
             error = json.loads(failure.read_text())
             raise getattr(errors, error["type"])(error["message"])
         if process.returncode:
-            end = said.read_text()[-CHARACTERS_SHOWN:]
+            end = log.read_text()[-CHARACTERS_SHOWN:]
             raise errors.TrainingError(
                 f"Training in {processes} processes ended with status {process.returncode}. "
-                f"It said last:\n{end}"
+                f"The end of its output:\n{end}"
             )
         return FitResult.model_validate_json(result.read_text())

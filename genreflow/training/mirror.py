@@ -24,7 +24,7 @@ KEPT = 2
 CONNECTIONS = 10
 ATTEMPTS = 2
 """Tries of one request: training waits for them, and the next checkpoint is the next try."""
-GONE = ("NoSuchKey", "404")
+NOT_FOUND = ("NoSuchKey", "404")
 PROBED = "probed"
 """What the phase that trains the head alone ended with."""
 SEARCHED = "searched"
@@ -52,7 +52,7 @@ class CheckpointMirror:
     def __init__(self, address: str, key: str) -> None:
         self.address = address
         self._bucket, prefix = object_store.parts(address)
-        self._place = "/".join(part for part in (prefix, key) if part)
+        self._prefix = "/".join(part for part in (prefix, key) if part)
         self._client = object_store.client(address, CONNECTIONS, ATTEMPTS)
         self._stored: set[str] = set()
         """Digests of files that the store has."""
@@ -63,13 +63,13 @@ class CheckpointMirror:
         Raises:
             ObjectStoreError: it cannot.
         """
-        probe = {"Bucket": self._bucket, "Key": f"{self._place}/.probe-{os.getpid()}"}
+        probe = {"Bucket": self._bucket, "Key": f"{self._prefix}/.probe-{os.getpid()}"}
         try:
-            self._client.list_objects_v2(Bucket=self._bucket, Prefix=f"{self._place}/", MaxKeys=1)
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=f"{self._prefix}/", MaxKeys=1)
             self._client.put_object(**probe, Body=b"")
             self._client.delete_object(**probe)
         except object_store.error_types() as error:
-            raise ObjectStoreError(" ".join(self._told(error, "written to")).strip()) from error
+            raise ObjectStoreError(" ".join(self._describe(error, "written to")).strip()) from error
 
     @cached_property
     def checkpoints(self) -> dict[str, Files]:
@@ -79,15 +79,15 @@ class CheckpointMirror:
             ObjectStoreError: the store does not answer.
         """
         try:
-            answer = self._client.get_object(Bucket=self._bucket, Key=f"{self._place}/{POINTER}")
+            answer = self._client.get_object(Bucket=self._bucket, Key=f"{self._prefix}/{POINTER}")
             text = answer["Body"].read()
         except object_store.error_types() as error:
-            if object_store.code(error) in GONE:
+            if object_store.code(error) in NOT_FOUND:
                 return {}
-            raise ObjectStoreError(" ".join(self._told(error, "read")).strip()) from error
+            raise ObjectStoreError(" ".join(self._describe(error, "read")).strip()) from error
         named = _pointer(text)
         if named is None:
-            log.warning("s3://%s/%s/%s is damaged and passed over.", self._bucket, self._place, POINTER)
+            log.warning("s3://%s/%s/%s is damaged and ignored.", self._bucket, self._prefix, POINTER)
             return {}
         self._stored = {digest for files in named.values() for digest in files.values()}
         return named
@@ -113,8 +113,8 @@ class CheckpointMirror:
                 shutil.rmtree(folder, ignore_errors=True)
                 half.rename(folder)
         except object_store.error_types() as error:
-            if object_store.code(error) not in GONE:
-                raise ObjectStoreError(" ".join(self._told(error, "read")).strip()) from error
+            if object_store.code(error) not in NOT_FOUND:
+                raise ObjectStoreError(" ".join(self._describe(error, "read")).strip()) from error
             problem = f"is damaged: {file} is missing"
         finally:
             shutil.rmtree(half, ignore_errors=True)
@@ -145,13 +145,13 @@ class CheckpointMirror:
                 named[some] = files
             named = {some: files for some, files in named.items() if some not in _superseded(named)}
             pointer = json.dumps({"checkpoints": named}, indent=1).encode()
-            self._client.put_object(Bucket=self._bucket, Key=f"{self._place}/{POINTER}", Body=pointer)
+            self._client.put_object(Bucket=self._bucket, Key=f"{self._prefix}/{POINTER}", Body=pointer)
         except object_store.error_types() as error:
-            return self._told(error, "written to")[0]
+            return self._describe(error, "written to")[0]
         except OSError as error:
             return f"{run / name} cannot be read: {error.strerror}."
         self.checkpoints = named
-        self._forget(before)
+        self._delete_unreferenced(before)
         return None
 
     def clear(self) -> str | None:
@@ -163,16 +163,16 @@ class CheckpointMirror:
         self.checkpoints, self._stored = {}, set()
         try:
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=f"{self._place}/"
+                Bucket=self._bucket, Prefix=f"{self._prefix}/"
             )
             for page in pages:
                 for entry in page.get("Contents", ()):
                     self._client.delete_object(Bucket=self._bucket, Key=entry["Key"])
         except object_store.error_types() as error:
-            return self._told(error, "cleared")[0]
+            return self._describe(error, "cleared")[0]
         return None
 
-    def _forget(self, before: dict[str, Files]) -> None:
+    def _delete_unreferenced(self, before: dict[str, Files]) -> None:
         """Delete the files of checkpoints that are no longer named."""
         still = {digest for files in self.checkpoints.values() for digest in files.values()}
         for digest in {digest for files in before.values() for digest in files.values()} - still:
@@ -180,14 +180,14 @@ class CheckpointMirror:
                 self._client.delete_object(Bucket=self._bucket, Key=self._key(digest))
             except object_store.error_types() as error:
                 # only room is lost, and no longer than until the run ends
-                log.warning("An old checkpoint stays: %s", self._told(error, "cleared")[0])
+                log.warning("An old checkpoint stays: %s", self._describe(error, "cleared")[0])
                 return
             self._stored.discard(digest)
 
     def _key(self, digest: str) -> str:
-        return f"{self._place}/files/{digest}"
+        return f"{self._prefix}/files/{digest}"
 
-    def _told(self, error: Exception, what: str) -> tuple[str, str]:
+    def _describe(self, error: Exception, what: str) -> tuple[str, str]:
         return object_store.describe_error(error, self.address, self._client.meta.endpoint_url, what)
 
 

@@ -1,4 +1,4 @@
-"""What the training engine calls of a family: PyTorch modules, built, grouped and saved."""
+"""What the training engine needs of a family: PyTorch modules, built, grouped and saved."""
 
 from abc import abstractmethod
 from collections.abc import Iterable

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The genres over a song, asked through curl: sh with_curl.sh song.mp3 [address]
+# The genres over a song, requested with curl: sh with_curl.sh song.mp3 [address]
 # A line a stretch where jq is installed: ... | jq -r '.segments[] | "\(.start) \(.end) \(.genre)"'
 set -eu
 song="$1"

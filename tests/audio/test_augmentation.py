@@ -23,7 +23,7 @@ def test_any_waveform_keeps_its_length_and_its_range(count: int, rate: int, leve
     assert changed.dtype == np.float32
     assert np.isfinite(changed).all()
     assert np.abs(changed).max() <= 1.0 + 1e-6
-    np.testing.assert_array_equal(samples, before, err_msg="the clip itself is left alone")
+    np.testing.assert_array_equal(samples, before, err_msg="the clip itself is unchanged")
 
 
 def _chord(seconds: float = 4.0, rate: int = 22_050) -> np.ndarray:
@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_same_copy_and_another_seed_another() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_music_is_still_there(seed: int) -> None:
+def test_the_music_is_preserved(seed: int) -> None:
     samples = _chord()
     changed = augment(samples, 22_050, np.random.default_rng(seed))
     power = np.abs(np.fft.rfft(changed * np.hanning(len(changed)))) ** 2

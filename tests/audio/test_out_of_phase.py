@@ -54,7 +54,7 @@ def test_the_louder_channel_is_taken_whatever_its_offset(tmp_path: Path) -> None
     assert notes == (OUT_OF_PHASE,)
 
 
-def test_an_equal_offset_of_both_channels_hides_nothing(tmp_path: Path) -> None:
+def test_an_equal_offset_of_both_channels_does_not_hide_cancellation(tmp_path: Path) -> None:
     samples = melody(1, RATE)
     found, notes = decoded(tmp_path / "a.wav", np.stack([samples + 0.3, -samples + 0.3], axis=1))
     assert notes == (OUT_OF_PHASE,)

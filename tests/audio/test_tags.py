@@ -69,7 +69,7 @@ def test_a_name_that_id3v1_cut_within_a_character_loses_only_that() -> None:
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_some_text(value: bytes) -> None:
+def test_any_bytes_decode_to_a_text(value: bytes) -> None:
     text(value).encode()
 
 

@@ -127,7 +127,7 @@ def test_pieces_of_a_flac_are_together_the_whole(wav: Path, samples: Samples, tm
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
-def test_a_flac_that_breaks_off_is_truncated(wav: Path, tmp_path: Path, share: float) -> None:
+def test_a_flac_that_ends_within_a_frame_is_truncated(wav: Path, tmp_path: Path, share: float) -> None:
     path = tmp_path / "a.flac"
     ffmpeg("-i", wav, path)
     whole = path.read_bytes()
@@ -256,7 +256,7 @@ def test_half_a_matroska_is_truncated_also_of_a_film(wav: Path, tmp_path: Path, 
     assert rejected(path).reason == "truncated"
 
 
-def test_a_live_recording_in_webm_promises_nothing(wav: Path, tmp_path: Path) -> None:
+def test_a_live_recording_in_webm_declares_no_length(wav: Path, tmp_path: Path) -> None:
     ffmpeg("-i", wav, "-c:a", "libopus", "-f", "webm", "-live", "1", "pipe:1", to=tmp_path / "live.webm")
     assert decode(tmp_path / "live.webm").seconds == pytest.approx(SECONDS, abs=0.1)
 

@@ -133,7 +133,7 @@ def test_a_tensor_that_is_missing_is_named() -> None:
         (b"\xff" * 12, "does not end"),
     ],
 )
-def test_an_entry_that_lies_is_refused(value: bytes, words: str) -> None:
+def test_an_index_entry_with_false_values_is_rejected(value: bytes, words: str) -> None:
     assert words in refusal(*one_entry(value))
 
 
@@ -167,7 +167,7 @@ def test_an_index_that_is_cut_short_anywhere_is_refused() -> None:
 
 @settings(max_examples=300)
 @given(st.data())
-def test_no_changed_byte_gives_anything_but_tensors_or_a_sentence(choose: st.DataObject) -> None:
+def test_no_changed_byte_gives_anything_but_tensors_or_an_error_message(choose: st.DataObject) -> None:
     index, data = checkpoint()
     changed = bytearray(index)
     for _ in range(choose.draw(st.integers(1, 4))):
@@ -181,7 +181,7 @@ def test_no_changed_byte_gives_anything_but_tensors_or_a_sentence(choose: st.Dat
 
 @settings(max_examples=200)
 @given(st.binary(max_size=300))
-def test_no_table_of_random_bytes_gives_anything_but_a_sentence(content: bytes) -> None:
+def test_no_table_of_random_bytes_gives_anything_but_an_error_message(content: bytes) -> None:
     end = struct.pack("<Q", MAGIC)
     with pytest.raises(ModelError):
         read_checkpoint(content.ljust(40, b"\0") + end, bytes(64), NAMES)

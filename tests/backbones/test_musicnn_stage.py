@@ -73,7 +73,7 @@ def test_a_run_on_real_music_that_names_no_family_is_linear_on_musicnn(tmp_path:
 
 
 @pytest.mark.usefixtures("no_index")
-def test_without_weights_the_run_stops_with_three_ways_on(tmp_path: Path) -> None:
+def test_without_weights_the_run_stops_with_three_solutions(tmp_path: Path) -> None:
     from genreflow.corpus.synthetic import synthesise
 
     synthesise(tmp_path / "music", 2, 1.0, 0)

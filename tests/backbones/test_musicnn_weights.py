@@ -189,7 +189,7 @@ def test_an_index_with_another_wheel_of_that_name_is_refused(
     assert not home.weights_folder().exists()
 
 
-def test_without_an_index_the_sentence_names_three_ways_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_index_the_error_names_three_solutions(monkeypatch: pytest.MonkeyPatch) -> None:
     of_index(monkeypatch, index_url=f"http://127.0.0.1:{free_port()}/simple", retries="0")
     sentence = refusal()
     for part in ("genreflow weights fetch --to", weights.VARIABLE, "--family linear --backbone descriptors"):

@@ -46,7 +46,7 @@ def music(shared: Path) -> list[Clip]:
 def test_precision_and_recall(
     music: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
 ) -> None:
-    # what lies under the threshold is told, too
+    # what lies under the threshold is reported, too
     monkeypatch.setattr(fingerprints, "MIN_SIMILARITY", 0.5)
     threshold = 0.75
     excerpts = [(samples[: seconds * rate], rate) for samples, rate in music]
@@ -88,8 +88,10 @@ def test_excerpts_of_one_recording_that_do_not_overlap(music: list[Clip], tmp_pa
     for samples, rate in music:
         prints += [acoustic_fingerprint(part, rate) for part in np.array_split(samples, parts)]
     found = matches(prints, tmp_path)
-    told = [(match.first // parts, match.second // parts, round(match.similarity, 3)) for match in found]
-    print(f"\n{len(music)} recordings in {parts} parts each: {len(found)} pairs taken for the same: {told}")
+    reported = [(match.first // parts, match.second // parts, round(match.similarity, 3)) for match in found]
+    print(
+        f"\n{len(music)} recordings in {parts} parts each: {len(found)} pairs taken for the same: {reported}"
+    )
     assert len(found) <= 1  # hiphop.00004 repeats a bar sample for sample
 
 

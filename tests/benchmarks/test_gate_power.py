@@ -88,7 +88,7 @@ def test_power() -> None:
 
 
 @pytest.mark.bench
-def test_genre_floors_seldom_stop_a_true_gain() -> None:
+def test_genre_floors_rarely_reject_a_true_gain() -> None:
     without = GatePolicy(genre_floor=0.0, genre_max_drop=1.0)
     print("\n| clips | gain | promoted | without genre floors |\n| --- | --- | --- | --- |")
     for clips, gain in ((290, 0.05), (290, 0.10)):

@@ -19,7 +19,7 @@ from genreflow.core.genres import GENRES
 pytestmark = pytest.mark.bench
 
 CLIPS_PER_SECOND = 20.0
-"""What is promised for GTZAN's clips (30 s, wav) on two cores."""
+"""The target for GTZAN's clips (30 s, wav) on two cores."""
 CURVE = (100, 1_000, 10_000)
 CURVE_SECONDS, CURVE_RATE = 3.0, 22_050
 """Short clips, so that ten thousand take minutes: what a clip costs apart from its length shows the more."""

@@ -147,7 +147,7 @@ def scores(windows: Windows, divisions: list[Division]) -> tuple[float, float, i
     return float(right.mean()), float(clip_right.mean()), len(clips)
 
 
-def test_a_figure_falls_as_the_split_becomes_honest(windows: Windows) -> None:
+def test_accuracy_falls_as_the_split_leaks_less(windows: Windows) -> None:
     rows = of_many_artists(windows.table)
     genres = [genre for genre in windows.genres if genre in set(windows.table["genre"].iloc[rows])]
     print(
@@ -159,7 +159,7 @@ def test_a_figure_falls_as_the_split_becomes_honest(windows: Windows) -> None:
         chunk, clip = (float(np.mean([each[place] for each in found])) for place in (0, 1))
         low, high = wilson(clip * found[0][2], found[0][2])
         accuracy[name] = chunk
-        leak = f"leaky: {LEAKY[name]}" if name in LEAKY else "honest"
+        leak = f"leaky: {LEAKY[name]}" if name in LEAKY else "leak-free"
         print(
             f"{name:30} windows {chunk:.1%}, clips {clip:.1%} (95 % interval {low:.1%} to {high:.1%}, "
             f"{found[0][2]} clips, {FOLDS} folds, mean of {len(SEEDS)} divisions); {leak}"

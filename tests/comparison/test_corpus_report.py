@@ -40,7 +40,7 @@ def table(chunks: int) -> Table:
     return Table(features.astype(np.float32), clips, manifest, GENRES, length, "made")
 
 
-def test_a_description_finds_what_the_rows_were_made_with() -> None:
+def test_a_description_finds_the_structure_of_generated_rows() -> None:
     found = describe(table(CHUNKS))
     best = max(found.columns, key=lambda column: column.between_genres)
     assert best.name == "tempo"
@@ -55,7 +55,7 @@ def test_a_description_finds_what_the_rows_were_made_with() -> None:
     assert whole.rows == whole.clips == 30
 
 
-def test_a_descriptor_without_variance_is_no_fault() -> None:
+def test_a_constant_descriptor_is_no_error() -> None:
     rows = table(1)
     rows.features[:, 3] = 0.5
     assert np.isfinite(describe(rows).correlation).all()

@@ -67,7 +67,7 @@ def test_clips_of_training_and_validation_are_left_out_with_the_counts(
     assert "3 clips that the model was trained or selected on were left out" in found.sentences()[0]
 
 
-def test_without_the_training_corpus_recordings_are_not_compared_and_that_is_said(
+def test_without_the_training_corpus_recordings_are_not_compared_and_that_is_reported(
     trained_on: Corpus, others: Corpus
 ) -> None:
     model = classifier(learned(trained_on))
@@ -103,7 +103,7 @@ def test_of_a_source_with_other_genres_the_common_ones_are_scored_and_named(tmp_
 @pytest.mark.parametrize(
     ("genres", "said"), [(("techno", "house"), "and it has none"), (("bass", "house"), "only those of bass")]
 )
-def test_fewer_than_two_common_genres_are_refused_in_a_sentence(
+def test_fewer_than_two_common_genres_are_refused_with_an_error_message(
     genres: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
     for genre in genres:

@@ -50,7 +50,7 @@ def score(accuracy: float, nll: float) -> Score:
     return Score(clips=6, accuracy=accuracy, accuracy_ci95=(0.0, 1.0), nll=nll)
 
 
-def test_a_row_has_what_the_design_promises(compared: Compared) -> None:
+def test_a_row_has_the_documented_columns(compared: Compared) -> None:
     row = next(row for row in compared.document.rows if row.name == "linear")
     assert (row.train.clips, row.validation.clips, row.test.clips) == (12, 6, 6)  # type: ignore[union-attr]
     for part in (row.train, row.validation, row.out_of_fold, row.test):
@@ -122,7 +122,7 @@ def test_of_equally_accurate_ones_the_likelier_is_chosen_and_the_reason_says_so(
     ]
     found = leaderboard.build(tied)
     assert found.candidate == tied[1].name
-    assert "the lower likelihood loss is taken" in found.reason
+    assert "the lower negative log-likelihood is chosen" in found.reason
 
 
 def test_candidates_of_different_splits_are_refused(opened: list[Candidate]) -> None:
@@ -153,7 +153,7 @@ def test_the_chosen_candidate_alone_is_registered_and_decided_on_once(
     assert compared.promoted.decision.numbers["decision_on_test_split"] == 1
 
 
-def test_the_document_reads_back(compared: Compared) -> None:
+def test_the_document_is_read_as_written(compared: Compared) -> None:
     assert ComparisonDocument.read(compared.out) == compared.document
     document = CandidateDocument.read(compared.candidates["linear"])
     assert document.real_time_factor == document.latency_30s_ms / 30_000
@@ -245,7 +245,7 @@ def test_the_same_comparison_again_is_the_same_runs(
     assert len(client.search_runs([place])) == before
 
 
-def test_a_training_run_that_the_store_does_not_have_is_named_all_the_same(
+def test_a_training_run_that_the_store_does_not_have_is_still_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = registry.ComparedRun("linear", {}, {"accuracy": 0.5}, {}, "note", {}, trained_in="0" * 32)
@@ -271,7 +271,7 @@ def test_the_report_is_one_page_with_every_section(compared: Compared) -> None:
     }  # fmt: skip
 
 
-def test_the_best_are_tested_further_where_it_is_asked_for(
+def test_the_best_are_tested_further_where_requested(
     compared: Compared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENREFLOW_HOME", str(tmp_path / "home"))
@@ -315,17 +315,19 @@ def test_a_leaky_split_is_labelled_in_every_table_and_figure(compared: Compared,
     )
     write_report(leaky, tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert "Leaky split: these figures flatter" in page
+    assert "Leaky split: these figures are optimistic" in page
     assert "The same &lt;artists&gt; in both." in page
     for caption in re.findall(r"<caption>(.*?)</caption>", page):
         about_names = "rows are true genres" in caption or "Cost" in caption or "made from" in caption
         assert about_names or "leaky" in caption, caption
     for caption in re.findall(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL):
         assert "leaky split" in caption, caption
-    assert as_markdown(leaky).startswith("**Leaky split: these figures flatter.**")
+    assert as_markdown(leaky).startswith("**Leaky split: these figures are optimistic.**")
 
 
-def test_the_note_in_mlflow_has_a_column_of_folds_and_says_why_they_flatter(compared: Compared) -> None:
+def test_the_note_in_mlflow_has_a_column_of_folds_and_says_why_they_are_optimistic(
+    compared: Compared,
+) -> None:
     head, _, *rows = [line for line in as_markdown(compared.document).splitlines() if line.startswith("|")]
     place = [cell.strip() for cell in head.split("|")].index("folds")
     for line, row in zip(rows, compared.document.rows, strict=True):
@@ -335,8 +337,9 @@ def test_the_note_in_mlflow_has_a_column_of_folds_and_says_why_they_flatter(comp
     without = compared.document.model_copy(update={"folds": 0})
     assert "folds" not in as_markdown(without)
     leaky = compared.document.model_copy(update={"folds_leak_reason": "One artist in several folds."})
-    assert "**Leaky folds: the figures over folds flatter.** One artist in several folds." in as_markdown(
-        leaky
+    assert (
+        "**Leaky folds: the figures over folds are optimistic.** One artist in several folds."
+        in as_markdown(leaky)
     )
     assert "Leaky folds" not in as_markdown(compared.document)
 
@@ -359,7 +362,7 @@ def test_the_runs_of_a_comparison_with_leaky_folds_say_so(
     )
     assert len(children) == 2
     for run in (parent, *children):
-        assert "Leaky folds: the figures over folds flatter" in run.data.tags["mlflow.note.content"]
+        assert "Leaky folds: the figures over folds are optimistic" in run.data.tags["mlflow.note.content"]
         assert (run.data.tags["genreflow.folds"], run.data.tags["genreflow.folds_leaky"]) == ("2", "true")
 
 

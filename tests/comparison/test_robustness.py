@@ -74,7 +74,7 @@ def test_the_other_distortions_are_what_they_are_named() -> None:
     assert not distortions.clip(np.zeros(8, np.float32), RATE, 6).any()
 
 
-def test_every_kind_that_was_asked_for_is_measured() -> None:
+def test_every_requested_kind_is_measured() -> None:
     kinds = {each.kind for each in distortions.DISTORTIONS}
     assert kinds == {"mp3", "noise", "telephone band", "speed", "gain", "clipping", "truncation"}
     names = [each.name for each in distortions.DISTORTIONS]
@@ -139,7 +139,7 @@ def test_of_many_clips_some_are_drawn_in_the_proportions_of_their_genres(corpus:
     assert sorted(corpus.manifest["genre"].iloc[drawn]) == sorted(GENRES)
 
 
-def test_no_clips_and_numbers_that_are_none_are_sentences(corpus: Corpus) -> None:
+def test_no_clips_and_numbers_that_are_none_give_error_messages(corpus: Corpus) -> None:
     with pytest.raises(CorpusError, match="no clips"):
         robustness.robustness(classifier(), corpus, [])
     broken: Callable[..., NDArray[np.float32]] = lambda inputs: np.full((len(inputs), 3), np.nan, np.float32)  # noqa: E731

@@ -38,12 +38,12 @@ def leaking() -> Table:
     return Table(features.astype(np.float32), clips, manifest, TWO, "3 s", "made")
 
 
-def test_chunks_at_random_make_neighbours_of_a_clip_that_knows_nothing(leaking: Table) -> None:
+def test_random_chunks_of_a_clip_leak(leaking: Table) -> None:
     leak = measure(leaking, "knn", "none", "chunk-random")
-    honest = measure(leaking, "knn", "none", "artist")
+    leak_free = measure(leaking, "knn", "none", "artist")
     assert leak.row_accuracy > 0.95
-    assert honest.accuracy < 0.75
-    assert (leak.clips, honest.clips) == (40, 40)
+    assert leak_free.accuracy < 0.75
+    assert (leak.clips, leak_free.clips) == (40, 40)
 
 
 @pytest.mark.parametrize("protocol", ["random-ten-fold", "artist"])
@@ -99,10 +99,10 @@ def test_an_svm_on_the_published_table_loses_a_fifth_without_the_leak(shared: Pa
     # FACTS.md: 75.1 % in random ten-fold cross-validation, 52.4 % on the fault-filtered test split
     (table,) = open_tables(str(shared / "reference/features_30_sec.csv"), GENRES, [30.0], tmp_path)
     random = measure(table, "svm", "none", "random-ten-fold")
-    honest = measure(table, "svm", "none", "fault-filtered")
-    assert (random.clips, honest.clips) == (1000, 290)
+    leak_free = measure(table, "svm", "none", "fault-filtered")
+    assert (random.clips, leak_free.clips) == (1000, 290)
     assert random.accuracy == pytest.approx(0.751, abs=0.02)
-    assert honest.accuracy == pytest.approx(0.524, abs=0.04)
+    assert leak_free.accuracy == pytest.approx(0.524, abs=0.04)
 
 
 def test_the_command_writes_a_table_and_its_figures(shared: Path, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_table_of_paths_and_labels_is_a_source_of_audio(tmp_path: Path) -> Non
     assert table.length == "3 s"
 
 
-def test_another_table_is_a_sentence_that_says_what_a_table_has_to_have(tmp_path: Path) -> None:
+def test_another_table_gives_an_error_message_that_says_what_a_table_has_to_have(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("filename,label\nblues.00000.wav,blues\njazz.00000.wav,jazz\n")
     done = subprocess.run(
@@ -149,7 +149,7 @@ def test_another_table_is_a_sentence_that_says_what_a_table_has_to_have(tmp_path
     )
 
 
-def test_an_unknown_option_of_the_command_is_a_sentence(shared: Path) -> None:
+def test_an_unknown_option_of_the_command_gives_an_error_message(shared: Path) -> None:
     source = str(shared / "reference/features_30_sec.csv")
     done = subprocess.run(
         [*CLI, "study", "--source", source, "--protocols", "fair"],

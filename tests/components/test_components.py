@@ -28,7 +28,7 @@ from components.resolve import resolve
 from components.split import split
 from genreflow import registry, steps
 from genreflow.core.documents import CorpusDocument, PackagedDocument, Representation, SplitDocument
-from genreflow.core.errors import ArtifactGoneError, GenreflowError
+from genreflow.core.errors import ArtifactMissingError, GenreflowError
 from genreflow.steps.reporting import MADE_BY
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import need
@@ -261,14 +261,18 @@ def test_an_artifact_that_was_purged_is_named_by_the_component_that_reads_it(
                 if left != "empty":
                     (place / "other").touch()
         given[name] = dsl.Artifact(uri=str(place))
-    with pytest.raises(ArtifactGoneError, match=f"The artifact {read} of the step {MADE_BY[read][0]} is not"):
+    with pytest.raises(
+        ArtifactMissingError, match=f"The artifact {read} of the step {MADE_BY[read][0]} is not"
+    ):
         component.python_func(**given)
 
 
 def test_a_file_that_is_missing_in_an_artifact_is_named_when_it_is_read(chain: Chain, tmp_path: Path) -> None:
     shutil.copytree(chain.artifacts["features"].path, tmp_path / "features")
     (tmp_path / "features" / "windows.npy").unlink()
-    with pytest.raises(ArtifactGoneError, match=r"artifact features .*windows\.npy is missing.*--no-cache"):
+    with pytest.raises(
+        ArtifactMissingError, match=r"artifact features .*windows\.npy is missing.*--no-cache"
+    ):
         steps.fine_tune(
             tmp_path / "features",
             Path(chain.artifacts["split"].path),

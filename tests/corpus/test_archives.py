@@ -132,7 +132,7 @@ def test_an_archive_is_unpacked_once_and_its_dates_are_kept(music: Path, tmp_pat
     assert first.stat().st_mtime == 1_000_000
 
 
-def test_listing_an_archive_unpacks_nothing_and_tells_a_changed_one(music: Path, tmp_path: Path) -> None:
+def test_listing_an_archive_unpacks_nothing_and_detects_a_changed_one(music: Path, tmp_path: Path) -> None:
     archive = pack_tar(music, tmp_path / "music.tar")
     before = resolve(str(archive), TWO)
     assert resolve(str(archive), TWO) == before
@@ -182,7 +182,7 @@ def test_an_archive_that_names_a_place_outside_is_refused(name: str, kind: str, 
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_a_name_that_climbs_and_stays_inside_lands_where_it_leads(kind: str, tmp_path: Path) -> None:
+def test_a_name_with_dots_that_stays_inside_the_folder_is_unpacked(kind: str, tmp_path: Path) -> None:
     if kind == "tar":
         archive = members(tmp_path / "climbing", ("jazz/extra/../a.wav", b"x"))
     else:
@@ -193,7 +193,7 @@ def test_a_name_that_climbs_and_stays_inside_lands_where_it_leads(kind: str, tmp
     assert list((tmp_path / "out").rglob("*.wav")) == [tmp_path / "out" / "jazz" / "a.wav"]
 
 
-def test_links_and_devices_are_left_out_and_told(tmp_path: Path) -> None:
+def test_links_and_devices_are_left_out_and_reported(tmp_path: Path) -> None:
     secret = tmp_path / "secret.wav"
     secret.write_bytes(b"secret")
     archive = members(
@@ -262,15 +262,15 @@ def test_a_bomb_is_refused_after_bounded_work(
     else:
         members(tmp_path / "plain", ("jazz/zeros.wav", content))
         (tmp_path / "bomb").write_bytes(gzip.compress((tmp_path / "plain").read_bytes(), 1))
-    told: list[int] = []
-    monkeypatch.setattr(unpacking._Writer, "grow", _spy(unpacking._Writer.grow, told), raising=True)
+    reported: list[int] = []
+    monkeypatch.setattr(unpacking._Writer, "grow", _spy(unpacking._Writer.grow, reported), raising=True)
     assert "a decompression bomb" in refusal(tmp_path / "bomb", tmp_path / "out")
-    assert sum(told) < 64 << 20
+    assert sum(reported) < 64 << 20
 
 
-def _spy(grow: Callable[..., None], told: list[int]) -> Callable[..., None]:
+def _spy(grow: Callable[..., None], reported: list[int]) -> Callable[..., None]:
     def counted(self: object, size: int) -> None:
-        told.append(size)
+        reported.append(size)
         grow(self, size)
 
     return counted
@@ -339,7 +339,7 @@ def test_a_zip_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").rglob("*.wav")] == ["a.wav"]
 
 
-def test_an_encrypted_zip_is_told(tmp_path: Path, music: Path) -> None:
+def test_an_encrypted_zip_is_reported(tmp_path: Path, music: Path) -> None:
     path = pack_zip(music, tmp_path / "locked.zip")
     data = bytearray(path.read_bytes())
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -350,7 +350,7 @@ def test_an_encrypted_zip_is_told(tmp_path: Path, music: Path) -> None:
     assert "is encrypted" in refusal(path, tmp_path / "out")
 
 
-def test_what_is_no_archive_is_told(tmp_path: Path) -> None:
+def test_what_is_no_archive_is_reported(tmp_path: Path) -> None:
     song = write(tmp_path / "song.wav", tone())
     with pytest.raises(CorpusError, match="is a file"):
         open_source(str(song), TWO)
@@ -360,7 +360,7 @@ def test_what_is_no_archive_is_told(tmp_path: Path) -> None:
     assert "neither a tar nor a zip" in refusal(tmp_path / "page.tar.gz", tmp_path / "out")
 
 
-def test_an_archive_that_is_replaced_while_it_is_unpacked_is_told(
+def test_an_archive_that_is_replaced_while_it_is_unpacked_is_reported(
     music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = pack_tar(music, tmp_path / "music.tar")
@@ -388,7 +388,7 @@ def test_odd_names_survive_the_archive_and_the_ingest(tmp_path: Path) -> None:
         assert not any(set(source) & set("\n\u202e") for source in manifest["source"])
 
 
-def test_a_name_that_this_disk_cannot_hold_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_name_that_this_disk_cannot_hold_is_left_out_and_reported(tmp_path: Path) -> None:
     archive = members(tmp_path / "long.tar", ("jazz/" + "é" * 200 + ".wav", b"x"), ("jazz/a.wav", b"x"))
     unpack(archive, tmp_path / "out")
     assert "names are too long" in unpacking.unpacked(tmp_path / "out").notes[0]

@@ -60,14 +60,14 @@ def test_the_published_table_is_read(shared: Path) -> None:
         ),
     ],
 )
-def test_a_table_that_cannot_be_used_is_a_sentence(
+def test_a_table_that_cannot_be_used_gives_an_error_message(
     tmp_path: Path, changes: dict[str, object], sentence: str
 ) -> None:
     with pytest.raises(CorpusError, match=sentence):
         read_descriptor_table(table(tmp_path, **changes), TWO, NAMES)
 
 
-def test_missing_columns_files_and_rows_are_sentences(tmp_path: Path) -> None:
+def test_missing_columns_files_and_rows_give_error_messages(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="There is no table"):
         read_descriptor_table(tmp_path / "none.csv", TWO, NAMES)
     path = table(tmp_path)

@@ -1,4 +1,4 @@
-"""Fetching archives over HTTP: resumed, checked, tried again so many times, and told in a sentence."""
+"""Fetching archives over HTTP: resumed, checked, tried again so many times, and reported in a sentence."""
 
 import hashlib
 import io
@@ -76,16 +76,16 @@ def refusal(*addresses: str, target: Path, md5: str | None = MD5) -> str:
 
 
 def test_a_file_is_fetched_once_with_its_progress(web: Web, tmp_path: Path) -> None:
-    told: list[tuple[int, int | None]] = []
+    reported: list[tuple[int, int | None]] = []
     for _ in range(2):
-        download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5, lambda *now: told.append(now))
+        download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5, lambda *now: reported.append(now))
     assert (tmp_path / "a.tar").read_bytes() == CONTENT
     assert len(web.requests) == 1
-    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert reported[-1] == (len(CONTENT), len(CONTENT))
     assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] != ".") == ["a.tar"]
 
 
-def test_a_server_that_tells_no_length_is_believed_by_md5(web: Web, tmp_path: Path) -> None:
+def test_a_download_without_a_content_length_is_checked_by_md5(web: Web, tmp_path: Path) -> None:
     web.lengths = False
     download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
     assert (tmp_path / "a.tar").read_bytes() == CONTENT
@@ -93,14 +93,14 @@ def test_a_server_that_tells_no_length_is_believed_by_md5(web: Web, tmp_path: Pa
     assert "gives another file" in refusal(f"{web.url}/a.tar", target=tmp_path / "b.tar")
 
 
-def test_a_body_that_ends_early_is_gone_on_from(web: Web, tmp_path: Path) -> None:
+def test_a_body_that_ends_early_is_resumed(web: Web, tmp_path: Path) -> None:
     web.faults.extend([("truncate", 700_000), ("truncate", 400_000)])
     download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
     assert (tmp_path / "a.tar").read_bytes() == CONTENT
     assert asked(web) == [None, "bytes=700000-", "bytes=1100000-"]
 
 
-def test_a_fetch_that_was_killed_is_gone_on_from(web: Web, tmp_path: Path) -> None:
+def test_a_killed_fetch_process_is_resumed(web: Web, tmp_path: Path) -> None:
     web.faults.append(("truncate", 900_000))
     web.faults.extend([("status", 500)] * 10)
     refusal(f"{web.url}/a.tar", target=tmp_path / "a.tar")
@@ -121,7 +121,7 @@ def test_a_file_that_changed_on_the_server_is_fetched_from_the_start(web: Web, t
     assert (tmp_path / "a.tar").read_bytes() == CONTENT
 
 
-def test_a_server_without_ranges_is_asked_from_the_start(web: Web, tmp_path: Path) -> None:
+def test_a_download_from_a_server_without_ranges_starts_from_the_beginning(web: Web, tmp_path: Path) -> None:
     web.ranges = False
     web.faults.append(("truncate", 900_000))
     download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
@@ -145,7 +145,7 @@ def test_a_file_of_another_md5_is_thrown_away(web: Web, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("status", "word"), [(404, "404"), (401, "token"), (403, "token"), (410, "410")])
-def test_what_will_not_change_is_told_at_once(web: Web, tmp_path: Path, status: int, word: str) -> None:
+def test_a_permanent_error_is_reported_at_once(web: Web, tmp_path: Path, status: int, word: str) -> None:
     web.faults.append(("status", status))
     assert word in refusal(f"{web.url}/a.tar", target=tmp_path / "a.tar")
     assert len(web.requests) == 1
@@ -186,22 +186,22 @@ def test_a_server_that_stays_busy_is_given_up(web: Web, tmp_path: Path) -> None:
     assert len(web.requests) == downloading.ATTEMPTS
 
 
-def test_a_server_that_wants_an_hour_is_not_waited_for(web: Web, tmp_path: Path) -> None:
+def test_a_retry_after_of_an_hour_is_not_waited_for(web: Web, tmp_path: Path) -> None:
     web.faults.append(("status", 429, {"Retry-After": "3600"}))
-    assert "left alone for 3600 s" in refusal(f"{web.url}/a.tar", target=tmp_path / "a.tar")
+    assert "requires a wait of 3600 s" in refusal(f"{web.url}/a.tar", target=tmp_path / "a.tar")
 
 
-def test_a_server_that_is_not_there_is_told_without_what_is_secret_in_its_address(
+def test_a_server_that_is_not_there_is_reported_without_what_is_secret_in_its_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloading, "FIRST_PAUSE_SECONDS", 0.01)
     message = refusal(f"http://me:secret@127.0.0.1:{free_port()}/a.tar?sig=hush", target=tmp_path / "a.tar")
-    assert "broke off" in message
+    assert "was interrupted" in message
     assert "secret" not in message
     assert "hush" not in message
 
 
-def test_the_next_mirror_is_asked_where_one_fails(web: Web, tmp_path: Path) -> None:
+def test_the_next_mirror_is_tried_where_one_fails(web: Web, tmp_path: Path) -> None:
     web.files["/wrong/a.tar"] = b"something else"
     mirrors = [f"{web.url}/{place}/a.tar" for place in ("nowhere", "wrong")]
     download([*mirrors, f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
@@ -229,7 +229,7 @@ def test_a_file_that_there_is_no_room_for_is_not_begun(
     assert (tmp_path / "a.tar.partial").stat().st_size == 0
 
 
-def test_a_full_disk_is_told(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.tar.partial").symlink_to("/dev/full")
     with pytest.raises(FetchError, match="No space left on device"):
         download([f"{web.url}/a.tar"], tmp_path / "a.tar", MD5)
@@ -253,7 +253,7 @@ def test_what_is_no_path_stays_as_it_was_typed(source: str) -> None:
     assert settings("quickstart", source, None, None, None, ()).source == source
 
 
-def test_mirrors_are_asked_first(
+def test_mirrors_are_tried_first(
     corpus: KnownCorpus, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(known.MIRRORS_VARIABLE, f"{web.url}/nowhere {web.url}/mirror/")
@@ -263,7 +263,7 @@ def test_mirrors_are_asked_first(
     assert web.requests[-1][1] == "/mirror/few.tar.gz"
 
 
-def test_where_nobody_has_the_archive_mirrors_are_named(
+def test_where_no_address_has_the_archive_mirrors_are_suggested(
     corpus: KnownCorpus, web: Web, tmp_path: Path
 ) -> None:
     web.files.clear()
@@ -271,7 +271,7 @@ def test_where_nobody_has_the_archive_mirrors_are_named(
         fetch_known(corpus, tmp_path / "few")
 
 
-def test_gtzan_is_asked_of_the_hub_and_its_token_goes_nowhere_else(
+def test_gtzan_is_fetched_from_the_hub_and_the_token_goes_nowhere_else(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", f"{web.url}/hub")

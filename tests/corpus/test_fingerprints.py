@@ -60,7 +60,7 @@ def test_short_clips_are_found_if_they_have_most_of_it_in_common(
     assert matches([*short, *(cut(clip, 1.5, 4) for clip in recordings)], tmp_path) == []
 
 
-def test_a_loop_is_found_again_but_not_in_other_music_over_the_same_beat(
+def test_a_loop_is_matched_but_not_other_music_over_the_same_beat(
     recordings: list[Clip], tmp_path: Path
 ) -> None:
     samples, rate = cut(recordings[3], 0, 2)
@@ -70,14 +70,14 @@ def test_a_loop_is_found_again_but_not_in_other_music_over_the_same_beat(
     assert matches(mixed, tmp_path) == []
 
 
-def test_silence_and_held_tones_say_nothing(recordings: list[Clip], tmp_path: Path) -> None:
+def test_silence_and_held_tones_have_no_fingerprint_bits(recordings: list[Clip], tmp_path: Path) -> None:
     rate = recordings[0][1]
     time = np.arange(5 * rate) / rate
     tone = (0.3 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
     for still in (np.zeros_like(tone), tone, np.full_like(tone, 0.5)):
-        heard = acoustic_fingerprint(still, rate)
+        actual = acoustic_fingerprint(still, rate)
         # where a constant begins and ends is a step of the resampler's, no music
-        assert (heard[10:-10] == VOID).all()
+        assert (actual[10:-10] == VOID).all()
     padded = [(np.concatenate([clip[0], np.zeros(20 * rate, np.float32)]), rate) for clip in recordings]
     assert matches(padded, tmp_path) == []
 
@@ -108,7 +108,7 @@ def test_many_versions_of_a_recording_are_all_connected(recordings: list[Clip], 
     assert joined == set(range(30))
 
 
-def test_clips_too_short_to_tell_have_no_fingerprint(tmp_path: Path) -> None:
+def test_clips_that_are_too_short_have_no_fingerprint(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
     assert len(acoustic_fingerprint(noise[: RATE // 3], RATE)) == 0
     assert len(acoustic_fingerprint(noise[:0], RATE)) == 0

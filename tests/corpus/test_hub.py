@@ -138,7 +138,7 @@ def test_all_folders_above_the_genres_are_read_from_a_repository(
 
 
 @pytest.mark.parametrize("genres", [("C+", "C#"), ("R&B/Soul", "हिप हॉप"), ("हप", "हिप"), ("k" * 300, "..")])
-def test_labels_of_rows_stay_whole(
+def test_row_labels_are_not_truncated(
     genres: tuple[str, str], hub: Hub, clips: dict[str, bytes], tmp_path: Path
 ) -> None:
     labels = [genres[TWO.index(name.partition("/")[0])] for name in clips]
@@ -168,7 +168,7 @@ def test_the_splits_of_parquet_files_are_kept_as_folders(
     assert len(shards["items"]) == 2 * len(clips)
 
 
-def test_rows_without_audio_or_label_are_left_out_and_a_damaged_file_is_told(
+def test_rows_without_audio_or_label_are_left_out_and_a_damaged_file_is_reported(
     hub: Hub, clips: dict[str, bytes], tmp_path: Path
 ) -> None:
     names = [*clips, "rock/none.wav", "jazz/unlabelled.wav", "jazz/unknown.wav"]
@@ -192,7 +192,7 @@ def test_rows_without_audio_or_label_are_left_out_and_a_damaged_file_is_told(
     assert "train.parquet is not readable as parquet" in damaged["error"]
 
 
-def test_one_of_several_archives_is_named_and_what_is_no_source_is_told(
+def test_one_of_several_archives_is_named_and_what_is_no_source_is_reported(
     hub: Hub, clips: dict[str, bytes], tmp_path: Path
 ) -> None:
     hub.add("owner/two", {"a.tar.gz": packed(clips), "b.tar.gz": packed(clips)})
@@ -215,14 +215,14 @@ def test_one_of_several_archives_is_named_and_what_is_no_source_is_told(
     assert "hf://datasets/OWNER/NAME" in nonsense["error"]
 
 
-@pytest.mark.parametrize(("status", "word"), [(401, "HF_TOKEN"), (403, "HF_TOKEN"), (429, "slow down")])
-def test_a_hub_that_refuses_is_told(status: int, word: str, hub: Hub, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("status", "word"), [(401, "HF_TOKEN"), (403, "HF_TOKEN"), (429, "request rate")])
+def test_a_hub_that_refuses_is_reported(status: int, word: str, hub: Hub, tmp_path: Path) -> None:
     hub.faults.extend([("status", status, {"Retry-After": "0"})] * 50)
-    (told,) = opened(hub.url, tmp_path, "hf://datasets/owner/gtzan")
-    assert word in told["error"]
+    (reported,) = opened(hub.url, tmp_path, "hf://datasets/owner/gtzan")
+    assert word in reported["error"]
 
 
-def test_a_body_that_ends_early_is_gone_on_from(hub: Hub, clips: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_body_that_ends_early_is_resumed(hub: Hub, clips: dict[str, bytes], tmp_path: Path) -> None:
     archive = packed(clips)
     hub.add("owner/gtzan", {"genres.tar.gz": archive})
     hub.cut = len(archive) // 2
@@ -231,9 +231,9 @@ def test_a_body_that_ends_early_is_gone_on_from(hub: Hub, clips: dict[str, bytes
     assert hub.cut == 0
 
 
-def test_a_hub_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_hub_that_is_not_there_is_reported(tmp_path: Path) -> None:
     endpoint = f"http://127.0.0.1:{free_port()}"
-    (told,) = opened(endpoint, tmp_path, "hf://datasets/owner/gtzan")
-    assert "does not answer" in told["error"]
-    (told,) = opened(endpoint, tmp_path, "hf://datasets/owner/gtzan", HF_HUB_OFFLINE="1")
-    assert "HF_HUB_OFFLINE is set" in told["error"]
+    (reported,) = opened(endpoint, tmp_path, "hf://datasets/owner/gtzan")
+    assert "does not answer" in reported["error"]
+    (reported,) = opened(endpoint, tmp_path, "hf://datasets/owner/gtzan", HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE is set" in reported["error"]

@@ -25,7 +25,15 @@ from genreflow.core.documents import CorpusDocument, SplitDocument
 from genreflow.core.errors import CorpusError
 from genreflow.core.progress import PROGRESS_VARIABLE
 from genreflow.corpus import splitting
-from genreflow.corpus.ingest import _Refused, _store, _take, _Taken, fingerprint, ingest, resolve
+from genreflow.corpus.ingest import (
+    _Accepted,
+    _decode_and_check,
+    _Rejected,
+    _store,
+    fingerprint,
+    ingest,
+    resolve,
+)
 from genreflow.corpus.settings import CorpusSettings
 from genreflow.corpus.sources import SourceItem
 from genreflow.corpus.splitting import Split
@@ -95,7 +103,7 @@ def test_the_corpus_does_not_depend_on_the_number_of_workers(music: Path, tmp_pa
         assert file_digest(tmp_path / "1" / name) == file_digest(tmp_path / "7" / name), name
 
 
-def test_unusable_files_go_to_quarantine_each_with_its_reason_and_the_work_goes_on(
+def test_unusable_files_go_to_quarantine_each_with_its_reason_and_ingest_continues(
     music: Path, tmp_path: Path
 ) -> None:
     rock = music / "rock"
@@ -127,8 +135,8 @@ def test_unusable_files_go_to_quarantine_each_with_its_reason_and_the_work_goes_
         "rock/film.mp4": "no-sound",
         "rock/dangling.wav": "unreadable",
     }
-    told = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
-    assert all(f"| `{reason}` |" in told for reason in refused["reason"])
+    documented = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert all(f"| `{reason}` |" in documented for reason in refused["reason"])
     assert all(
         detail.startswith(source) and detail.endswith(".") for source, detail in refused["detail"].items()
     )
@@ -168,13 +176,13 @@ def test_every_format_becomes_a_clip(music: Path, tmp_path: Path) -> None:
     assert document.quarantined == 0
 
 
-def test_audio_over_full_scale_is_scaled_down_and_said(music: Path, tmp_path: Path) -> None:
+def test_audio_over_full_scale_is_scaled_down_and_noted(music: Path, tmp_path: Path) -> None:
     write(music / "rock" / "hot.wav", tone(level=4.0), subtype="FLOAT")
     document = take_in(music, tmp_path / "corpus")
     corpus = Corpus.open(tmp_path / "corpus")
-    heard = corpus.samples(corpus.manifest["clip_id"].tolist().index("rock.hot"))
+    actual = corpus.samples(corpus.manifest["clip_id"].tolist().index("rock.hot"))
     expected = tone(level=4.0)
-    np.testing.assert_allclose(heard, expected / np.abs(expected).max(), atol=1e-4)
+    np.testing.assert_allclose(actual, expected / np.abs(expected).max(), atol=1e-4)
     assert any("rock.hot" in note and "scaled down" in note for note in document.notes)
 
 
@@ -231,7 +239,7 @@ def test_re_encodings_are_one_near_cluster_beside_their_exact_ones_and_never_str
     assert (found["similarity"] > 0.85).all()
 
 
-def test_near_duplicates_are_left_alone_if_said_so(shared: Path, tmp_path: Path) -> None:
+def test_the_search_for_near_duplicates_can_be_switched_off(shared: Path, tmp_path: Path) -> None:
     for genre in TWO.genres:
         for number in range(3):
             write(tmp_path / "music" / genre / f"{number}.wav", *_excerpt(shared, genre, number))
@@ -369,12 +377,12 @@ def test_a_file_that_is_gone_when_its_turn_comes_is_unreadable(
     assert Corpus.open(tmp_path / "corpus").quarantine()["reason"].tolist() == ["unreadable"]
 
 
-def test_whoever_replaces_a_file_again_and_again_the_digest_is_of_the_bytes_that_were_decoded(
+def test_while_a_file_is_replaced_repeatedly_the_digest_is_of_the_decoded_bytes(
     tmp_path: Path,
 ) -> None:
     versions = [write(tmp_path / f"{pitch}.wav", tone(1.2, 8_000, pitch), 8_000) for pitch in (700, 800)]
     contents = itertools.cycle([path.read_bytes() for path in versions])
-    heard = {file_digest(path): quantise(decode(path).samples)[0] for path in versions}
+    actual = {file_digest(path): quantise(decode(path).samples)[0] for path in versions}
     target = write(tmp_path / "song.wav", tone(1.2, 8_000, 700), 8_000)
     stop = threading.Event()
 
@@ -387,15 +395,15 @@ def test_whoever_replaces_a_file_again_and_again_the_digest_is_of_the_bytes_that
     thread.start()
     try:
         item = SourceItem("rock/song.wav", "rock", lambda: target)
-        results = [_take(item, "rock.song", TWO) for _ in range(300)]
+        results = [_decode_and_check(item, "rock.song", TWO) for _ in range(300)]
     finally:
         stop.set()
         thread.join()
-    taken = [result for result in results if isinstance(result, _Taken)]
+    taken = [result for result in results if isinstance(result, _Accepted)]
     assert taken
     for result in taken:
-        np.testing.assert_array_equal(result.pcm, heard[result.row["sha256"]])
-    assert {result.reason for result in results if isinstance(result, _Refused)} <= {"changed"}
+        np.testing.assert_array_equal(result.pcm, actual[result.row["sha256"]])
+    assert {result.reason for result in results if isinstance(result, _Rejected)} <= {"changed"}
 
 
 def test_a_pipe_and_a_device_among_the_clips_are_not_waited_for(music: Path, tmp_path: Path) -> None:
@@ -434,7 +442,7 @@ def test_an_interrupted_ingest_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["music"]
 
 
-def test_progress_is_told(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PROGRESS_VARIABLE, str(tmp_path / "events"))
     take_in(music, tmp_path / "corpus")
     events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
@@ -466,7 +474,7 @@ def test_gtzan_mini_is_grouped_leaky_with_its_artists_known(shared: Path, tmp_pa
     assert (pd.crosstab(manifest["genre"], manifest["split"]) > 0).all(axis=None)
 
 
-def test_converted_gtzan_is_taken_by_name_and_said(shared: Path, tmp_path: Path) -> None:
+def test_converted_gtzan_is_recognised_by_name_and_noted(shared: Path, tmp_path: Path) -> None:
     for genre in ("blues", "rock"):
         for path in sorted((shared / "gtzan-mini" / "genres" / genre).iterdir())[:3]:
             samples, rate = soundfile.read(path, dtype="float32")

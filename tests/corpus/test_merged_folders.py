@@ -1,4 +1,4 @@
-"""Folders above the genres (`train`, `test`; `2019`, `2020`): what is merged, left alone and rejected."""
+"""Folders above the genres (`train`, `test`; `2019`, `2020`): what is merged, ignored and rejected."""
 
 import tarfile
 import zipfile
@@ -226,7 +226,7 @@ def test_folders_lie_at_different_depths_and_are_called_by_what_differs(tmp_path
     assert {item.folder for item in other.items()} == {"new", "old/2019"}
 
 
-def test_a_folder_beside_genre_folders_is_left_alone_and_named_even_if_it_holds_some(tmp_path: Path) -> None:
+def test_a_folder_beside_genre_folders_is_ignored_and_named_even_if_it_holds_some(tmp_path: Path) -> None:
     clips(tmp_path)
     clips(tmp_path / "rejected")
     clips(tmp_path / "rest" / "polka")
@@ -234,10 +234,10 @@ def test_a_folder_beside_genre_folders_is_left_alone_and_named_even_if_it_holds_
     assert {item.folder for item in source.items()} == {""}
     assert len(list(source.items())) == 4
     assert any("rejected, which lies beside genre folders and holds" in note for note in source.notes())
-    assert any("Left alone: rest, not among the genres" in note for note in source.notes())
+    assert any("Ignored: rest, not among the genres" in note for note in source.notes())
 
 
-def test_a_link_to_a_folder_is_no_second_one(tmp_path: Path) -> None:
+def test_a_link_to_a_folder_is_not_listed_twice(tmp_path: Path) -> None:
     for folder in ("2019", "2020"):
         clips(tmp_path / folder)
     (tmp_path / "1 latest").symlink_to(tmp_path / "2020")

@@ -1,4 +1,4 @@
-"""Protocols: the published lists as published, splits made here without a straddler, and honest labels."""
+"""Protocols: the published lists as published, splits made here without a straddler, and leak notes."""
 
 from collections import Counter
 
@@ -79,7 +79,7 @@ def test_auto_is_grouped_with_a_reason_where_the_lists_keep_too_little() -> None
     assert "fault-filtered lists keep" in made.notes[0]
 
 
-def test_clips_of_gtzan_s_names_and_another_length_are_not_taken_for_it() -> None:
+def test_clips_with_gtzans_names_and_another_length_are_not_treated_as_gtzan() -> None:
     named_alike = whole_gtzan().assign(artist=None, seconds=8.0)
     made = assign(named_alike, "auto")
     assert (made.protocol, made.leaky) == ("grouped", False)
@@ -154,7 +154,7 @@ def test_grouped_keeps_gtzan_s_artists_on_one_side_and_every_genre_in_every_spli
     assert (table["train"] >= 50).all()
 
 
-def test_one_artist_genres_are_split_by_clip_and_said_to_be_leaky() -> None:
+def test_one_artist_genres_are_split_by_clip_and_marked_leaky() -> None:
     manifest = pd.concat([own(10, 1).query("genre == 'jazz'"), own(10, 5).query("genre == 'rock'")])
     made = assign(manifest.reset_index(drop=True), "grouped", genres=("jazz", "rock"))
     assert made.leaky
@@ -300,7 +300,7 @@ def test_clips_in_other_folders_are_not_used_and_the_notes_say_so() -> None:
     assert made.notes[0].startswith("6 clips lie in extra, which is none of the folders train, val,")
 
 
-def test_folders_that_are_no_split_are_left_to_grouped_and_refused_where_they_are_asked_for() -> None:
+def test_folders_that_are_no_split_are_split_by_grouped_and_rejected_by_folders() -> None:
     years = in_folders({"2019": 8, "2020": 8})
     made = assigned(years)
     assert made.protocol == "grouped"

@@ -187,7 +187,7 @@ def leave_behind(whole: Path, content: bytes) -> Path:
     return partial
 
 
-def test_a_killed_fetch_is_gone_on_from(aws: Any, bucket: str, proxy: Proxy) -> None:
+def test_a_killed_fetch_is_resumed(aws: Any, bucket: str, proxy: Proxy) -> None:
     fill(aws, bucket, small())
     assert contents(f"s3://{bucket}") == small()
     leave_behind(cached()[0], cached()[0].read_bytes()[:700])
@@ -198,7 +198,7 @@ def test_a_killed_fetch_is_gone_on_from(aws: Any, bucket: str, proxy: Proxy) -> 
 
 
 @pytest.mark.parametrize("offset", ["-1h", "+1d"])
-def test_a_clock_that_is_set_wrong_is_told_as_such(offset: str, aws: Any, bucket: str) -> None:
+def test_a_clock_that_is_set_wrong_is_reported_as_such(offset: str, aws: Any, bucket: str) -> None:
     fill(aws, bucket, small())
     code = "import sys; from genreflow import steps; steps.resolve(sys.argv[1], {}, 'mfcc_cnn', {})"
     command = [sys.executable, "-c", code, f"s3://{bucket}"]
@@ -212,7 +212,7 @@ def test_a_clock_that_is_set_wrong_is_told_as_such(offset: str, aws: Any, bucket
     )
 
 
-def test_connections_that_are_reset_are_gone_on_from(aws: Any, bucket: str, proxy: Proxy) -> None:
+def test_connections_that_are_reset_are_resumed(aws: Any, bucket: str, proxy: Proxy) -> None:
     big = {"jazz/0.wav": bytes(range(256)) * 4096, "jazz/1.wav": b"1", "rock/0.wav": b"2", "rock/1.wav": b"3"}
     fill(aws, bucket, big)
     proxy.only, proxy.resets, proxy.reset_after = "jazz/0.wav", 3, 300_000
@@ -221,7 +221,9 @@ def test_connections_that_are_reset_are_gone_on_from(aws: Any, bucket: str, prox
     assert len([head for head in proxy.requests if "range: bytes=" in head.lower()]) == 3
 
 
-def test_a_connection_that_is_always_reset_ends_in_a_sentence(aws: Any, bucket: str, proxy: Proxy) -> None:
+def test_a_connection_that_is_always_reset_ends_with_an_error_message(
+    aws: Any, bucket: str, proxy: Proxy
+) -> None:
     fill(aws, bucket, small())
     proxy.only, proxy.resets, proxy.reset_after = "rock/1.wav", 1000, 10
     message = refusal(f"s3://{bucket}")
@@ -247,12 +249,12 @@ def test_a_server_that_sends_without_end_is_left(aws: Any, monkeypatch: pytest.M
     assert not cached()
 
 
-def test_a_throttling_server_is_waited_for_and_then_told(aws: Any, bucket: str, proxy: Proxy) -> None:
+def test_a_throttling_server_is_waited_for_and_then_reported(aws: Any, bucket: str, proxy: Proxy) -> None:
     fill(aws, bucket, small())
     proxy.only, proxy.busy = ".wav", 1
     assert contents(f"s3://{bucket}") == small()
     proxy.only, proxy.busy = "list-type", 1000
-    assert "asks to slow down (SlowDown)" in refusal(f"s3://{bucket}")
+    assert "limits the request rate (SlowDown)" in refusal(f"s3://{bucket}")
 
 
 def test_a_slow_server_is_waited_for(aws: Any, bucket: str, proxy: Proxy) -> None:
@@ -261,7 +263,7 @@ def test_a_slow_server_is_waited_for(aws: Any, bucket: str, proxy: Proxy) -> Non
     assert contents(f"s3://{bucket}") == small()
 
 
-def test_an_object_that_was_replaced_since_it_was_listed_is_told(aws: Any, bucket: str) -> None:
+def test_an_object_that_was_replaced_since_it_was_listed_is_reported(aws: Any, bucket: str) -> None:
     fill(aws, bucket, small())
     source = open_source(f"s3://{bucket}", TWO)
     aws.put_object(Bucket=bucket, Key="jazz/0.wav", Body=b"other")
@@ -269,7 +271,7 @@ def test_an_object_that_was_replaced_since_it_was_listed_is_told(aws: Any, bucke
         source.fetch()
 
 
-def test_an_object_that_is_deleted_since_it_was_listed_is_told(aws: Any, bucket: str) -> None:
+def test_an_object_that_is_deleted_since_it_was_listed_is_reported(aws: Any, bucket: str) -> None:
     fill(aws, bucket, small())
     source = open_source(f"s3://{bucket}", TWO)
     aws.delete_object(Bucket=bucket, Key="jazz/0.wav")
@@ -277,7 +279,7 @@ def test_an_object_that_is_deleted_since_it_was_listed_is_told(aws: Any, bucket:
         source.fetch()
 
 
-def test_an_object_that_is_replaced_in_the_middle_of_its_download_is_told(
+def test_an_object_that_is_replaced_in_the_middle_of_its_download_is_reported(
     aws: Any, bucket: str, proxy: Proxy
 ) -> None:
     fill(aws, bucket, small() | {"jazz/0.wav": bytes(1 << 20)})
@@ -289,7 +291,7 @@ def test_an_object_that_is_replaced_in_the_middle_of_its_download_is_told(
     assert not [path for path in cached() if path.stat().st_size == 1 << 20]
 
 
-def test_a_wrong_key_a_missing_bucket_and_an_empty_prefix_are_told(
+def test_a_wrong_key_a_missing_bucket_and_an_empty_prefix_are_reported(
     aws: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "There is no bucket no-such-bucket at http://" in refusal("s3://no-such-bucket/music")
@@ -305,7 +307,7 @@ def test_a_wrong_key_a_missing_bucket_and_an_empty_prefix_are_told(
     assert "AWS_PROFILE" in refusal(f"s3://{bucket}")
 
 
-def test_a_server_that_is_down_is_told(aws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_reported(aws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     assert "does not answer" in refusal("s3://music")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")

@@ -48,7 +48,7 @@ def test_a_genre_is_recognised_however_its_folder_is_spelled(tmp_path: Path, fol
     assert set(labels(tmp_path, ("hiphop", "jazz")).values()) == {"hiphop", "jazz"}
 
 
-def test_unknown_folders_are_reported_and_left_alone(tmp_path: Path) -> None:
+def test_unknown_folders_are_reported_and_ignored(tmp_path: Path) -> None:
     genre_folder(tmp_path, genres=("jazz", "rock", "polka"))
     source = open_source(str(tmp_path), TWO)
     assert {item.genre for item in source.items()} == set(TWO)
@@ -96,7 +96,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     assert "is empty" in refusal(tmp_path)
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_rejected_where_a_folder_is_expected(tmp_path: Path) -> None:
     assert "is a file" in refusal(write(tmp_path / "a.wav", tone()))
 
 
@@ -124,11 +124,11 @@ def test_an_unreadable_genre_is_refused(tmp_path: Path) -> None:
         assert "cannot be read: Permission denied" in refusal(folder)
 
 
-def test_an_unreadable_folder_beside_the_genres_is_left_alone(tmp_path: Path) -> None:
+def test_an_unreadable_folder_beside_the_genres_is_ignored(tmp_path: Path) -> None:
     folder = genre_folder(tmp_path / "music")
     (folder / "lost+found").mkdir()
     with unreadable(folder / "lost+found"):
-        assert "Left alone: lost+found" in open_source(str(folder), TWO).notes()[0]
+        assert "Ignored: lost+found" in open_source(str(folder), TWO).notes()[0]
 
 
 def test_a_folder_without_a_genre_names_its_folders_and_the_setting(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_the_synthetic_source_is_made_once_and_kept(tmp_path: Path) -> None:
 def test_a_synthetic_source_that_lost_a_clip_is_refused() -> None:
     source = open_source("synthetic?clips=2&seconds=1", GENRES)
     next(source.items()).open().unlink()
-    with pytest.raises(CorpusError, match=r"not whole|only one"):
+    with pytest.raises(CorpusError, match=r"no longer complete|only one"):
         list(source.items())
 
 

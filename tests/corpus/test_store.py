@@ -88,7 +88,9 @@ def test_a_folder_that_is_no_corpus_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["manifest.parquet", "clips/data-00000-of-00001.arrow", "clips/state.json"])
 @pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_a_damaged_corpus_is_refused_with_a_sentence(corpus_folder: Path, part: str, damage: str) -> None:
+def test_a_damaged_corpus_is_refused_with_an_error_message(
+    corpus_folder: Path, part: str, damage: str
+) -> None:
     path = corpus_folder / part
     content = path.read_bytes()
     path.unlink()

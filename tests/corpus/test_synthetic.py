@@ -66,7 +66,7 @@ def test_a_rendered_clip_is_what_lies_in_the_file(corpus: Path) -> None:
     np.testing.assert_allclose(samples, written, atol=1 / 32000)
 
 
-def test_files_are_mono_16_bit_at_22050_hz_and_as_long_as_asked(corpus: Path) -> None:
+def test_files_are_mono_16_bit_at_22050_hz_and_of_the_requested_length(corpus: Path) -> None:
     for genre in GENRES:
         facts = soundfile.info(corpus / f"genres/{genre}/{genre}.00000.wav")
         assert (facts.samplerate, facts.channels, facts.subtype) == (22_050, 1, "PCM_16")
@@ -89,7 +89,7 @@ def test_no_two_clips_are_alike(corpus: Path) -> None:
     assert len(digests) == CLIPS * len(GENRES)
 
 
-def test_the_document_says_truly_what_lies_beside_it(corpus: Path, document: dict) -> None:
+def test_the_document_matches_the_files_beside_it(corpus: Path, document: dict) -> None:
     assert document["synthetic"] is True
     assert document["generator_version"] == GENERATOR_VERSION
     assert (document["seed"], document["clips_per_genre"], document["seconds"]) == (7, CLIPS, SECONDS)
@@ -132,7 +132,7 @@ def test_parts_of_a_band_may_be_missing(document: dict) -> None:
     )
 
 
-def test_a_plain_baseline_tells_the_styles_apart_but_not_perfectly(corpus: Path) -> None:
+def test_a_plain_baseline_separates_the_styles_but_not_perfectly(corpus: Path) -> None:
     files = sorted(corpus.rglob("*.wav"))
     table = np.stack([descriptors(*soundfile.read(file)) for file in files])
     labels = np.array([GENRES.index(file.parent.name) for file in files])
@@ -143,7 +143,7 @@ def test_a_plain_baseline_tells_the_styles_apart_but_not_perfectly(corpus: Path)
 
 
 @pytest.mark.parametrize("genre", GENRES)
-def test_every_player_can_sit_in_with_every_neighbour(genre: str) -> None:
+def test_every_player_can_play_in_every_neighbouring_style(genre: str) -> None:
     for neighbour in NEIGHBOURS[genre]:
         bands = (STYLES[genre], STYLES[neighbour])
         for scale, progression in (*bands[0].harmony, *bands[1].harmony):

@@ -121,7 +121,7 @@ def test_a_file_that_is_not_there_goes_to_quarantine(music: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "reported"),
     [
         (r"C:\Users\me\{}.wav", r"names paths of Windows, such as C:\\Users\\me\\jazz0.wav"),
         (r"music\{}.wav", r"names paths of Windows, such as music\\jazz0.wav"),
@@ -135,7 +135,7 @@ def test_a_file_that_is_not_there_goes_to_quarantine(music: Path, tmp_path: Path
     ],
 )
 def test_a_table_that_names_no_file_here_is_rejected_when_it_is_listed(
-    path: str, told: str, tmp_path: Path
+    path: str, reported: str, tmp_path: Path
 ) -> None:
     table = pd.DataFrame(
         [{"path": path.format(f"{genre}{n}"), "label": genre} for genre in TWO for n in range(2)]
@@ -143,11 +143,11 @@ def test_a_table_that_names_no_file_here_is_rejected_when_it_is_listed(
     spec = written(table, tmp_path / "clips.csv")
     with pytest.raises(CorpusError) as caught:
         resolve(spec, TWO)
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_wrong_in_a_table_is_told_with_its_place(music: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_in_a_table_is_reported_with_its_place(music: Path, tmp_path: Path) -> None:
     good = rows(music)
 
     def spoiled(change: dict[str, object], suffix: str = ".csv") -> str:
@@ -184,7 +184,7 @@ def test_what_is_wrong_in_a_table_is_told_with_its_place(music: Path, tmp_path: 
     assert "no row of the genre metal" in refusal(written(good, tmp_path / "clips.csv"), (*TWO, "metal"))
 
 
-def test_unknown_labels_and_repeated_rows_are_told(music: Path, tmp_path: Path) -> None:
+def test_unknown_labels_and_repeated_rows_are_reported(music: Path, tmp_path: Path) -> None:
     table = rows(music)
     table.loc[len(table)] = ["polka.wav", "polka", 1]
     table.loc[len(table)] = table.loc[0]

@@ -64,7 +64,7 @@ def test_everything_that_is_wrong_is_named(mini: Path, shared: Path) -> None:
     assert all("\n" not in line for line in findings.lines())
 
 
-def test_repetitions_that_were_published_are_told_and_not_wrong(tmp_path: Path) -> None:
+def test_repetitions_that_were_published_are_reported_and_no_error(tmp_path: Path) -> None:
     write(tmp_path / "pop" / "pop.00054.wav", tone())
     shutil.copy(tmp_path / "pop" / "pop.00054.wav", tmp_path / "pop" / "pop.00060.wav")
     import hashlib

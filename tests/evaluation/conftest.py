@@ -20,7 +20,7 @@ GENRES = ("<b>low", "r&b $x$", "high")
 """Names that would break a page or a figure that took them for markup."""
 PITCHES = dict(zip(GENRES, (150.0, 500.0, 1400.0), strict=True))
 CLIPS = 10
-HEARING = InputSpec(
+INPUT_SPEC = InputSpec(
     sample_rate=RATE,
     window_seconds=1.0,
     hop_seconds=0.5,
@@ -73,7 +73,7 @@ def document(corpus: Corpus) -> ModelDocument:
         family="mfcc_cnn",
         settings={"dropout": 0.3},
         genres=GENRES,
-        input_spec=HEARING,
+        input_spec=INPUT_SPEC,
         temperature=0.7,
         training={"epochs": 3},
         pretrained=None,

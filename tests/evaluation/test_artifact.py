@@ -151,7 +151,7 @@ def test_judging_the_same_predictions_twice_gives_the_same_figures(
     )
 
 
-def test_a_model_that_hears_the_difference_is_right_and_one_that_does_not_guesses(
+def test_a_separable_task_is_learned_and_an_inseparable_one_is_at_chance(
     classifier: Classifier, answering: Callable[..., Classifier], corpus: Corpus
 ) -> None:
     def accuracy(one: Classifier) -> EvaluationDocument:
@@ -162,11 +162,11 @@ def test_a_model_that_hears_the_difference_is_right_and_one_that_does_not_guesse
     assert 0.8 < good.accuracy < 1
     assert good.accuracy_ci95[0] > 1 / 3
     assert [(pair.genre, pair.predicted) for pair in good.most_confused] == [("r&b $x$", "high")]
-    deaf = accuracy(answering(lambda inputs: np.zeros((len(inputs), 3), np.float32)))
-    assert deaf.accuracy == pytest.approx(1 / 3, abs=0.05)
-    assert deaf.per_genre["high"].auc == pytest.approx(0.5)
-    assert deaf.per_genre["high"].precision is None
-    assert deaf.calibration.nll == pytest.approx(np.log(3), rel=1e-5)
+    constant = accuracy(answering(lambda inputs: np.zeros((len(inputs), 3), np.float32)))
+    assert constant.accuracy == pytest.approx(1 / 3, abs=0.05)
+    assert constant.per_genre["high"].auc == pytest.approx(0.5)
+    assert constant.per_genre["high"].precision is None
+    assert constant.calibration.nll == pytest.approx(np.log(3), rel=1e-5)
 
 
 def test_where_every_clip_trained_nothing_is_measured_and_the_document_says_so(
@@ -186,7 +186,7 @@ def test_where_every_clip_trained_nothing_is_measured_and_the_document_says_so(
     assert document.scalars() == {"test_clips": 0.0}
 
 
-def test_test_clips_that_the_model_has_met_are_counted(classifier: Classifier, corpus: Corpus) -> None:
+def test_test_clips_that_the_model_has_seen_are_counted(classifier: Classifier, corpus: Corpus) -> None:
     rows = corpus.rows("test")
     first, second = (corpus.manifest.iloc[row] for row in rows[:2])
 
@@ -213,9 +213,14 @@ def test_test_clips_that_the_model_has_met_are_counted(classifier: Classifier, c
 def test_the_scalars_are_plain_numbers_without_what_is_undefined(
     answering: Callable[..., Classifier], corpus: Corpus
 ) -> None:
-    deaf = answering(lambda inputs: np.zeros((len(inputs), 3), np.float32))
+    constant = answering(lambda inputs: np.zeros((len(inputs), 3), np.float32))
     document = judge(
-        predict(deaf, corpus, corpus.rows()), deaf.document, corpus.document, corpus.split, "digest", 1.0
+        predict(constant, corpus, corpus.rows()),
+        constant.document,
+        corpus.document,
+        corpus.split,
+        "digest",
+        1.0,
     )
     scalars = document.scalars()
     assert all(isinstance(value, float) and np.isfinite(value) for value in scalars.values())
@@ -224,7 +229,7 @@ def test_the_scalars_are_plain_numbers_without_what_is_undefined(
     assert "precision_high" not in scalars
 
 
-def test_a_corpus_without_test_clips_is_a_sentence(
+def test_a_corpus_without_test_clips_gives_an_error_message(
     corpus_folder: Path, packaged: Path, tmp_path: Path
 ) -> None:
     split = tmp_path / "split"
@@ -236,7 +241,9 @@ def test_a_corpus_without_test_clips_is_a_sentence(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_of_other_genres_is_a_sentence(corpus_folder: Path, packaged: Path, tmp_path: Path) -> None:
+def test_a_model_of_other_genres_gives_an_error_message(
+    corpus_folder: Path, packaged: Path, tmp_path: Path
+) -> None:
     document = PackagedDocument.read(packaged)
     other = document.model.model_copy(update={"genres": ("high", "polka", "waltz")})
     document.model_copy(update={"model": other}).write(tmp_path / "packaged")

@@ -69,7 +69,7 @@ def test_the_first_model_is_promoted_when_the_floors_hold() -> None:
     decision = decide(clips(share(50, 0.8)), None, model(), None)
     assert decision.verdict == "promoted"
     assert "no champion" in decision.reason
-    assert "80.0 % of 50" in decision.reason
+    assert "accuracy 80.0 % on 50" in decision.reason
 
 
 def test_a_first_model_no_better_than_chance_is_kept_out() -> None:
@@ -78,7 +78,7 @@ def test_a_first_model_no_better_than_chance_is_kept_out() -> None:
     assert "guessing among 10 genres" in decision.reason
 
 
-def test_two_right_of_four_are_not_yet_better_than_chance_but_four_are() -> None:
+def test_two_of_four_correct_are_not_better_than_chance_but_four_are() -> None:
     assert not decide(clips([True, False, False, False]), None, model(), None).promote
     assert decide(clips([True] * 4), None, model(), None).promote
 
@@ -97,11 +97,11 @@ def test_a_first_model_is_judged_only_on_clips_it_has_not_seen() -> None:
     assert "none of its 60 clips was unseen" in decision.reason
 
 
-def test_a_leaky_protocol_is_said_in_the_reason() -> None:
+def test_the_reason_names_a_leaky_protocol() -> None:
     facts = model(leaky=True, protocol="random")
     decision = decide(clips(share(50, 0.8)), None, facts, None)
     assert decision.promote
-    assert "random split is leaky: its figures flatter" in decision.reason
+    assert "random split is leaky: its figures are optimistic" in decision.reason
 
 
 def test_a_synthetic_model_never_displaces_a_real_champion() -> None:
@@ -153,7 +153,7 @@ def test_clips_whose_near_duplicate_was_seen_are_left_out_and_near_duplicates_co
     assert (numbers["seen_by_candidate"], numbers["compared"], numbers["recordings"]) == (2, 98, 96)
 
 
-def test_too_few_unseen_clips_are_not_comparable_and_the_numbers_are_told() -> None:
+def test_too_few_unseen_clips_are_not_comparable_and_the_numbers_are_reported() -> None:
     table = clips([True] * 93)
     old = model(
         "version 3", train_clips=dict(zip(table["sha256"][4:], table["duplicate_cluster"][4:], strict=True))
@@ -227,7 +227,7 @@ def test_parity_and_latency_are_floors(facts: dict[str, Any], words: str, first:
     assert words in decision.reason
 
 
-def test_a_leaky_model_does_not_displace_an_honest_one_unless_allowed() -> None:
+def test_a_leaky_model_does_not_displace_a_leak_free_one_unless_allowed() -> None:
     new, old = clips([True] * 100), clips(share(100, 0.5))
     leaky = model(leaky=True, protocol="random")
     decision = decide(new, old, leaky, model("version 1"))
@@ -252,7 +252,7 @@ def test_a_recording_that_lies_in_the_corpus_many_times_counts_once() -> None:
     assert repeated.numbers["difference_interval"] == pytest.approx(single.numbers["difference_interval"])
 
 
-def test_tables_that_do_not_fit_are_refused_in_a_sentence() -> None:
+def test_tables_that_do_not_fit_are_refused_with_an_error_message() -> None:
     table = clips([True] * 40)
     other = table.assign(genre="rock")
     for new, old, words in [
@@ -313,7 +313,7 @@ def test_identical_predictions_never_promote(right: list[bool]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(Pairs, st.sets(st.integers(0, 299)), st.sets(st.integers(0, 299)))
-def test_the_more_was_seen_the_less_is_compared(
+def test_clips_that_either_model_has_seen_are_not_compared(
     pairs: list[tuple[bool, bool]], first: set[int], more: set[int]
 ) -> None:
     new, old = clips([a for a, _ in pairs]), clips([b for _, b in pairs])

@@ -104,11 +104,11 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
     truth = np.array([0] * 6 + [1] * 4)
     probabilities = np.tile([0.9, 0.1], (10, 1))
     assert metrics.calibration(truth, probabilities).ece == pytest.approx(0.9 - 0.6)
-    honest = np.tile([0.6, 0.4], (10, 1))
-    assert metrics.calibration(truth, honest).ece == pytest.approx(0)
+    calibrated = np.tile([0.6, 0.4], (10, 1))
+    assert metrics.calibration(truth, calibrated).ece == pytest.approx(0)
 
 
-def test_a_certain_and_right_model_has_no_calibration_error_and_a_certain_and_wrong_one_all_of_it() -> None:
+def test_a_confident_correct_model_has_calibration_error_0_and_a_confident_wrong_one_1() -> None:
     truth = np.array([0, 1, 1])
     assert metrics.calibration(truth, np.eye(2)[truth]).ece == 0
     wrong = metrics.calibration(truth, np.eye(2)[1 - truth])
@@ -130,8 +130,8 @@ def test_pairs_are_named_by_how_many_clips_are_confused_with_the_surest_mistakes
         ]
     )
     pairs = metrics.most_confused(truth, probabilities, GENRES, list("abcdef"))
-    told = [(pair.genre, pair.predicted, pair.count, pair.examples) for pair in pairs]
-    assert told == [("blues", "jazz", 2, ("b", "a")), ("metal", "pop", 1, ("e",))]
+    reported = [(pair.genre, pair.predicted, pair.count, pair.examples) for pair in pairs]
+    assert reported == [("blues", "jazz", 2, ("b", "a")), ("metal", "pop", 1, ("e",))]
     assert pairs[0].share == pytest.approx(2 / 3)
 
 

@@ -28,7 +28,7 @@ def test_every_clip_has_its_windows_in_order_and_then_one_row_of_its_own(
     assert chances.sum(1) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_clips_answer_is_what_the_classifier_serves(classifier: Classifier, corpus: Corpus) -> None:
+def test_a_clips_prediction_is_that_of_the_classifier(classifier: Classifier, corpus: Corpus) -> None:
     rows = corpus.rows()
     table = predict(classifier, corpus, rows)
     clips = table[table["level"] == "clip"]
@@ -38,7 +38,7 @@ def test_a_clips_answer_is_what_the_classifier_serves(classifier: Classifier, co
         assert clip[f"p_{served.genre}"] == pytest.approx(served.confidence, abs=1e-6)
 
 
-def test_where_the_mean_and_the_vote_differ_both_are_told(
+def test_where_the_mean_and_the_vote_differ_both_are_reported(
     answering: Callable[..., Classifier], corpus: Corpus
 ) -> None:
     def mostly_low_once_surely_high(inputs: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -78,7 +78,7 @@ class _Outline(HTMLParser):
         self.unlabelled += tag == "img" and not found.get("alt")
 
 
-def test_the_page_asks_for_nothing_from_outside(page: Path) -> None:
+def test_the_page_requests_nothing_from_outside(page: Path) -> None:
     text = page.read_text()
     outline = _Outline()
     outline.feed(text)
@@ -89,7 +89,7 @@ def test_the_page_asks_for_nothing_from_outside(page: Path) -> None:
     assert not outline.tags & {"iframe", "object", "embed", "form"}
 
 
-def test_names_are_never_taken_for_markup(page: Path) -> None:
+def test_names_are_never_rendered_as_markup(page: Path) -> None:
     text = page.read_text()
     outline = _Outline()
     outline.feed(text)
@@ -115,7 +115,7 @@ def test_the_worst_clips_come_wrong_first_and_then_by_loss(worst: list[WorstClip
     assert worst[0].loss == pytest.approx(-np.log(worst[0].probabilities[worst[0].genre]), rel=1e-5)
 
 
-def test_a_worst_clip_is_heard_with_a_finer_hop_and_plays_as_mp3(
+def test_a_worst_clip_is_predicted_with_a_finer_hop_and_plays_as_mp3(
     worst: list[WorstClip], corpus: Corpus
 ) -> None:
     for clip in worst:
@@ -124,8 +124,8 @@ def test_a_worst_clip_is_heard_with_a_finer_hop_and_plays_as_mp3(
         assert clip.curve.shape == (len(clip.starts), 3)
         audio = decode(clip.audio)
         assert audio.seconds == pytest.approx(clip.excerpt_seconds, abs=0.15)
-        heard, kept = audio.samples, corpus.samples(row)
-        assert np.std(heard) == pytest.approx(np.std(kept), rel=0.1)
+        actual, kept = audio.samples, corpus.samples(row)
+        assert np.std(actual) == pytest.approx(np.std(kept), rel=0.1)
 
 
 def test_of_a_long_clip_half_a_minute_around_its_worst_window_can_be_played(
@@ -160,29 +160,40 @@ def test_the_verdict_says_how_good_how_sure_on_how_many_clips_and_by_which_proto
 ) -> None:
     said = verdict(evaluated).replace("\u00a0", " ")
     low, high = evaluated.accuracy_ci95
-    assert f"{evaluated.accuracy * 100:.1f} % of {evaluated.clips} test clips" in said
+    assert f"{evaluated.accuracy * 100:.1f} % on {evaluated.clips} test clips" in said
     assert f"95 % interval {low * 100:.1f} % to {high * 100:.1f} %" in said
     assert "grouped" in said
     assert "33.3 %" in said
 
 
-def test_what_makes_figures_flatter_is_told_above_them(
+def test_warnings_about_optimistic_figures_stand_above_them(
     evaluated: EvaluationDocument, document: ModelDocument
 ) -> None:
     def titles(**changes: object) -> str:
         return " / ".join(b.title for b in banners(evaluated.model_copy(update=changes), document))
 
-    honest = {"clips": 500, "pretrained": "hubert", "seen_clips": 0}
-    assert titles(**honest) == ""
+    without_warnings = {"clips": 500, "pretrained": "hubert", "seen_clips": 0}
+    assert titles(**without_warnings) == ""
     assert "Synthetic music" in titles(synthetic=True)
     assert "Leaky split" in titles(leaky=True, leak_reason="Same artists.")
     assert "Trained from scratch" in titles(pretrained=None)
     assert "Only 12 test clips" in titles(clips=12, seen_clips=0)
     assert "3 of 500 test clips were seen in training or selection" in titles(clips=500, seen_clips=3)
-    assert titles(**honest | {"seen_clips": 500}, leaky=True, leak_reason="All.") == "Not measured"
+    assert titles(**without_warnings | {"seen_clips": 500}, leaky=True, leak_reason="All.") == "Not measured"
 
 
-def test_a_dark_figure_differs_in_page_colours_alone() -> None:
+@pytest.mark.parametrize("calibration", [None, "4-fold cross-validation of 60 training clips"])
+def test_a_model_calibrated_by_cross_validation_is_not_called_uncalibrated(
+    evaluated: EvaluationDocument, document: ModelDocument, calibration: str | None
+) -> None:
+    fitted = document.model_copy(
+        update={"validation_clips": {}, "temperature": 1.0, "calibration": calibration}
+    )
+    found = [banner.text for banner in banners(evaluated, fitted) if "not calibrated" in banner.text]
+    assert bool(found) == (calibration is None)
+
+
+def test_a_dark_figure_differs_in_page_colours_only() -> None:
     light = figures.svg(figures.confusion(Confusion(genres=("a", "b$"), matrix=((3, 1), (0, 4)))))
     dark = figures.dark(light)
     assert figures.TEXT in light
@@ -190,7 +201,7 @@ def test_a_dark_figure_differs_in_page_colours_alone() -> None:
     assert len(dark) == len(light)
 
 
-def test_drawing_leaves_matplotlibs_global_state_alone(explored: Exploration, tmp_path: Path) -> None:
+def test_drawing_does_not_change_matplotlibs_global_state(explored: Exploration, tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
     figures.write_png(figures.genres_overview(explored), tmp_path / "overview.png")
     assert dict(mpl.rcParams) == before

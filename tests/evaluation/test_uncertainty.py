@@ -26,12 +26,12 @@ def test_more_clips_of_the_same_share_make_a_narrower_interval(right: int, times
     assert many[1] - many[0] < few[1] - few[0]
 
 
-def test_a_share_of_nothing_is_refused() -> None:
+def test_an_interval_of_zero_trials_is_rejected() -> None:
     with pytest.raises(ValueError, match="trials > 0"):
         wilson(0, 0)
 
 
-def test_copies_of_a_clip_make_no_evidence() -> None:
+def test_copies_of_a_clip_do_not_count_as_further_observations() -> None:
     correct = np.array([True, False, True, True])
     once = accuracy_interval(correct, list("abcd"))
     copied = accuracy_interval(np.tile(correct, 5), list("abcd") * 5)
@@ -62,7 +62,7 @@ def test_the_bootstrap_agrees_with_drawing_clips_one_by_one() -> None:
     assert ours == pytest.approx(plain.tolist(), abs=0.015)
 
 
-def test_the_bootstrap_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_the_bootstrap_interval_has_its_nominal_coverage() -> None:
     """400 test splits of 100 clips from a population whose macro F1 is known."""
     rng = np.random.default_rng(2)
     rates = np.array([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7]])

@@ -142,7 +142,9 @@ def test_a_family_in_one_file_is_trained_packaged_and_answers_over_http(
     assert answer.json()["genre"] == "jazz"
 
 
-def test_a_family_that_cannot_be_loaded_is_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_family_that_cannot_be_loaded_gives_an_error_message(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / "plugins" / "nearest_spectrum.py").write_text("import a_module_that_is_not_here")
     code = "import pipelines.cli as cli, sys; sys.argv = ['genreflow', *sys.argv[1:]]; cli.main()"
     done = subprocess.run(

@@ -42,9 +42,9 @@ def _settings(layout: str, tmp_path: Path, **changes: Any) -> EncoderSettings:
 
 
 def _inputs(settings: EncoderSettings, count: int = 3) -> torch.Tensor:
-    hearing = FAMILY.input_spec(settings)
-    noise = np.random.default_rng(0).normal(0, 0.1, (count, hearing.window_samples))
-    return torch.from_numpy(represent(hearing, noise.astype(np.float32)))
+    spec = FAMILY.input_spec(settings)
+    noise = np.random.default_rng(0).normal(0, 0.1, (count, spec.window_samples))
+    return torch.from_numpy(represent(spec, noise.astype(np.float32)))
 
 
 def _seed() -> None:
@@ -90,11 +90,11 @@ def test_what_is_saved_is_a_complete_hugging_face_checkpoint(layout: str, tmp_pa
         np.random.default_rng(0).normal(0, 0.1, round(window_seconds(layout) * 16_000)).astype(np.float32)
     )
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "saved")
-    heard = extractor(windows, sampling_rate=16_000, return_tensors="np")[
+    actual = extractor(windows, sampling_rate=16_000, return_tensors="np")[
         theirs.main_input_name if layout != "whisper" else "input_features"
     ]
     np.testing.assert_allclose(
-        represent(FAMILY.input_spec(settings), windows[None]), heard, rtol=0, atol=5e-4
+        represent(FAMILY.input_spec(settings), windows[None]), actual, rtol=0, atol=5e-4
     )
 
 
@@ -144,7 +144,7 @@ def test_training_on_cached_frames_is_training_on_waveforms(layout: str, tmp_pat
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("layout", WAVEFORM)
-def test_frames_in_bfloat16_hardly_move_the_answer(layout: str, tmp_path: Path) -> None:
+def test_frames_in_bfloat16_hardly_change_the_prediction(layout: str, tmp_path: Path) -> None:
     settings = _settings(layout, tmp_path)
     part = load_stage(FAMILY.representation(settings), "cpu")
     assert part is not None
@@ -193,7 +193,7 @@ def test_a_model_trained_on_cached_frames_is_saved_whole(layout: str, tmp_path: 
     ],
 )
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_probe_hears_pooled_states_of_the_frozen_encoder(
+def test_a_probe_is_trained_on_pooled_states_of_the_frozen_encoder(
     layout: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     settings = _settings(layout, tmp_path, method="probe", **changes)
@@ -240,8 +240,8 @@ def test_summary_tokens_cannot_be_cut_into_segments(tmp_path: Path) -> None:
 def test_the_real_whisper_encoder_keeps_its_weights(shared: Path, tmp_path: Path) -> None:
     checkpoint = shared / "weights" / "whisper-tiny.en-encoder"
     settings = EncoderSettings(backbone=str(checkpoint))
-    hearing = FAMILY.input_spec(settings)
-    assert (hearing.window_seconds, hearing.sample_rate, hearing.extend) == (30.0, 16_000, "silence")
+    spec = FAMILY.input_spec(settings)
+    assert (spec.window_seconds, spec.sample_rate, spec.extend) == (30.0, 16_000, "silence")
     module = FAMILY.build(settings, GENRES, "inputs", seed=0)
     published = load_file(checkpoint / "model.safetensors")
     for name, value in module.encoder.state_dict().items():
@@ -273,7 +273,7 @@ def test_half_precision_checkpoints_are_trained_in_single(layout: str, tmp_path:
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
 
 
-def test_a_folder_is_known_by_its_content_alone(tmp_path: Path) -> None:
+def test_a_folder_is_identified_by_its_content_only(tmp_path: Path) -> None:
     first, copy = tiny_checkpoint("hubert", tmp_path / "a"), tmp_path / "b"
     shutil.copytree(first, copy, copy_function=shutil.copyfile)  # with times of its own
     (copy / "README.md").write_text("The same model.")
@@ -285,7 +285,9 @@ def test_a_folder_is_known_by_its_content_alone(tmp_path: Path) -> None:
     assert FAMILY.representation(EncoderSettings(from_scratch={})).digest is None
 
 
-def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_the_hub_is_identified_by_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     cached = tmp_path / "hub" / "models--someone--a-model"
     tiny_checkpoint("hubert", cached / "snapshots" / commit)
@@ -367,7 +369,7 @@ def test_a_hub_that_changes_between_two_files_gives_the_files_of_one_commit(
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)
 
 
-def test_a_revision_can_be_named_and_one_that_is_not_there_is_told(hub: ModelHub, tmp_path: Path) -> None:
+def test_a_revision_can_be_named_and_one_that_is_not_there_is_reported(hub: ModelHub, tmp_path: Path) -> None:
     name = "someone/a-model"
     commits = [
         commit_to(hub, name, tiny_checkpoint("hubert", tmp_path / str(seed), seed=seed)) for seed in (1, 2)
@@ -399,7 +401,7 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
         FAMILY.build(_settings("hubert", tmp_path), GENRES, "inputs", seed=0)
 
 
-def test_what_is_no_backbone_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_what_is_no_backbone_is_refused_with_an_error_message(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     text = tmp_path / "text"
@@ -433,7 +435,7 @@ def test_what_is_no_backbone_is_refused_in_a_sentence(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_an_unreachable_hub_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -446,7 +448,7 @@ def test_an_unreachable_hub_is_told_within_seconds(monkeypatch: pytest.MonkeyPat
         assert time.monotonic() - begun < 5
 
 
-def test_truncated_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_truncated_weights_are_refused_with_an_error_message(tmp_path: Path) -> None:
     folder = tiny_checkpoint("hubert", tmp_path / "hubert")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -640,7 +642,7 @@ def test_a_configuration_from_scratch_that_cannot_be_is_refused(config: dict[str
         FAMILY.build(EncoderSettings(from_scratch=config), GENRES, "inputs", seed=0)
 
 
-def test_a_mel_front_end_hears_each_band_at_its_pitch() -> None:
+def test_a_mel_front_end_responds_to_each_band_at_its_frequency() -> None:
     bands, rate = 16, 8_000
     config = {
         "conv_dim": [8, 4 * bands, bands, 8 * bands, bands],

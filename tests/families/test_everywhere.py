@@ -210,7 +210,7 @@ def test_mlflow_models_serve_gives_the_same_probabilities(here: Everywhere, tmp_
     assert {genre: row[f"p_{genre}"] for genre in GENRES} == pytest.approx(expected, abs=TOLERANCE)
 
 
-def test_a_family_without_a_line_of_smallest_settings_fails_with_a_sentence(
+def test_a_family_without_a_line_of_smallest_settings_fails_with_an_error_message(
     everywhere: Everywhere,
 ) -> None:
     with pytest.raises(AssertionError, match="The family newest has no line in SMALLEST"):

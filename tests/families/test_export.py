@@ -80,8 +80,8 @@ def test_transformers_answers_as_genreflow(
     name: str, folders: Path, answers: dict[str, list[dict[str, float]]]
 ) -> None:
     classifier = load_classifier(folders / name / "model")
-    heard = np.load(folders / name / "windows.npy")
-    expected = [classifier.classify_samples(one, RATE).probabilities for one in heard]
+    clips = np.load(folders / name / "windows.npy")
+    expected = [classifier.classify_samples(one, RATE).probabilities for one in clips]
     assert max(np.ptp([answer[genre] for answer in expected]) for genre in GENRES) > 0.1
     for answer, right in zip(answers[name], expected, strict=True):
         assert answer == pytest.approx(right, abs=TOLERANCE)

@@ -1,4 +1,4 @@
-"""Code in a backbone's folder: never run, and nobody is asked whether it should be."""
+"""Code in a backbone's folder: never run, and no prompt offers to run it."""
 
 import ast
 import json
@@ -75,7 +75,7 @@ def answered_yes(*argv: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("auto_map", [AUTO_MAP, OF_A_HUB], ids=["of the folder", "of a hub"])
-def test_a_backbone_that_needs_code_of_its_own_is_refused_unasked_before_the_run(
+def test_a_backbone_that_needs_code_of_its_own_is_rejected_before_the_run(
     auto_map: dict[str, str], tmp_path: Path
 ) -> None:
     marker = tmp_path / "marker"
@@ -132,7 +132,7 @@ def loads(tree: ast.AST) -> list[ast.Call]:
     ]
 
 
-def test_wherever_transformers_loads_something_foreign_code_is_forbidden_in_so_many_words() -> None:
+def test_wherever_transformers_loads_something_remote_code_is_forbidden_explicitly() -> None:
     found = 0
     for package in ("genreflow", "serving", "pipelines", "components"):
         for path in sorted((ROOT / package).rglob("*.py")):

@@ -147,7 +147,7 @@ def test_settings_that_a_backbone_does_not_read_are_refused() -> None:
         LINEAR.representation(LinearSettings(backbone="descriptors", layers="last"))
 
 
-def test_files_that_are_missing_or_of_other_genres_are_sentences(tmp_path: Path) -> None:
+def test_files_that_are_missing_or_of_other_genres_give_error_messages(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no readable linear model"):
         LINEAR.load(tmp_path, LinearSettings(), GENRES)
     corpus(tmp_path)

@@ -25,7 +25,7 @@ def built(settings: MfccCnnSettings = SETTINGS) -> Network:
     return module
 
 
-def pictures(n: int = 8, seed: int = 0) -> torch.Tensor:
+def feature_maps(n: int = 8, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(3, 20, (n, 5, 40, 130)).astype(np.float32))
 
 
@@ -48,7 +48,7 @@ def test_the_layers_are_the_published_ones_in_their_order() -> None:
     assert shapes["head.4.weight"] == (10, 128)
 
 
-def test_it_learns_with_adam_and_a_weight_decay_of_one_in_ten_thousand() -> None:
+def test_it_learns_with_adam_and_a_weight_decay_of_1e_4() -> None:
     settings = training_settings(CNN, SETTINGS, {})
     assert (settings.optimizer, settings.weight_decay, settings.precision) == ("adam", 1e-4, "auto")
     groups = CNN.parameter_groups(built(), SETTINGS, settings)
@@ -60,22 +60,22 @@ def test_its_answers_are_log_probabilities_and_its_loss_their_cross_entropy() ->
     module = built().eval()
     labels = torch.arange(8)
     with torch.no_grad():
-        output = module(pictures(), labels=labels)
+        output = module(feature_maps(), labels=labels)
     assert output.logits.exp().sum(dim=1).numpy() == pytest.approx(np.ones(8), abs=1e-5)
     assert float(output.loss) == pytest.approx(-float(output.logits[labels, labels].mean()), abs=1e-5)
-    assert module(pictures()).loss is None
+    assert module(feature_maps()).loss is None
 
 
-def test_what_it_hears_fits_what_it_takes() -> None:
-    hearing = CNN.input_spec(SETTINGS)
-    windows = np.random.default_rng(0).normal(0, 0.1, (2, hearing.window_samples)).astype(np.float32)
-    inputs = represent(hearing, windows)
+def test_its_input_specification_fits_its_input_shape() -> None:
+    spec = CNN.input_spec(SETTINGS)
+    windows = np.random.default_rng(0).normal(0, 0.1, (2, spec.window_samples)).astype(np.float32)
+    inputs = represent(spec, windows)
     assert built().eval()(torch.from_numpy(inputs)).logits.shape == (2, 10)
     assert CNN.input_spec(MfccCnnSettings(hop_seconds=1.5)).hop_seconds == 1.5
 
 
-def test_pictures_are_standardised_with_statistics_of_the_training_rows() -> None:
-    module, rows = built(), pictures(32)
+def test_feature_maps_are_standardised_with_statistics_of_the_training_rows() -> None:
+    module, rows = built(), feature_maps(32)
     rows[:, 2, 5] = 7.0  # a row that never changes
     CNN.fit_inputs(module, iter(rows.split(10)))
     standard = (rows - module.mean) / module.deviation
@@ -86,7 +86,7 @@ def test_pictures_are_standardised_with_statistics_of_the_training_rows() -> Non
     assert deviations.numpy() == pytest.approx(np.ones((5, 40)), abs=1e-3)
 
 
-def test_noise_and_hidden_time_disturb_training_and_never_answers() -> None:
+def test_noise_and_hidden_spans_affect_training_and_never_predictions() -> None:
     module = built(MfccCnnSettings(noise=0.1, time_mask=40))
     rows = torch.ones(16, 5, 40, 130)
     disturbed = module.disturb(rows)
@@ -99,16 +99,16 @@ def test_noise_and_hidden_time_disturb_training_and_never_answers() -> None:
 
 def test_a_model_comes_back_from_its_files_as_it_was(tmp_path: Path) -> None:
     module = built()
-    CNN.fit_inputs(module, [pictures()])
-    module(pictures())  # moves the running statistics
+    CNN.fit_inputs(module, [feature_maps()])
+    module(feature_maps())  # moves the running statistics
     CNN.save(module.eval(), tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
     again = CNN.load_module(tmp_path, SETTINGS, GENRES)
     assert not again.training
-    assert torch.equal(again(pictures()).logits, module(pictures()).logits)
+    assert torch.equal(again(feature_maps()).logits, module(feature_maps()).logits)
 
 
-def test_files_that_are_missing_broken_or_of_other_genres_are_sentences(tmp_path: Path) -> None:
+def test_files_that_are_missing_broken_or_of_other_genres_give_error_messages(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no readable mfcc_cnn model"):
         CNN.load_module(tmp_path, SETTINGS, GENRES)
     CNN.save(built(), tmp_path)
@@ -123,7 +123,7 @@ def test_files_that_are_missing_broken_or_of_other_genres_are_sentences(tmp_path
         CNN.load_module(tmp_path, SETTINGS, GENRES)
 
 
-def test_building_from_a_seed_leaves_the_random_state_alone() -> None:
+def test_building_from_a_seed_does_not_change_the_random_state() -> None:
     state = torch.get_rng_state()
     first = built().body[0].weight
     assert torch.equal(torch.get_rng_state(), state)

@@ -99,7 +99,7 @@ def same(model: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["grid", "bayesian"])
-def test_a_killed_search_goes_on_from_the_store_on_another_machine_and_measures_no_trial_twice(
+def test_a_killed_search_resumes_from_the_store_on_another_machine_and_measures_no_trial_twice(
     how: str, source: Path, address: str, aws: Any, tmp_path: Path, done: list[int]
 ) -> None:
     undisturbed = fit(source, tmp_path / "undisturbed", how)
@@ -143,11 +143,11 @@ def test_trials_that_are_damaged_in_the_store_are_made_again(
     aws.put_object(Bucket=address.split("/")[2], Key=file, Body=b"something else")
     document = fit(source, tmp_path / "resumed", "bayesian", address)
     (note,) = document.training["notes"]
-    assert "searched is damaged: trials.journal is not what was written. Passed over" in note
+    assert "searched is damaged: trials.journal is not what was written. Skipped" in note
     assert done == list(range(1, TRIALS + 1))
 
 
-def test_a_search_goes_on_while_the_store_is_down_and_stores_its_trials_later(
+def test_a_search_continues_while_the_store_is_down_and_stores_its_trials_later(
     source: Path, address: str, aws: Any, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored: list[bool] = []
@@ -171,11 +171,11 @@ def test_a_search_goes_on_while_the_store_is_down_and_stores_its_trials_later(
     document = fit(source, tmp_path / "model", "bayesian", address)
     (note,) = document.training["notes"]
     assert note.startswith("A trial is not stored: ")
-    assert "asks to slow down" in note
+    assert "limits the request rate" in note
     assert stored == [False, False, True, True, True, True]
 
 
-def test_a_store_that_cannot_be_used_is_told_before_anything_is_searched(
+def test_a_store_that_cannot_be_used_is_reported_before_anything_is_searched(
     source: Path, aws: Any, tmp_path: Path, done: list[int]
 ) -> None:
     with pytest.raises(ObjectStoreError, match="There is no bucket no-such-bucket at http://"):

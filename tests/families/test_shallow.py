@@ -96,7 +96,7 @@ def test_a_genre_of_one_artist_is_trained_on_in_every_fold() -> None:
     assert set(fold[given_rows.labels == 0].tolist()) <= {0, 1, 2}
 
 
-def test_a_clip_is_right_by_the_mean_of_its_chunks() -> None:
+def test_a_clip_is_predicted_by_the_mean_of_its_chunks() -> None:
     given_rows = Rows(np.zeros((3, 1), np.float32), np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3))
     votes = np.log([[0.4, 0.6], [0.45, 0.55], [0.99, 0.01]])  # two of three chunks are wrong
     assert clip_score(given_rows, votes) == 1.0
@@ -147,7 +147,7 @@ search("decision_tree", rows(), 3, {how!r}, folds=2, trials=6, storage=Path({sto
 
 
 @pytest.mark.parametrize("how", ["grid", "bayesian"])
-def test_a_search_that_was_killed_goes_on_and_finds_what_an_uninterrupted_one_finds(
+def test_a_search_that_was_killed_resumes_and_finds_what_an_uninterrupted_one_finds(
     how: Any, tmp_path: Path
 ) -> None:
     storage = tmp_path / "searches" / "one.journal"
@@ -203,7 +203,7 @@ def test_a_fixed_number_of_neighbours_is_searched_around() -> None:
     assert found.parameters["n_neighbors"] == 15
 
 
-def test_a_file_that_is_no_search_is_a_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_no_search_gives_an_error_message(tmp_path: Path) -> None:
     storage = tmp_path / "search.journal"
     storage.write_text("no search\nat all\n")
     with pytest.raises(TrainingError, match="is no readable search"):
@@ -228,7 +228,7 @@ def test_more_neighbours_than_the_smallest_genre_has_rows_are_refused_and_never_
         ({"weights": "heavy"}, "uniform or distance, not 'heavy'"),
     ],
 )
-def test_parameters_that_do_not_fit_are_sentences(parameters: dict[str, Any], sentence: str) -> None:
+def test_parameters_that_do_not_fit_give_error_messages(parameters: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SettingsError, match=sentence):
         estimators.check_parameters("knn", parameters)
 

@@ -126,7 +126,7 @@ def test_a_spectrogram_begins_elsewhere_in_training_and_keeps_its_frames() -> No
     assert torch.equal(built(**SMALL | {"time_shift": False}).disturb(inputs), inputs)
 
 
-def test_masks_and_dropout_disturb_training_and_never_predictions() -> None:
+def test_masks_and_dropout_affect_training_and_never_predictions() -> None:
     module = built(**SMALL | {"masks": 2, "time_mask": 0.5, "dropout": 0.5})
     inputs = spectrograms()
     assert not torch.equal(module.train()(inputs).logits, module(inputs).logits)
@@ -155,7 +155,7 @@ def test_a_model_comes_back_from_its_files_as_it_was(tmp_path: Path) -> None:
         ({"channels": []}, "model.channels"),
     ],
 )
-def test_settings_that_do_not_go_together_are_a_sentence(values: dict[str, Any], message: str) -> None:
+def test_settings_that_do_not_go_together_give_error_messages(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         VGG.settings(values)
 

@@ -134,7 +134,7 @@ def test_branches_are_dropped_in_training_alone_and_on_average_weigh_as_much() -
     assert torch.equal(drop.eval()(branch), branch)
 
 
-def test_masks_and_dropout_disturb_training_and_never_predictions() -> None:
+def test_masks_and_dropout_affect_training_and_never_predictions() -> None:
     module = built(**SMALL | {"masks": 2, "time_mask": 0.5})
     inputs = spectrograms()
     assert not torch.equal(module.train()(inputs).logits, module(inputs).logits)
@@ -173,7 +173,7 @@ def test_a_model_comes_back_from_its_files_as_it_was(tmp_path: Path) -> None:
         ({"dropout": 1.5}, "model.dropout"),
     ],
 )
-def test_settings_that_do_not_go_together_are_a_sentence(values: dict[str, Any], message: str) -> None:
+def test_settings_that_do_not_go_together_give_error_messages(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         VIT.settings(values)
 

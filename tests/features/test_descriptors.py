@@ -131,6 +131,6 @@ def test_every_descriptor_of_any_short_or_silent_clip_is_a_number(length: int, l
     assert np.isfinite(list(descriptors(samples, SAMPLE_RATE).values())).all()
 
 
-def test_no_samples_are_refused_with_a_sentence() -> None:
+def test_no_samples_are_refused_with_an_error_message() -> None:
     with pytest.raises(AudioError, match="no samples"):
         descriptors(np.zeros(0, dtype=np.float32), SAMPLE_RATE)

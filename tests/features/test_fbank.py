@@ -20,7 +20,7 @@ def test_it_is_what_transformers_extractor_gives(settings: dict[str, int], sampl
     windows = _windows(samples)
     extractor = ASTFeatureExtractor(**settings)
     wanted = np.stack(extractor(list(windows), sampling_rate=16_000)["input_values"])
-    heard = ast_fbank(
+    actual = ast_fbank(
         windows,
         sample_rate=16_000,
         n_mels=extractor.num_mel_bins,
@@ -29,6 +29,6 @@ def test_it_is_what_transformers_extractor_gives(settings: dict[str, int], sampl
         std=extractor.std,
         normalise=extractor.do_normalize,
     )
-    assert heard.dtype == np.float32
-    assert heard.shape == wanted.shape
-    np.testing.assert_allclose(heard, wanted, rtol=0, atol=5e-4)
+    assert actual.dtype == np.float32
+    assert actual.shape == wanted.shape
+    np.testing.assert_allclose(actual, wanted, rtol=0, atol=5e-4)

@@ -1,4 +1,4 @@
-"""The five-channel picture: librosa's figures, and a tempo-synchronous channel of its own."""
+"""The five-channel feature map: librosa's values, and a tempo-synchronous channel of its own."""
 
 import librosa
 import numpy as np
@@ -31,15 +31,15 @@ def music() -> NDArray[np.float32]:
 
 
 def test_three_seconds_become_five_channels_of_40_rows_and_130_frames(music: NDArray[np.float32]) -> None:
-    picture = mfcc_five_channel(music)
-    assert picture.shape == (2, 5, 40, 130)
-    assert picture.dtype == np.float32
+    feature_map = mfcc_five_channel(music)
+    assert feature_map.shape == (2, 5, 40, 130)
+    assert feature_map.dtype == np.float32
     assert len(CHANNELS) == 5
 
 
 def test_mfcc_and_its_deltas_equal_librosas(music: NDArray[np.float32]) -> None:
-    picture = mfcc_five_channel(music)
-    for window, found in zip(music, picture, strict=True):
+    feature_map = mfcc_five_channel(music)
+    for window, found in zip(music, feature_map, strict=True):
         mfcc = librosa.feature.mfcc(y=window, sr=SAMPLE_RATE, n_mfcc=40)
         np.testing.assert_allclose(found[0], mfcc, atol=1e-3)
         np.testing.assert_allclose(found[1], librosa.feature.delta(mfcc), atol=1e-3)
@@ -55,12 +55,12 @@ def test_chroma_equals_librosas(music: NDArray[np.float32], tuning: float) -> No
 
 
 def test_the_chroma_channel_stretches_twelve_pitch_classes_over_40_rows(music: NDArray[np.float32]) -> None:
-    picture = mfcc_five_channel(music)[:, 4]
+    feature_map = mfcc_five_channel(music)[:, 4]
     chroma = spectral.chroma(spectral.power_spectrogram(music), SAMPLE_RATE)
-    np.testing.assert_allclose(picture[:, 0], chroma[:, :, 0], atol=1e-6)
-    np.testing.assert_allclose(picture[:, 39], chroma[:, :, 11], atol=1e-6)
+    np.testing.assert_allclose(feature_map[:, 0], chroma[:, :, 0], atol=1e-6)
+    np.testing.assert_allclose(feature_map[:, 39], chroma[:, :, 11], atol=1e-6)
     # a major third above A is C sharp, pitch class 1: row 39 / 11
-    assert picture[0, 3:5].mean() > picture[0, 7:11].mean()
+    assert feature_map[0, 3:5].mean() > feature_map[0, 7:11].mean()
 
 
 def test_onset_strength_equals_librosas(music: NDArray[np.float32]) -> None:
@@ -86,22 +86,22 @@ def test_the_tempo_channel_is_the_mfcc_averaged_from_beat_to_beat() -> None:
     np.testing.assert_allclose(average_between(features, beats)[0, :, 0], [0, 2, 2, 2, 4.5, 4.5])
 
 
-def test_the_tempo_channel_stands_still_between_clicks(music: NDArray[np.float32]) -> None:
+def test_the_tempo_channel_is_constant_between_clicks(music: NDArray[np.float32]) -> None:
     changes = np.flatnonzero(np.abs(np.diff(mfcc_five_channel(music)[0, 3], axis=1)).max(axis=0) > 0)
     assert 3 <= len(changes) <= 7  # six clicks in three seconds
     assert np.diff(changes) == pytest.approx(FRAME_RATE / 2, abs=2)
 
 
-def test_a_window_gives_the_same_picture_alone_and_among_others(music: NDArray[np.float32]) -> None:
+def test_a_window_gives_the_same_feature_map_alone_and_in_a_batch(music: NDArray[np.float32]) -> None:
     many = np.concatenate([music] * 10)
     np.testing.assert_allclose(mfcc_five_channel(many)[-1:], mfcc_five_channel(music[1:]), atol=1e-4)
 
 
-def test_silence_is_a_picture_without_holes() -> None:
-    picture = mfcc_five_channel(np.zeros((1, SAMPLES), dtype=np.float32))
-    assert np.isfinite(picture).all()
-    assert not picture[0, 4].any()
+def test_silence_gives_a_finite_feature_map() -> None:
+    feature_map = mfcc_five_channel(np.zeros((1, SAMPLES), dtype=np.float32))
+    assert np.isfinite(feature_map).all()
+    assert not feature_map[0, 4].any()
 
 
-def test_no_windows_give_no_pictures() -> None:
+def test_no_windows_give_no_feature_maps() -> None:
     assert mfcc_five_channel(np.zeros((0, SAMPLES), dtype=np.float32)).shape == (0, 5, 40, 130)

@@ -22,13 +22,13 @@ def test_it_is_what_transformers_extractor_gives(n_mels: int, seconds: int) -> N
     windows = _windows(seconds * 16_000)
     extractor = WhisperFeatureExtractor(feature_size=n_mels, chunk_length=seconds)
     wanted = extractor(list(windows), sampling_rate=16_000, return_tensors="np")["input_features"]
-    heard = whisper_log_mel(windows, sample_rate=16_000, n_mels=n_mels)
-    assert heard.dtype == np.float32
-    assert heard.shape == (5, n_mels, seconds * 100)
-    np.testing.assert_allclose(heard, wanted, rtol=0, atol=5e-5)
+    actual = whisper_log_mel(windows, sample_rate=16_000, n_mels=n_mels)
+    assert actual.dtype == np.float32
+    assert actual.shape == (5, n_mels, seconds * 100)
+    np.testing.assert_allclose(actual, wanted, rtol=0, atol=5e-5)
 
 
-def test_a_window_is_heard_alike_alone_and_among_others() -> None:
+def test_a_window_is_predicted_alike_alone_and_in_a_batch() -> None:
     windows = _windows(16_000)
     among = whisper_log_mel(windows, sample_rate=16_000)
     for index in range(len(windows)):

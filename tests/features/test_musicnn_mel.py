@@ -52,22 +52,20 @@ def test_windows_without_overlap_are_the_clips_spectrogram_cut_but_for_their_fir
 
 
 def test_it_is_a_representation_by_its_name() -> None:
-    hearing = InputSpec(
+    spec = InputSpec(
         sample_rate=SAMPLE_RATE,
         window_seconds=WINDOW_SAMPLES / SAMPLE_RATE,
         hop_seconds=1.5,
         extend="repeat",
         representation="musicnn_log_mel",
     )
-    assert hearing.window_samples == WINDOW_SAMPLES
-    windows = _clips(hearing.window_samples)
-    np.testing.assert_array_equal(
-        represent(hearing, windows), musicnn_log_mel(windows, sample_rate=SAMPLE_RATE)
-    )
+    assert spec.window_samples == WINDOW_SAMPLES
+    windows = _clips(spec.window_samples)
+    np.testing.assert_array_equal(represent(spec, windows), musicnn_log_mel(windows, sample_rate=SAMPLE_RATE))
 
 
 @pytest.mark.parametrize("count", [0, 1, 6])
-def test_a_window_has_the_same_values_alone_and_among_others(count: int) -> None:
+def test_a_window_has_the_same_values_alone_and_in_a_batch(count: int) -> None:
     windows = _clips(WINDOW_SAMPLES)[:count]
     together = musicnn_log_mel(windows, sample_rate=SAMPLE_RATE)
     assert together.shape == (count, FRAMES, BANDS)

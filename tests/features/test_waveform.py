@@ -17,16 +17,16 @@ def test_it_is_what_transformers_extractor_gives(normalise: bool) -> None:
     windows = _windows()
     extractor = Wav2Vec2FeatureExtractor(do_normalize=normalise)
     wanted = np.stack(extractor(list(windows), sampling_rate=16_000)["input_values"])
-    heard = waveform(windows, sample_rate=16_000, normalise=normalise)
-    assert heard.dtype == np.float32
-    np.testing.assert_allclose(heard, wanted, rtol=0, atol=1e-6)
+    actual = waveform(windows, sample_rate=16_000, normalise=normalise)
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, wanted, rtol=0, atol=1e-6)
 
 
 def test_silence_stays_silence() -> None:
     assert not waveform(np.zeros((1, 1_000), np.float32), sample_rate=16_000).any()
 
 
-def test_a_louder_window_is_the_same_window() -> None:
+def test_a_windows_features_do_not_depend_on_its_level() -> None:
     windows = _windows()
     np.testing.assert_allclose(
         waveform(windows, sample_rate=16_000)[0], waveform(windows * 3, sample_rate=16_000)[0], atol=1e-4

@@ -96,7 +96,7 @@ def test_a_short_clip_is_repeated_for_hubert_and_followed_by_silence_for_whisper
     assert not silent[0, 6400:].any()
 
 
-def test_another_rate_of_the_same_sound_is_heard_nearly_alike() -> None:
+def test_another_sample_rate_of_the_same_sound_is_predicted_nearly_alike() -> None:
     how = input_spec("waveform")
     slow, _ = window_inputs(how, tone(1.0, 16_000), 16_000)
     fast, _ = window_inputs(how, tone(1.0, 44_100), 44_100)
@@ -126,6 +126,6 @@ def test_an_unknown_representation_is_refused_with_what_there_is() -> None:
         window_inputs(input_spec("wavelet"), tone(1.0, 16_000), 16_000)
 
 
-def test_no_samples_are_refused_with_a_sentence() -> None:
+def test_no_samples_are_refused_with_an_error_message() -> None:
     with pytest.raises(AudioError, match="no sample"):
         window_inputs(input_spec("waveform"), np.zeros(0, dtype=np.float32), 16_000)

@@ -116,14 +116,14 @@ def test_logits_are_as_they_were(state: State, version: str, name: str) -> None:
     assert list(document.model.genres) == expected["genres"]
     classifier = load_classifier(folder, runtime=name, precision="f32")
     inputs, probabilities = read_reference(folder)
-    heard = {"reference": classifier.logits(inputs)}
+    actual = {"reference": classifier.logits(inputs)}
     for clip in CLIPS:
         audio = decode(clip)
-        heard[clip.name], starts = classifier.window_logits(audio.samples, audio.sample_rate)
+        actual[clip.name], starts = classifier.window_logits(audio.samples, audio.sample_rate)
         golden_clip = expected["runtimes"][name]["clips"][clip.name]
         assert starts == pytest.approx(golden_clip["starts"])
     of_runtime = expected["runtimes"][name]
-    for what, logits in heard.items():
+    for what, logits in actual.items():
         figures = of_runtime["reference"] if what == "reference" else of_runtime["clips"][what]
         np.testing.assert_allclose(logits, figures["logits"], rtol=0, atol=F32, err_msg=what)
         shares = classifier.probabilities(logits)
@@ -217,7 +217,7 @@ def decides_alike(answer: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("clip", CLIPS, ids=CLIP_NAMES)
-def test_it_is_served_with_the_answers_of_its_own_time(service: Service, clip: Path) -> None:
+def test_the_old_champion_is_served_with_its_golden_predictions(service: Service, clip: Path) -> None:
     answers = golden("answers")
     answer = service.post("classify", clip.read_bytes(), clip.name)
     decides_alike(answer.json(), answers["classify"][clip.name])

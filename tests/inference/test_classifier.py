@@ -81,7 +81,7 @@ def song(*parts: tuple[float, float], rate: int = RATE) -> np.ndarray:
     return (levels * np.where(np.arange(len(levels)) // 10 % 2, 1, -1)).astype(np.float32)
 
 
-def test_a_clips_answer_is_the_mean_over_its_windows_and_the_vote_is_the_majority() -> None:
+def test_a_clips_prediction_is_the_mean_over_its_windows_and_the_vote_is_the_majority() -> None:
     probabilities = np.array([[0.45, 0.4, 0.15], [0.5, 0.4, 0.1], [0.0, 0.98, 0.02]], dtype=np.float32)
     answer = classify_windows(probabilities, GENRES, song((9.0, 0.5)), 9.0)
     assert answer.genre == "metal"
@@ -144,7 +144,7 @@ def test_a_clip_shorter_than_a_window_has_one_window() -> None:
     assert (answer.genre, answer.windows, answer.seconds) == ("pop", 1, 0.3)
 
 
-def test_temperature_softens_confidence_and_leaves_the_decision() -> None:
+def test_temperature_changes_confidence_and_not_the_prediction() -> None:
     sharp, _ = by_loudness()
     soft, _ = by_loudness(temperature=4.0)
     samples = song((2.0, 0.6))
@@ -159,7 +159,7 @@ def test_temperature_softens_confidence_and_leaves_the_decision() -> None:
     rate=st.sampled_from([2_000, 3_000, 8_000]),
     hop=st.one_of(st.none(), st.floats(0.2, 2.0)),
 )
-def test_any_song_is_heard_as_features_hear_it_in_bounded_batches(
+def test_any_song_is_cut_into_the_same_windows_in_bounded_batches(
     seconds: float, rate: int, hop: float | None
 ) -> None:
     samples = np.random.default_rng(0).uniform(-1, 1, max(1, round(seconds * rate))).astype(np.float32)
@@ -232,7 +232,7 @@ def test_a_timeline_becomes_plain_json_values() -> None:
     }
 
 
-def test_a_model_knows_its_pace() -> None:
+def test_a_model_measures_its_best_seconds_per_window() -> None:
     def predict(inputs: np.ndarray) -> np.ndarray:
         time.sleep(0.08)
         return ByLoudness()(inputs)
@@ -246,7 +246,7 @@ def test_a_model_knows_its_pace() -> None:
     assert 0.01 <= classifier.best_seconds_per_window < alone
 
 
-def test_a_hop_of_nothing_is_refused_with_a_sentence() -> None:
+def test_a_hop_of_nothing_is_refused_with_an_error_message() -> None:
     classifier, _ = by_loudness()
     with pytest.raises(SettingsError, match="more than 0"):
         classifier.timeline_samples(song((3.0, 1.0)), RATE, hop_seconds=0.0)
@@ -262,7 +262,7 @@ def test_what_is_no_audio_and_what_is_not_there_are_audio_errors(tmp_path: Path)
         classifier.timeline(str(tmp_path / "missing.mp3"))
 
 
-def test_a_folder_that_is_no_model_is_refused_with_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_model_is_refused_with_an_error_message(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="There is no folder"):
         load_classifier(tmp_path / "nowhere")
     with pytest.raises(ModelError, match=r"neither packaged\.json nor genreflow\.json"):

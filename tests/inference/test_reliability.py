@@ -26,7 +26,7 @@ def noise(seconds: float, colour: float = 0.0) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("seconds", [1.0, 30.0])
-def test_silence_noise_and_a_tone_are_told_from_the_sound(seconds: float) -> None:
+def test_silence_noise_and_a_tone_are_recognised_from_the_sound(seconds: float) -> None:
     assert no_music(np.zeros(round(seconds * RATE), np.float32)) == "silence"
     assert no_music(np.full(round(seconds * RATE), 0.5, np.float32)) == "silence", "a constant offset"
     assert no_music(noise(seconds)) == "noise"
@@ -41,7 +41,7 @@ def test_the_synthetic_corpus_is_music(tmp_path: Path) -> None:
     assert set(found.values()) == {None}
 
 
-def test_no_clip_of_gtzan_is_doubted(shared: Path) -> None:
+def test_no_clip_of_gtzan_is_classed_as_silence_noise_or_a_tone(shared: Path) -> None:
     clips = sorted((shared / "gtzan-mini").rglob("*.wav"))[::10]
     assert len(clips) >= 10
     assert {no_music(decode(clip).samples) for clip in clips} == {None}
@@ -70,6 +70,6 @@ print(peak() - before)
 )
 
 
-def test_an_hour_is_doubted_in_little_memory() -> None:
+def test_the_reliability_check_of_an_hour_needs_little_memory() -> None:
     run = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
     assert float(run.stdout) < 100, f"{run.stdout} MiB beside the 220 of the hour itself"

@@ -1,4 +1,4 @@
-"""The picture of a song's genres over time."""
+"""The figure of a song's genres over time."""
 
 import io
 
@@ -28,7 +28,7 @@ def test_a_dollar_sign_in_a_genre_begins_no_formula() -> None:
     assert figure.axes[0].texts[0].get_text() == "A$AP ^$\n90%"
 
 
-def test_the_stretches_of_a_song_are_named_with_their_probability() -> None:
+def test_the_segments_of_a_song_are_labelled_with_their_probability() -> None:
     figure = draw_timeline(song(60, 10, ["jazz"] * 4 + ["metal"] * 2), "A song")
     strip, areas = figure.axes
     assert [text.get_text() for text in strip.texts] == ["jazz\n82%", "metal\n82%"]
@@ -37,7 +37,7 @@ def test_the_stretches_of_a_song_are_named_with_their_probability() -> None:
     assert areas.get_ylim() == (0, 1)
 
 
-def test_a_stretch_too_short_for_its_name_is_told_by_the_legend() -> None:
+def test_a_segment_too_short_for_its_label_is_in_the_legend() -> None:
     figure = draw_timeline(song(600, 10, ["jazz"] * 30 + ["classical"] + ["metal"] * 29))
     assert [text.get_text().split()[0] for text in figure.axes[0].texts] == ["jazz", "metal"]
     assert "classical" in [text.get_text() for text in figure.legends[0].get_texts()]
@@ -75,7 +75,7 @@ def test_one_window_and_a_title_with_signs_of_mathematics_are_drawn() -> None:
 
 
 @pytest.mark.parametrize("inches", [WIDE, PAGE, NARROW])
-def test_no_name_leaves_its_stretch_or_the_picture(inches: tuple[float, float]) -> None:
+def test_no_label_exceeds_its_segment_or_the_figure(inches: tuple[float, float]) -> None:
     figure = draw_timeline(song(100, 5, [genre for genre in GENRES for _ in range(2)]), inches=inches)
     figure.draw_without_rendering()
     strip = figure.axes[0]
@@ -88,7 +88,7 @@ def test_no_name_leaves_its_stretch_or_the_picture(inches: tuple[float, float]) 
         assert extent.x1 <= figure.bbox.width
 
 
-def test_an_hour_of_windows_stays_a_small_vector_picture() -> None:
+def test_an_hour_of_windows_stays_a_small_vector_graphic() -> None:
     tops = [GENRES[index // 200] for index in range(1800)]
     buffer = io.BytesIO()
     draw_timeline(song(3600, 2, tops), inches=PAGE).savefig(buffer, format="svg")

@@ -62,7 +62,7 @@ def test_the_example_of_variables_is_complete_and_holds_no_secret() -> None:
     assert {name for name, value in given.items() if value} == {"MODEL_FROM"}
 
 
-def test_nothing_is_published_to_other_machines_and_ours_write_to_scratch_alone() -> None:
+def test_no_port_is_published_to_other_machines_and_our_containers_write_to_scratch_only() -> None:
     for name, service in read().items():
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", ())), name
         if service["image"] in (VALUES["GENREFLOW_IMAGE"], VALUES["GENREFLOW_SERVICE_IMAGE"]):

@@ -1,4 +1,4 @@
-"""The overlays against Kubernetes' schemas, pod security, a policy checker, and what is promised of them."""
+"""The overlays against Kubernetes' schemas, pod security, a policy checker, and their guarantees."""
 
 import os
 import re
@@ -127,7 +127,7 @@ def test_every_pod_meets_the_restricted_standard_with_a_read_only_root(overlay: 
     assert seen >= 5
 
 
-def test_our_own_images_run_as_any_user_and_have_their_scratch(overlay: list[Manifest]) -> None:
+def test_our_own_images_run_as_any_user_and_have_scratch_volumes(overlay: list[Manifest]) -> None:
     for name, container, pod in containers(overlay):
         if not container["image"].startswith(OWN_IMAGES):
             continue

@@ -253,7 +253,7 @@ def test_the_init_container_fetches_what_was_published_and_nothing_else(
 
 
 @pytest.mark.parametrize("secret", ["s3-models", "s3-backup", "s3-pipelines"])
-def test_each_key_opens_its_own_buckets_alone(ran: Ran, secret: str) -> None:
+def test_each_key_opens_only_its_own_buckets(ran: Ran, secret: str) -> None:
     with pytest.raises(ClientError, match="AccessDenied"):
         ran.installation.s3(secret).list_objects_v2(Bucket="genreflow-mlflow")
 
@@ -264,7 +264,7 @@ def test_the_services_key_reads_models_and_writes_none(ran: Ran) -> None:
         ran.installation.s3("s3-models").put_object(Bucket="genreflow-models", Key="genres/1", Body=b"")
 
 
-def test_mlflow_wants_a_log_in(installation: Installation) -> None:
+def test_mlflow_requires_a_log_in(installation: Installation) -> None:
     url = f"{installation.address}/api/2.0/mlflow/experiments/get?experiment_id=0"
     assert requests.get(url, timeout=60).status_code == 401
     assert requests.get(url, auth=(PIPELINE[0], "another"), timeout=60).status_code == 401

@@ -115,9 +115,9 @@ def give_opinions(module: torch.nn.Module, windows: np.ndarray) -> None:
     layers = [layer for layer in module.head.modules() if isinstance(layer, torch.nn.Linear)]  # type: ignore[union-attr, operator]
     with torch.no_grad():
         logits = module(torch.from_numpy(windows)).logits
-        stretch = SPREAD / (logits.amax(0) - logits.amin(0)).max()
-        layers[-1].weight.mul_(stretch)
-        layers[-1].bias.copy_(-logits.mean(0) * stretch)
+        scale = SPREAD / (logits.amax(0) - logits.amin(0)).max()
+        layers[-1].weight.mul_(scale)
+        layers[-1].bias.copy_(-logits.mean(0) * scale)
 
 
 def encoder(folder: Path, layout: str, corpus: Path, seed: int = 0) -> ModelDocument:
@@ -334,7 +334,9 @@ def test_a_package_with_a_pickle_in_it_is_refused(copy: Path) -> None:
         load_classifier(copy)
 
 
-def test_a_gpu_that_is_not_there_is_a_sentence(packaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_gives_an_error_message(
+    packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingsError, match="no CUDA device"):
         load_classifier(packaged, runtime="pytorch", device="cuda")
@@ -387,11 +389,11 @@ def test_a_model_that_cannot_be_exported_is_served_by_pytorch_with_the_reason(
 def test_a_runtime_off_by_too_much_is_not_served(packaged: Path) -> None:
     document = PackagedDocument.read(packaged).model
     inputs, expected = read_reference(packaged)
-    honest = load_classifier(packaged, precision="f32")
+    original = load_classifier(packaged, precision="f32")
 
     def measured(error: float, precision: Precision) -> RuntimeReport:
         def predict(given: np.ndarray) -> np.ndarray:
-            return honest.logits(given) + np.float32(error) * np.eye(len(GENRES), dtype=np.float32)[0]
+            return original.logits(given) + np.float32(error) * np.eye(len(GENRES), dtype=np.float32)[0]
 
         wrong = Classifier(document, predict, "openvino", precision)
         return measure(lambda: wrong, "openvino", precision, inputs, expected)
@@ -410,7 +412,7 @@ def test_a_runtime_that_decides_otherwise_is_not_served() -> None:
     assert "at least 100%" in str(parity_problem("f32", 1e-4, 31 / 32))
 
 
-def test_a_runtime_that_answers_with_no_number_is_not_served(packaged: Path) -> None:
+def test_a_runtime_that_predicts_nan_is_not_served(packaged: Path) -> None:
     inputs, expected = read_reference(packaged)
     document = PackagedDocument.read(packaged).model
 
@@ -439,10 +441,10 @@ def declare(folder: Path, precision: str, runtime: str = "openvino") -> Packaged
 def test_bf16_that_predicts_otherwise_on_this_processor_falls_back_to_f32_with_a_note(
     copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    honest = compile_openvino
+    original = compile_openvino
 
     def compile_wrongly(path: Path, precision: Precision) -> Predict:
-        predict = honest(path, "f32")
+        predict = original(path, "f32")
         return predict if precision == "f32" else lambda inputs: predict(inputs)[:, ::-1] * 9
 
     declare(copy, "bf16")
@@ -459,14 +461,14 @@ def test_bf16_that_predicts_otherwise_on_this_processor_falls_back_to_f32_with_a
 def test_a_model_that_predicts_nan_on_this_processor_is_not_served(
     packaged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = compile_openvino
+    original = compile_openvino
 
     def compile_to_nan(path: Path, precision: Precision) -> Predict:
-        predict = honest(path, "f32")
+        predict = original(path, "f32")
         return lambda inputs: predict(inputs) * np.float32(np.nan)
 
     monkeypatch.setattr(openvino, "compile_openvino", compile_to_nan)
-    with pytest.raises(ModelError, match="does not give its packaged probabilities on this processor"):
+    with pytest.raises(ModelError, match="does not reproduce its packaged probabilities on this processor"):
         load_checked_classifier(packaged)
 
 
@@ -501,7 +503,7 @@ NO_OPENVINO = (measured("pytorch", "f32", 90), measured("openvino", "f32", 40, u
         ((*ON_CPU, measured("pytorch", "bf16", 5, usable=False)), "auto", ("openvino", "bf16")),
     ],
 )
-def test_the_fastest_usable_is_declared_and_pytorch_on_a_cpu_only_where_it_is_alone(
+def test_the_fastest_usable_is_declared_and_pytorch_on_a_cpu_only_without_another(
     reports: tuple[RuntimeReport, ...], wanted: str, served: tuple[str, str]
 ) -> None:
     assert declared(reports, wanted) == Served(runtime=served[0], precision=served[1])
@@ -516,7 +518,7 @@ def served_by(document: PackagedDocument, reports: tuple[RuntimeReport, ...], se
     return document.model_copy(update={"runtimes": reports, "served": served})
 
 
-def test_auto_is_the_declared_runtime_and_a_refused_one_is_a_sentence(packaged: Path) -> None:
+def test_auto_is_the_declared_runtime_and_a_refused_one_gives_an_error_message(packaged: Path) -> None:
     document = PackagedDocument.read(packaged)
     on_cuda = Served(runtime="pytorch", precision="bf16")
     one = served_by(document, (*ON_CPU, measured("pytorch", "bf16", 5)), on_cuda)
@@ -565,7 +567,7 @@ def test_a_model_declared_for_cuda_is_served_by_openvino_f32_where_there_is_none
     assert note in caplog.text
 
 
-def test_a_runtime_that_was_named_is_checked_and_what_it_deviates_in_is_said(
+def test_a_chosen_runtime_is_checked_and_its_deviations_are_reported(
     packaged: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -598,7 +600,7 @@ def int8_package(
 
 
 @pytest.mark.numeric
-def test_int8_that_earns_its_place_is_served(
+def test_int8_that_meets_all_thresholds_is_served(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(tmp_path / "model", "mfcc_cnn", corpus)
@@ -627,7 +629,7 @@ def test_int8_that_earns_its_place_is_served(
     ("kind", "speed", "reason"),
     [("mfcc_cnn", 1e9, "times as fast as"), ("hubert", 0.0, "differ from those in fp32")],
 )
-def test_int8_that_earns_no_place_leaves_the_model_what_it_was(
+def test_int8_that_fails_a_threshold_does_not_change_the_model(
     kind: str, speed: float, reason: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too slow, or too far off: by any difference at all, as its size depends on the processor."""
@@ -683,11 +685,11 @@ def test_int8_is_compared_with_pytorch_in_fp32(
 ) -> None:
     """Compared with OpenVINO f32 alone, what that is off itself came on top unseen."""
     compared: list[np.ndarray] = []
-    honest = quantization.measure
+    original = quantization.measure
 
     def watched(load: Any, name: str, precision: Precision, inputs: Any, expected: np.ndarray) -> Any:
         compared.extend((inputs, expected))
-        return honest(load, name, precision, inputs, expected)
+        return original(load, name, precision, inputs, expected)
 
     model = trained(tmp_path / "model", "mfcc_cnn", corpus)
     monkeypatch.setattr(quantization, "measure", watched)
@@ -750,7 +752,7 @@ def test_quantising_leaves_the_handlers_of_others_as_they_are(packaged: Path, tm
     assert nncf.level == logging.ERROR
 
 
-def test_packaging_tells_nobody(packaged: Path, corpus: Path, tmp_path: Path) -> None:
+def test_packaging_sends_no_telemetry(packaged: Path, corpus: Path, tmp_path: Path) -> None:
     """OpenVINO's converter and NNCF leave an identifier in the home of whom they report."""
     code = (
         "import sys; from pathlib import Path; from genreflow import packaging\n"

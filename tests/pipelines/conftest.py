@@ -39,5 +39,5 @@ def api(
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """No time between two looks, nor between two tries."""
-    monkeypatch.setattr(cluster, "SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(cluster, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(kubeflow, "SECONDS_BETWEEN_TRIES", 0.01)

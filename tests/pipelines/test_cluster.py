@@ -38,13 +38,13 @@ def test_waiting_ends_with_the_runs_state(api: KubeflowApi) -> None:
 def test_waiting_looks_again_until_the_run_has_ended(
     api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(cluster, "POLL_SECONDS", 0.01)
     api.states = ["RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "CANCELED"]
     with pytest.raises(GenreflowError, match="ended as canceled"):
         cluster.wait("r1", api.url)
 
 
-def test_a_run_that_outlasts_the_waiting_is_told_as_that(
+def test_a_run_that_outlasts_the_waiting_is_reported_as_unfinished(
     api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "SECONDS_TO_WAIT", 0)
@@ -80,7 +80,7 @@ def test_waiting_outlasts_a_server_that_is_away(
     with caplog.at_level(logging.WARNING, "genreflow"):
         assert cluster.wait("r1", api.url)["state"] == "succeeded"
     assert api.faults == []
-    assert "503 no healthy upstream. Run r1 is waited for all the same." in caplog.text
+    assert "503 no healthy upstream. Run r1 is still waited for." in caplog.text
     assert len(caplog.records) == 2  # once a minute, and that it is over
 
 
@@ -116,7 +116,7 @@ def test_waiting_outlasts_a_server_that_is_restarted(api: KubeflowApi) -> None:
 def test_whatever_ends_the_waiting_names_the_run(
     fault: tuple[int, str], words: str, api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "SECONDS_AWAY", 0.1)
+    monkeypatch.setattr(cluster, "UNAVAILABLE_SECONDS", 0.1)
     api.faults = [fault] * 1000
     back = f"To wait on: genreflow wait r1 --host {api.url}"
     with pytest.raises(GenreflowError, match=f"{words}.* Run r1 may go on .*#/runs/details/r1. {back}"):
@@ -171,7 +171,7 @@ def test_waiting_outlasts_an_hour_of_lost_connections_and_no_more(
     api.states = ["RUNNING", "SUCCEEDED"]
     assert cluster.wait("r1", api.url)["state"] == "succeeded"
     api.states, api.documents = ["RUNNING"], []
-    with pytest.raises(GenreflowError, match=r"connection broke off\. Run r1 may go on .* genreflow wait r1"):
+    with pytest.raises(GenreflowError, match=r"connection was closed\. Run r1 may go on .* wait r1"):
         submit(settings(), api.url, wait=True, show=lambda _: api.faults.extend([None] * 70))
 
 
@@ -262,7 +262,7 @@ EXECUTOR = "genreflow-training-fhpbb-retry-system-container-impl-2236610992"
         GONE,
     ],
 )
-def test_a_run_goes_on_after_a_pod_that_was_ended(
+def test_a_run_resumes_after_a_pod_that_was_ended(
     api: KubeflowApi, real: Callable[[str], Document], log: tuple[int, str]
 ) -> None:
     killed, whole = real("run_oom"), real("run_succeeded")
@@ -301,7 +301,7 @@ def test_behind_kfps_page_the_log_is_read_from_its_own_address(
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("reply", [(403, "Access denied to namespace"), (200, ""), None])
-def test_a_page_that_shows_no_log_does_not_tell_whether_the_pod_is_gone(
+def test_a_page_without_a_log_does_not_show_whether_the_pod_is_gone(
     reply: tuple[int, str] | None, api: KubeflowApi, real: Callable[[str], Document]
 ) -> None:
     api.documents = [real("run_foreign_uid")]
@@ -313,7 +313,7 @@ def test_a_page_that_shows_no_log_does_not_tell_whether_the_pod_is_gone(
 
 
 @pytest.mark.parametrize("log", [(404, "{}"), (200, "<!DOCTYPE html><html>Cannot GET</html>")])
-def test_a_host_that_has_no_logs_is_not_taken_for_a_pod_that_is_gone(
+def test_a_host_without_logs_is_not_mistaken_for_a_deleted_pod(
     api: KubeflowApi, real: Callable[[str], Document], log: tuple[int, str]
 ) -> None:
     """KFP's page does not hand on requests for logs; a step's own error was retried as a lost pod."""
@@ -327,7 +327,7 @@ def test_a_host_that_has_no_logs_is_not_taken_for_a_pod_that_is_gone(
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_step_that_wants_more_memory_than_it_may_is_not_tried_again(
+def test_a_step_that_exceeds_its_memory_limit_is_not_retried(
     api: KubeflowApi, real: Callable[[str], Document]
 ) -> None:
     run = real("run_oom")
@@ -389,7 +389,7 @@ TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n'
             f"done\n{FATAL}failed to execute component: failed to publish: rpc error: code = Unavailable "
             "desc = connection refused\nError: exit status 1\n",
             "pod",
-            "gave up: failed to execute component: failed to publish",
+            "failed: failed to execute component: failed to publish",
         ),
         (
             f"done\n{FATAL}failed to execute component: failed to upload output artifact: AccessDenied\n",
@@ -399,7 +399,7 @@ TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n'
         ("", "pod", "ended from outside"),
     ],
 )
-def test_deaths_are_told_apart_by_the_end_of_the_log(log: str, cause: str, words: str) -> None:
+def test_failures_are_classified_by_the_end_of_the_log(log: str, cause: str, words: str) -> None:
     failed = cluster_steps.failure("fine-tune", log)
     assert failed.cause == cause
     assert words in failed.reason
@@ -419,7 +419,7 @@ def test_a_driver_that_failed_is_its_steps_failure(api: KubeflowApi, real: Calla
     api.answers[log_of(run, pod)] = [(200, f"F1130 04:00:28.000000      15 main.go:90] {words}\n")]
     seen, error = shown(api)
     assert kept(seen[-1])["fine_tune"] == "failed"
-    assert f"in step fine-tune: KFP's launcher gave up: {words}" in error
+    assert f"in step fine-tune: KFP's launcher failed: {words}" in error
 
 
 @pytest.mark.parametrize("multi_user", [False, True])
@@ -430,7 +430,7 @@ def test_a_driver_that_failed_is_its_steps_failure(api: KubeflowApi, real: Calla
         ("resolve-driver(0)", "genreflow-training-fnp9c-system-container-driver-840270928"),
     ],
 )
-def test_a_pod_that_does_not_start_is_said_to_wait(
+def test_a_pod_that_does_not_start_is_reported_as_waiting(
     task: str, pod: str, multi_user: bool, real: Callable[[str], Document], api: KubeflowApi
 ) -> None:
     run = real("run_image_missing_terminated")
@@ -480,7 +480,7 @@ WAITS = (
 
 
 @pytest.mark.parametrize("uploaded", [True, False], ids=["version", "tasks"])
-def test_a_comparison_whose_graph_does_not_start_is_said_to_wait(
+def test_a_comparison_whose_graph_does_not_start_is_reported_as_waiting(
     uploaded: bool, real: Callable[[str], Document], api: KubeflowApi, tmp_path: Path
 ) -> None:
     run = just_started(real)
@@ -526,7 +526,7 @@ def test_pods_with_labels_have_another_name(
     assert "in step ingest: PermissionError" in shown(api)[1]
 
 
-def test_a_pod_that_is_about_to_start_is_not_said_to_wait(
+def test_a_pod_that_is_about_to_start_is_not_reported_as_waiting(
     real: Callable[[str], Document], api: KubeflowApi
 ) -> None:
     run = real("run_image_missing_terminated")
@@ -559,7 +559,7 @@ def watched(api: KubeflowApi) -> list[StepState]:
     return seen
 
 
-def test_a_failed_run_goes_on_by_retry_and_another_does_not(
+def test_a_failed_run_is_resumed_by_retry_and_another_is_not(
     api: KubeflowApi, real: Callable[[str], Document], capsys: pytest.CaptureFixture[str]
 ) -> None:
     app(["retry", "r1", "--host", api.url], standalone_mode=False)

@@ -72,7 +72,7 @@ def test_several_steps_of_one_component_have_titles_with_the_family(spec: dict[s
         assert {f"Extract features: {family}", f"Train: {family}"} <= set(titles)
 
 
-def test_one_step_alone_reaches_registry_and_gate_and_a_bento_is_built_by_its_word(
+def test_only_compare_registers_and_decides_and_build_depends_on_its_output(
     spec: dict[str, Any],
 ) -> None:
     assert set(tasks(spec)["compare"]["dependentTasks"]) == {

@@ -17,11 +17,11 @@ from genreflow import registry
 from genreflow.registry.store import connect
 
 GENRES = ["blues", "jazz", "rock"]
-PATIENCE = 900
+TIMEOUT = 900  # seconds
 UNCACHED = {"resolve_candidates", "compare"}
 
 # one worker, so that the runs are made once
-pytestmark = [pytest.mark.timeout(2 * PATIENCE), pytest.mark.xdist_group("comparison runs")]
+pytestmark = [pytest.mark.timeout(2 * TIMEOUT), pytest.mark.xdist_group("comparison runs")]
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -42,7 +42,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    out, err = process.communicate(timeout=PATIENCE)
+    out, err = process.communicate(timeout=TIMEOUT)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -64,7 +64,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             interrupted.send_signal(signal.SIGINT)
             break
         trained = trained or bool(re.fullmatch(r"Train: \S+: +[\d.]+ s\s*", line))
-        assert time.monotonic() - began < PATIENCE, lines
+        assert time.monotonic() - began < TIMEOUT, lines
     left = finish(interrupted)
     ended = re.findall(r"^Train: (\S+): +[\d.]+ s\s*$", "".join(lines) + left.stderr, re.MULTILINE)
     found: dict[str, Any] = {"folder": folder, "interrupted": left, "trained": ended}
@@ -80,7 +80,7 @@ def cached(summary: dict[str, Any]) -> set[str]:
     return {step["name"] for step in summary["steps"] if step["cached"]}
 
 
-def test_an_interrupted_comparison_goes_on_from_what_was_done(runs: dict[str, Any]) -> None:
+def test_an_interrupted_comparison_resumes_from_what_was_done(runs: dict[str, Any]) -> None:
     assert runs["interrupted"].returncode == 130
     assert "goes on from the steps that were done" in runs["interrupted"].stderr
     steps = cached(runs["first_summary"])
@@ -97,7 +97,7 @@ def test_the_second_run_takes_all_but_the_uncached_steps_from_the_cache(runs: di
         assert summary[name] == runs["first_summary"][name], name
 
 
-def test_the_summary_says_what_the_design_promises(runs: dict[str, Any]) -> None:
+def test_the_summary_has_the_documented_fields(runs: dict[str, Any]) -> None:
     summary = runs["first_summary"]
     assert {
         "run_id", "model_version", "aliases", "decision", "metrics", "corpus", "steps", "leaderboard"

@@ -63,7 +63,7 @@ def test_a_family_may_appear_again_under_a_name_of_its_own() -> None:
             comparison_settings(f"{name}=mfcc_cnn")
 
 
-def test_set_reaches_every_candidate_that_has_the_key_or_one_by_its_name() -> None:
+def test_a_setting_reaches_every_candidate_that_has_the_key_or_one_by_its_name() -> None:
     found = comparison_settings(
         "mfcc_cnn,linear@descriptors,linear@musicnn",
         assignments=[
@@ -89,10 +89,10 @@ def test_set_reaches_every_candidate_that_has_the_key_or_one_by_its_name() -> No
         ("linear.corpus.protocol=random", "only model, training, resources can differ"),
         ("linear.training.epochs=2", "There is no setting training.epochs"),
         ("family=linear", "with --families"),
-        ("training.epochs", "--set wants key=value"),
+        ("training.epochs", "--set needs key=value"),
     ],
 )
-def test_set_that_fits_no_candidate_is_refused(assignment: str, sentence: str) -> None:
+def test_a_setting_that_fits_no_candidate_is_rejected(assignment: str, sentence: str) -> None:
     with pytest.raises(SettingsError, match=sentence):
         comparison_settings("linear,mfcc_cnn", assignments=[assignment])
 
@@ -176,7 +176,7 @@ def test_where_no_family_can_be_trained_nothing_is_left_out(clips: Path, tmp_pat
         (["compile", "-o", "a.yaml", "--pipeline", "comparison", "--family", "linear"], "names --families"),
     ],
 )
-def test_the_command_line_refuses_in_one_sentence(
+def test_the_command_line_refuses_with_an_error_message(
     arguments: list[str], sentence: str, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "pipelines.cli", *arguments]

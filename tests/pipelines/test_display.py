@@ -1,4 +1,4 @@
-"""What a finished run says of itself."""
+"""The report of a finished run."""
 
 import pytest
 

@@ -13,7 +13,7 @@ from faults import Proxy, proxied
 from killing import changed, killed_at
 from mlflow import MlflowClient
 from servers import mlflow_server
-from test_local_runs import PATIENCE, clips, run
+from test_local_runs import TIMEOUT, clips, run
 
 from genreflow.core.seals import verify_seal
 from genreflow.registry import MODEL_NAME
@@ -21,7 +21,7 @@ from genreflow.registry.champions import HISTORY_TAG
 from pipelines.local import drop_stale_cache_entries
 
 # the worker of the other whole runs
-pytestmark = [pytest.mark.timeout(3 * PATIENCE), pytest.mark.xdist_group("runs")]
+pytestmark = [pytest.mark.timeout(3 * TIMEOUT), pytest.mark.xdist_group("runs")]
 
 LEARNT = ("--set", "training.epochs=20", "--set", "gate.min_clips=1")
 """Enough to tell the tones apart, so that the gate has a reason to promote."""
@@ -119,7 +119,7 @@ def test_a_run_that_is_killed_in_each_late_step_and_loses_mlflow_ends_as_the_und
         """The step in which the run was killed, and what it said."""
         done = again({name: text for step in steps for name, text in killed_at(PLACES[step]).items()})
         assert done.returncode == 1, done.stdout
-        found = re.search(r"genreflow: Step (\w+) ended without a word: killed", done.stderr)
+        found = re.search(r"genreflow: Step (\w+) ended without an error message: it was killed", done.stderr)
         assert found, done.stderr
         return found[1], done.stderr
 
@@ -144,9 +144,9 @@ def test_a_run_that_is_killed_in_each_late_step_and_loses_mlflow_ends_as_the_und
     assert "Traceback" not in away.stderr
     mlflow.down = False
 
-    step, told = killed("register")
+    step, reported = killed("register")
     assert step == "register"
-    assert all(f"{title}:  cached" in told for title in TO_THE_PACKAGE)
+    assert all(f"{title}:  cached" in reported for title in TO_THE_PACKAGE)
     assert killed("promote")[0] == "promote"
     # what the killed process held is free again after a minute
     done = again({"genreflow.registry.lock": "STALE_SECONDS = 1.0"})

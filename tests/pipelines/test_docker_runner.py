@@ -122,7 +122,7 @@ def test_containers_get_the_variables_and_paths_of_stores_hubs_and_servers(
     }
 
 
-def test_without_an_engine_a_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_engine_an_error_message_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
     with pytest.raises(SettingsError, match="needs a Docker engine, and none answers here"):
         run(settings("quickstart"), lambda _: None, runner="docker")

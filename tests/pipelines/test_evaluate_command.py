@@ -55,13 +55,13 @@ def test_another_folder_is_scored_and_written_as_text_json_and_page(
     page = tmp_path / "out" / "report.html"
     text = evaluate(model, "--on", music, "-o", page)
     assert text.exit_code == 0, text.output
-    assert "of 8 clips of" in text.stdout
+    assert "on 8 clips of" in text.stdout
     assert "Scored are clips of jazz, rock" in text.stdout
     assert "0 clips that the model was trained or selected on were left out" in text.stdout
     found = json.loads(evaluate(model, "--on", music, "--json").stdout)["generalisation"]
     assert (found["clips"], found["genres"]) == (8, list(COMMON))
-    assert f"{found['accuracy']:.1%} of 8 clips" in text.stdout
-    assert f"{found['accuracy']:.1%} of 8 clips" in page.read_text()
+    assert f"{found['accuracy']:.1%} on 8 clips" in text.stdout
+    assert f"{found['accuracy']:.1%} on 8 clips" in page.read_text()
     # what was decoded is not kept
     assert not list(Path(tmp_path / "home").glob("evaluate-*"))
 
@@ -135,7 +135,7 @@ def unusable(tmp_path: Path) -> dict[str, Sequence[object]]:
     }
 
 
-def test_what_cannot_be_scored_is_refused_in_a_sentence(model: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_scored_is_refused_with_an_error_message(model: Path, tmp_path: Path) -> None:
     for said, arguments in unusable(tmp_path).items():
         assert said in refusal(model, *arguments)
     assert GENRES[0] in refusal(model, "--on", tmp_path / "other")

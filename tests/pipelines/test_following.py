@@ -45,11 +45,11 @@ def step_named(follower: ProgressReader, name: str) -> StepState:
     return next(step for step in follower.steps if step.name == name)
 
 
-def test_steps_not_heard_of_before_a_later_one_came_from_the_cache(follower: ProgressReader) -> None:
+def test_steps_without_events_before_a_later_one_came_from_the_cache(follower: ProgressReader) -> None:
     for name in ("resolve", "register"):
         with steps.report_step(name):
             time.sleep(0.02)
-    follower.look()
+    follower.read_events()
     assert statuses(follower) == {
         "resolve": "done",
         **dict.fromkeys(
@@ -69,17 +69,17 @@ def test_a_build_that_was_not_needed_is_skipped_and_not_cached(follower: Progres
     assert (statuses(follower)["register"], statuses(follower)["build"]) == ("cached", "skipped")
 
 
-def test_a_steps_result_outlasts_what_it_says_later(follower: ProgressReader) -> None:
+def test_a_steps_result_is_kept_through_later_messages(follower: ProgressReader) -> None:
     with steps.report_step("build"):
         progress.report("build", "it is built", result="genreflow:v1")
         progress.report("build", "and tidied up")
-    follower.look()
+    follower.read_events()
     assert step_named(follower, "build").result == "genreflow:v1"
 
 
 def test_packaging_before_evaluating_says_nothing_of_the_evaluation(follower: ProgressReader) -> None:
     with steps.report_step("package"):
-        follower.look()
+        follower.read_events()
         assert statuses(follower)["fine_tune"] == "cached"
         assert statuses(follower)["evaluate"] == "waiting"
 
@@ -88,7 +88,7 @@ def test_counted_progress_reaches_the_reader(follower: ProgressReader) -> None:
     with steps.report_step("ingest"):
         for _ in progress.track("ingest", range(3), 3, "clips decoded"):
             pass
-        follower.look()
+        follower.read_events()
     ingest = step_named(follower, "ingest")
     assert (ingest.message, ingest.done, ingest.total) == ("clips decoded", 3, 3)
 
@@ -100,7 +100,7 @@ def test_the_sentence_of_a_failed_step_is_the_steps_own(follower: ProgressReader
     assert (failure.step, str(failure)) == ("ingest", "Only one clip is left.")
 
 
-def test_what_went_wrong_unexpectedly_is_said_to_be_so(follower: ProgressReader, tmp_path: Path) -> None:
+def test_an_unexpected_error_is_reported_as_unexpected(follower: ProgressReader, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), steps.report_step("evaluate"):
         raise ZeroDivisionError("division by zero")
     sentence = str(follower.failure(tmp_path / "log"))
@@ -109,10 +109,12 @@ def test_what_went_wrong_unexpectedly_is_said_to_be_so(follower: ProgressReader,
 
 def test_a_step_that_was_killed_is_named(follower: ProgressReader, tmp_path: Path) -> None:
     progress.report("fine_tune", "started", event="started")
-    assert "Step fine_tune ended without a word: killed" in str(follower.failure(tmp_path / "log"))
+    assert "Step fine_tune ended without an error message: it was killed" in str(
+        follower.failure(tmp_path / "log")
+    )
 
 
-def test_several_steps_of_one_component_are_told_apart_by_their_tasks(
+def test_several_steps_of_one_component_are_distinguished_by_their_tasks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "progress.jsonl"
@@ -122,11 +124,11 @@ def test_several_steps_of_one_component_are_told_apart_by_their_tasks(
     place.mkdir(parents=True)
     with (
         steps.report_step("train_candidate", place / "candidate"),
-        progress.made_of_steps("train_candidate"),
+        progress.report_as("train_candidate"),
         steps.report_step("fine_tune"),
     ):
         progress.report("fine_tune", "epochs", done=1, total=3)
-        follower.look()
+        follower.read_events()
     assert statuses(follower) == {
         "resolve_candidates": "cached",
         "ingest": "cached",
@@ -141,7 +143,7 @@ def test_several_steps_of_one_component_are_told_apart_by_their_tasks(
     }
     running = step_named(follower, "train_candidate[b]")
     assert (running.title, running.message, running.done) == ("Train: b", "epochs", 1)
-    follower.look()
+    follower.read_events()
     assert step_named(follower, "train_candidate[b]").status == "done"
 
 
@@ -156,7 +158,7 @@ def test_the_failure_of_a_step_within_a_step_is_the_outer_steps(
     with (
         pytest.raises(CorpusError),
         steps.report_step("train_candidate", place / "candidate"),
-        progress.made_of_steps("train_candidate"),
+        progress.report_as("train_candidate"),
         steps.report_step("package"),
     ):
         raise CorpusError("No windows are left.")
@@ -182,7 +184,7 @@ with steps.report_step("ingest"):
 """
 
 
-def test_how_far_a_step_came_that_crashed_and_on_what_is_said(
+def test_the_progress_and_the_files_of_a_crashed_step_are_reported(
     follower: ProgressReader, tmp_path: Path
 ) -> None:
     for number, name in enumerate([f"{genre}/{clip}.wav" for genre in ("jazz", "rock") for clip in range(6)]):
@@ -191,8 +193,8 @@ def test_how_far_a_step_came_that_crashed_and_on_what_is_said(
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == -signal.SIGABRT, done.stderr.decode()
     sentence = str(follower.failure(tmp_path / "log"))
-    how = r" after \d+ of 12 clips decoded and checked, with rock/3\.wav in hand: killed"
-    assert re.match("Step ingest ended without a word" + how, sentence)
+    how = r" after \d+ of 12 clips decoded and checked, while processing rock/3\.wav: it was killed"
+    assert re.match("Step ingest ended without an error message" + how, sentence)
     assert not (tmp_path / "corpus").exists()
 
 
@@ -203,7 +205,7 @@ def test_a_step_takes_no_longer_and_no_less_where_the_clock_is_set(
     code = "from genreflow import steps\nwith steps.report_step('resolve'): pass"
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", code], env=os.environ | clock(offset), check=True)
-    follower.look()
+    follower.read_events()
     assert 0 < follower.steps[0].seconds <= time.monotonic() - began + 1
 
 
@@ -212,10 +214,10 @@ def test_half_a_line_waits_for_its_other_half(follower: ProgressReader) -> None:
     with follower.path.open("a") as file:
         file.write(event[:20])
         file.flush()
-        follower.look()
+        follower.read_events()
         assert statuses(follower)["resolve"] == "waiting"
         file.write(event[20:] + "\n")
-    follower.look()
+    follower.read_events()
     assert statuses(follower)["resolve"] == "running"
 
 
@@ -281,7 +283,7 @@ def later(path: Path) -> None:
         ("../report.html", Path.unlink, True),
     ],
 )
-def test_a_cached_step_is_forgotten_where_what_it_made_is_gone_or_altered(
+def test_a_cache_entry_is_dropped_where_its_artifact_is_missing_or_altered(
     name: str, harm: Callable[[Path], object], kept: bool, ingested: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(ingested, tmp_path / "run")
@@ -297,7 +299,7 @@ def test_a_cached_step_is_forgotten_where_what_it_made_is_gone_or_altered(
     assert sorted(entry.stem for entry in cache.iterdir()) == ["copied"] * copied + ["made"] * kept
 
 
-def test_a_torn_entry_is_forgotten(tmp_path: Path) -> None:
+def test_an_incomplete_cache_entry_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "torn.json").write_text("{")
     (tmp_path / "list.json").write_text("[]")
     assert drop_stale_cache_entries(tmp_path) == 2

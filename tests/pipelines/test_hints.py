@@ -97,7 +97,7 @@ def test_leaving_out_a_genre_can_be_pasted(names: list[str], tmp_path: Path) -> 
     assert settings(source=str(source), assignments=[assignment]).corpus.genres == tuple(names)
 
 
-def test_a_hint_is_taken_by_the_command_line_itself(tmp_path: Path) -> None:
+def test_the_command_line_accepts_its_own_hints(tmp_path: Path) -> None:
     names = ["#1 Hits", "1", "no", "Rock 'n' Roll"]
     source = clips(tmp_path / "it's music", names)
     command = [sys.executable, "-m", "pipelines.cli", "compile", "-o", str(tmp_path / "run.yaml")]

@@ -82,7 +82,7 @@ def test_all_that_the_code_imports_is_in_the_image() -> None:
     assert missing == set()
 
 
-def test_build_finds_uv_in_its_image_as_bentoml_wants_it() -> None:
+def test_build_finds_uv_in_its_image_as_bentoml_needs_it() -> None:
     assert "uv" in names(installed(PIPELINE))
 
 

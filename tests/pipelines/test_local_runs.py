@@ -17,7 +17,7 @@ from genreflow import registry, steps
 
 GENRES = ["blues", "jazz", "rock"]
 SET_GENRES = f"corpus.genres={json.dumps(GENRES)}"
-PATIENCE = 900
+TIMEOUT = 900  # seconds
 
 
 def clips(folder: Path, per_genre: int = 6) -> Path:
@@ -37,12 +37,18 @@ def run(folder: Path, home: Path, *arguments: str) -> subprocess.CompletedProces
     variables["GENREFLOW_IMAGE"] = "genreflow:latest"  # for pods alone
     variables["BENTOML_HOME"] = str(home.parent / "bentoml")
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=PATIENCE, env=variables, cwd=home.parent
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+        env=variables,
+        cwd=home.parent,
     )
 
 
 # one worker, so that the three runs are made once
-pytestmark = [pytest.mark.timeout(2 * PATIENCE), pytest.mark.xdist_group("runs")]
+pytestmark = [pytest.mark.timeout(2 * TIMEOUT), pytest.mark.xdist_group("runs")]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +77,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-def test_the_summary_says_what_the_design_promises(runs: dict[str, Any]) -> None:
+def test_the_summary_has_the_documented_fields(runs: dict[str, Any]) -> None:
     summary = runs["first_summary"]
     assert set(summary) == {
         "run_id", "model_version", "aliases", "decision", "bento", "metrics", "corpus", "steps"
@@ -210,7 +216,7 @@ def test_progress_goes_to_stderr_and_results_to_stdout(runs: dict[str, Any]) -> 
     assert "Traceback" not in runs["first"].stderr
 
 
-def test_a_step_that_fails_is_told_in_its_own_sentence_with_the_logs_place(tmp_path: Path) -> None:
+def test_a_step_that_fails_is_reported_in_its_own_sentence_with_the_logs_place(tmp_path: Path) -> None:
     for genre in GENRES:
         for number in range(3):
             path = tmp_path / "clips" / genre / f"{number}.wav"

@@ -37,13 +37,13 @@ def test_a_given_backbone_takes_the_place_of_a_model_from_scratch(tmp_path: Path
     assert settings("quickstart", assignments=[f"model.backbone={tmp_path}"]) == chosen
 
 
-def test_another_family_leaves_the_profiles_backbone_behind(tmp_path: Path) -> None:
+def test_another_family_does_not_inherit_the_profiles_backbone(tmp_path: Path) -> None:
     chosen = settings("gtzan", source=str(tmp_path), family_name="mfcc_cnn")
     assert chosen.family == "mfcc_cnn"
     assert chosen.backbone is None
 
 
-def test_options_beat_the_profile_and_set_beats_both() -> None:
+def test_options_override_the_profile_and_set_overrides_both() -> None:
     chosen = settings(
         "quickstart",
         family_name="mfcc_cnn",
@@ -56,7 +56,7 @@ def test_options_beat_the_profile_and_set_beats_both() -> None:
     assert chosen.source == "synthetic?clips=3"
 
 
-def test_set_beats_the_protocols_option_too() -> None:
+def test_set_overrides_the_protocol_option_too() -> None:
     chosen = settings("quickstart", protocol="random", assignments=["corpus.protocol=grouped"])
     assert chosen.corpus.protocol == "grouped"
 
@@ -141,7 +141,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(assignment: str, expected: s
         ("resources.environment={A: [1]}", "Setting resources.environment.A"),
         ("resources.volumes={gtzan-data: data}", "Setting resources.volumes.gtzan-data"),
         ("resources.volumes={Data_1: /data}", "Setting resources.volumes.Data_1"),
-        ("training.epochs", "--set wants key=value"),
+        ("training.epochs", "--set needs key=value"),
         ("training.epochs=[1", "not readable YAML"),
         ("family=[3]", "family is a text"),
         ("family=3", "no family '3'"),

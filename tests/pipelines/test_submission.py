@@ -21,7 +21,7 @@ from components.image import BUILD_IMAGE, IMAGE, ROOT
 from genreflow.core.errors import GenreflowError, SettingsError
 from pipelines import cluster, kubeflow, submission
 from pipelines.cli import app
-from pipelines.reach import doubts, source_doubts
+from pipelines.reach import reachability_warnings, source_warnings
 from pipelines.settings import settings
 from pipelines.submission import compiled, submit
 
@@ -116,7 +116,7 @@ def test_service_account_and_pipeline_root_are_the_runs(
 
 
 @pytest.mark.usefixtures("soon")
-def test_what_another_submission_made_meanwhile_is_taken(
+def test_what_another_submission_created_meanwhile_is_reused(
     api: KubeflowApi, real: Callable[[str], Document]
 ) -> None:
     submit(settings(), api.url)
@@ -174,7 +174,7 @@ def test_a_minute_of_503_delays_a_submission(
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("call", [MAKE_PIPELINE, UPLOAD, "POST /apis/v2beta1/experiments"])
-def test_what_was_made_before_its_answer_was_lost_is_made_once(call: str, api: KubeflowApi) -> None:
+def test_a_request_whose_response_was_lost_is_executed_once(call: str, api: KubeflowApi) -> None:
     api.lost[call] = 1
     assert submit(settings(), api.url)["run_id"] == "r1"
     assert api.calls(call) == 2
@@ -225,7 +225,7 @@ def test_a_security_context_needs_a_newer_kubeflow(tmp_path: Path) -> None:
     assert submission.Compiled("", documents, {}, "").oldest_release()[0] == (2, 16)
 
 
-def test_an_installation_of_several_users_asks_for_a_namespace(api: KubeflowApi) -> None:
+def test_an_installation_of_several_users_needs_a_namespace(api: KubeflowApi) -> None:
     api.health |= {"multi_user": True}
     for use in (lambda: submit(settings(), api.url), lambda: cluster.runs(api.url)):
         with pytest.raises(SettingsError, match=r"serves several users.*--namespace"):
@@ -234,7 +234,7 @@ def test_an_installation_of_several_users_asks_for_a_namespace(api: KubeflowApi)
     assert api.posted["experiments"]["namespace"] == api.posted["pipelines"]["namespace"] == "me"
 
 
-def test_a_namespace_that_is_not_the_users_is_a_sentence(api: KubeflowApi) -> None:
+def test_a_namespace_that_is_not_the_users_gives_an_error_message(api: KubeflowApi) -> None:
     api.health |= {"multi_user": True}
     body = {"code": 7, "message": "Failed to list experiments: User 'me' is not authorized with reason: "}
     api.answers["GET /apis/v2beta1/experiments"] = [(403, json.dumps(body))]
@@ -251,7 +251,7 @@ def test_an_installation_of_a_single_user_gets_no_namespace(
 
 
 @pytest.mark.usefixtures("soon")
-def test_an_expired_token_is_a_sentence(api: KubeflowApi) -> None:
+def test_an_expired_token_gives_an_error_message(api: KubeflowApi) -> None:
     api.answers[POST_RUN] = [(401, json.dumps({"error": "Jwt is expired"}))]
     with pytest.raises(
         GenreflowError, match=r"refused: 401 Jwt is expired.*Log in anew with KF_PIPELINES_TOKEN"
@@ -259,16 +259,16 @@ def test_an_expired_token_is_a_sentence(api: KubeflowApi) -> None:
         submit(settings(), api.url)
 
 
-def test_folders_on_no_volume_and_an_image_of_no_registry_are_doubted(
+def test_folders_on_no_volume_and_an_image_of_no_registry_give_warnings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], api: KubeflowApi
 ) -> None:
     chosen = settings(
         "quickstart", "/data/gtzan?x=1", assignments=["training.checkpoint_uri=/state/checkpoints"]
     )
-    source, checkpoints, image = doubts(chosen)
+    source, checkpoints, image = reachability_warnings(chosen)
     assert source.startswith("source is /data/gtzan, a path of this machine")
     assert "resources.volumes={my-claim: /data}" in source
-    (below_root,) = source_doubts("--also-test", "/others", chosen.resources)
+    (below_root,) = source_warnings("--also-test", "/others", chosen.resources)
     assert "resources.volumes={my-claim: /others}" in below_root  # no claim is mounted at /
     assert checkpoints.startswith("training.checkpoint_uri is /state/checkpoints")
     assert f"The image {IMAGE} names no registry" in image
@@ -279,17 +279,17 @@ def test_folders_on_no_volume_and_an_image_of_no_registry_are_doubted(
     )
     for named in ("registry.example.org/genreflow:1", "localhost:5000/genreflow:1", "host:5000/g@sha256:0"):
         monkeypatch.setenv("GENREFLOW_IMAGE", named)
-        assert doubts(mounted) == []
+        assert reachability_warnings(mounted) == []
     monkeypatch.setenv("GENREFLOW_BUILD_IMAGE", "genreflow-build:1")
-    (build,) = doubts(mounted)
+    (build,) = reachability_warnings(mounted)
     assert "The image genreflow-build:1 names no registry" in build
     assert "name it with GENREFLOW_BUILD_IMAGE" in build
     monkeypatch.setenv("GENREFLOW_IMAGE", "genreflow/pipeline:1")
-    assert len(doubts(mounted)) == 1
+    assert len(reachability_warnings(mounted)) == 1
 
 
 @pytest.mark.parametrize("command", ["compile", "submit"])
-def test_compile_and_submit_say_what_pods_may_not_reach(
+def test_compile_and_submit_warn_of_what_pods_may_not_reach(
     command: str, api: KubeflowApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rest = ["-o", str(tmp_path / "run.yaml")] if command == "compile" else ["--host", api.url]
@@ -326,7 +326,7 @@ def test_a_token_or_cookie_of_the_environment_is_shown_to_kubeflow(
     assert submit(settings(), api.url, wait=True)["state"] == "succeeded"
 
 
-def test_a_token_file_that_is_not_there_is_a_sentence(
+def test_a_token_file_that_is_not_there_gives_an_error_message(
     api: KubeflowApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "none"))
@@ -366,7 +366,7 @@ def test_a_schedule_becomes_a_recurring_run(api: KubeflowApi) -> None:
     assert "runs" not in api.posted
 
 
-def test_an_api_that_does_not_answer_is_a_sentence(api: KubeflowApi) -> None:
+def test_an_api_that_does_not_answer_gives_an_error_message(api: KubeflowApi) -> None:
     url = api.url
     api.shutdown()
     api.server_close()
@@ -374,7 +374,7 @@ def test_an_api_that_does_not_answer_is_a_sentence(api: KubeflowApi) -> None:
         submit(settings(), url)
 
 
-def test_a_host_that_is_not_there_is_told_apart_from_one_that_refuses(api: KubeflowApi) -> None:
+def test_a_host_that_is_not_there_is_distinguished_from_one_that_refuses(api: KubeflowApi) -> None:
     with pytest.raises(GenreflowError, match=r"there is no host kubeflow\.invalid: check --host"):
         submit(settings(), "https://kubeflow.invalid/pipeline")
 
@@ -387,7 +387,7 @@ def test_a_host_that_is_not_there_is_told_apart_from_one_that_refuses(api: Kubef
         ((200, '"ok"'), "perhaps a login page"),
     ],
 )
-def test_another_server_than_the_api_is_a_sentence(
+def test_another_server_than_the_api_gives_an_error_message(
     answer: tuple[int, str], words: str, api: KubeflowApi
 ) -> None:
     api.answers["GET /apis/v2beta1/healthz"] = [answer]
@@ -408,7 +408,7 @@ def test_options_that_do_not_go_together_are_rejected(api: KubeflowApi) -> None:
 
 
 @pytest.mark.parametrize("host", ["kubeflow.example.org", "localhost:8080", "ftp://kubeflow", "https://"])
-def test_a_host_without_a_scheme_is_a_sentence(host: str, api: KubeflowApi) -> None:
+def test_a_host_without_a_scheme_gives_an_error_message(host: str, api: KubeflowApi) -> None:
     for use in (
         lambda: submit(settings(), host),
         lambda: cluster.runs(host),
@@ -418,7 +418,9 @@ def test_a_host_without_a_scheme_is_a_sentence(host: str, api: KubeflowApi) -> N
             use()
 
 
-def test_a_server_that_never_answers_is_a_sentence(api: KubeflowApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_gives_an_error_message(
+    api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kubeflow, "SECONDS_TO_ANSWER", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -442,14 +444,14 @@ def test_kfps_own_message_is_shown(api: KubeflowApi, real: Callable[[str], Docum
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_schedule_whose_answer_was_lost_is_said_to_be_uncertain(api: KubeflowApi) -> None:
+def test_a_schedule_whose_response_was_lost_is_reported_as_uncertain(api: KubeflowApi) -> None:
     api.lost["POST /apis/v2beta1/recurringruns"] = 1
     with pytest.raises(GenreflowError, match="run was made is not known: genreflow runs --recurring"):
         submit(settings(), api.url, cron="@daily")
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_start_that_is_listed_nowhere_is_said_to_be_uncertain(
+def test_a_start_that_is_listed_nowhere_is_reported_as_uncertain(
     api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(submission, "SECONDS_TO_APPEAR", 0.1)
@@ -490,7 +492,7 @@ def test_a_private_authority_is_trusted_where_it_is_named(
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_file_of_no_certificates_is_a_sentence(
+def test_a_file_of_no_certificates_gives_an_error_message(
     content: str | None, api: KubeflowApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if content is not None:
@@ -506,7 +508,7 @@ def test_a_file_of_no_certificates_is_a_sentence(
     ("name", "expired", "words"),
     [("kubeflow.example.org", False, "is of other names than 127.0.0.1"), ("127.0.0.1", True, "has expired")],
 )
-def test_what_is_wrong_with_a_certificate_is_said(
+def test_what_is_wrong_with_a_certificate_is_reported(
     name: str, expired: bool, words: str, api: KubeflowApi, authority: Authority
 ) -> None:
     api.socket = authority.context(name, expired).wrap_socket(api.socket, server_side=True)
@@ -514,8 +516,8 @@ def test_what_is_wrong_with_a_certificate_is_said(
         submit(settings(), api.url.replace("http", "https"), ca_cert=authority.file)
 
 
-def test_https_to_a_server_without_tls_is_a_sentence(api: KubeflowApi) -> None:
-    with pytest.raises(GenreflowError, match=r"No TLS connection .* write http://"):
+def test_https_to_a_server_without_tls_gives_an_error_message(api: KubeflowApi) -> None:
+    with pytest.raises(GenreflowError, match=r"A TLS connection .* write http://"):
         submit(settings(), api.url.replace("http", "https"))
 
 
@@ -540,7 +542,7 @@ def test_a_schedule_that_kfp_reads_otherwise_is_rejected(cron: str, api: Kubeflo
 
 
 @pytest.mark.parametrize("cron", ["0 0 3 * * *", "@daily", "@every 6h"])
-def test_what_kfps_scheduler_takes_is_taken(cron: str, api: KubeflowApi) -> None:
+def test_schedules_that_kfp_accepts_are_accepted(cron: str, api: KubeflowApi) -> None:
     assert submit(settings(), api.url, cron=cron)["recurring_run_id"] == "r1"
 
 
@@ -571,7 +573,7 @@ def test_pods_get_no_mlflow_address_of_this_machine(
     tracking: str, api: KubeflowApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
-    with pytest.raises(SettingsError, match="MLFLOW_TRACKING_URI is an address of this machine alone"):
+    with pytest.raises(SettingsError, match="MLFLOW_TRACKING_URI is an address of this machine only"):
         submit(settings(), api.url)
     own = f"resources.environment.MLFLOW_TRACKING_URI={tracking}"
     with pytest.raises(SettingsError, match="what a pod reaches there is itself"):

@@ -300,7 +300,7 @@ def test_what_kfp_or_kubernetes_refuses_is_refused_here(assignment: str, sentenc
         settings(assignments=[f"resources.{assignment}"])
 
 
-def test_a_variable_comes_from_one_place_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_comes_from_one_place_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "resources.secrets.mlflow={uri: MLFLOW_TRACKING_URI}"
     with pytest.raises(SettingsError, match="MLFLOW_TRACKING_URI stands both in environment and in secrets"):
         settings(assignments=[secret, "resources.environment.MLFLOW_TRACKING_URI=http://mlflow:5000"])
@@ -393,7 +393,7 @@ def test_secrets_reach_every_pod_and_their_values_never_the_pipeline(tmp_path: P
         settings(assignments=["resources.secrets={keys: {id: 'AWS KEY'}}"])
 
 
-def test_no_accelerator_is_asked_for_unless_wanted(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_no_accelerator_is_requested_by_default(spec: dict[str, Any], tmp_path: Path) -> None:
     assert not any("accelerator" in container["resources"] for container in containers(spec).values())
     wanted, kubernetes = compiled(tmp_path / "gpu.yaml", "resources.gpus=2", "resources.shared_memory=8Gi")
     for name, container in containers(wanted).items():
@@ -409,7 +409,7 @@ def test_no_accelerator_is_asked_for_unless_wanted(spec: dict[str, Any], tmp_pat
         assert shared_memory["sizeLimit"] == "8Gi"
 
 
-def test_pods_are_told_of_a_tracking_server_but_not_of_a_local_store(
+def test_pods_get_the_address_of_a_tracking_server_but_not_of_a_local_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here.db")

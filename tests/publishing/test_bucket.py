@@ -101,9 +101,7 @@ def test_the_card_has_the_licence_that_was_named_and_none_of_itself(
     assert "no licence as hubs write it" in refusal(OTHER, to, licence="Apache 2\nbase_model: x")
 
 
-def test_what_somebody_else_put_there_is_not_overwritten(
-    aws: Any, bucket: str, versions: dict[str, Path]
-) -> None:
+def test_files_of_others_are_not_overwritten(aws: Any, bucket: str, versions: dict[str, Path]) -> None:
     aws.put_object(Bucket=bucket, Key="site/README.md", Body=b"mine")
     assert "README.md" in refusal(STOCK, f"s3://{bucket}/site")
     aws.put_object(Bucket=bucket, Key="other/published.json", Body=b"[]")
@@ -111,7 +109,7 @@ def test_what_somebody_else_put_there_is_not_overwritten(
     assert objects(aws, bucket) == {"site/README.md": b"mine", "other/published.json": b"[]"}
 
 
-def test_a_publish_that_broke_off_serves_nothing_wrong_and_is_finished_by_the_next(
+def test_an_interrupted_publish_serves_nothing_incomplete_and_is_finished_by_the_next(
     aws: Any, bucket: str, proxy: Proxy, versions: dict[str, Path]
 ) -> None:
     to = f"s3://{bucket}/m"
@@ -120,7 +118,7 @@ def test_a_publish_that_broke_off_serves_nothing_wrong_and_is_finished_by_the_ne
     assert "does not answer" in refusal(OTHER, to)
     proxy.down = False
     forget_downloads()
-    with pytest.raises(PublishError, match="no whole model"):
+    with pytest.raises(PublishError, match="not a complete model"):
         genreflow.load(to)
     publishing.publish(STOCK, to)
     record = json.loads(objects(aws, bucket)["m/published.json"])
@@ -143,7 +141,7 @@ def test_altered_objects_and_names_that_leave_the_folder_are_refused(
         genreflow.load(f"s3://{bucket}/a")
 
 
-def test_what_a_store_refuses_is_told(
+def test_what_a_store_refuses_is_reported(
     aws: Any, bucket: str, versions: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "There is no bucket nowhere" in refusal(STOCK, "s3://nowhere/x")

@@ -39,17 +39,17 @@ def both_cards(
 def test_both_cards_say_the_same_of_a_model(tmp_path: Path) -> None:
     for card in both_cards(tmp_path, {}, {}, {}):
         for words in (
-            "81.0 % right",
+            "Accuracy 81.0 %",
             "- **Model**: family `encoder`, from `ntu-spml/distilhubert`",
             "- **Data**: gtzan: 443 clips to train on, 197 for selection, 290 to test on",
-            "- **Split**: fault-filtered, honest",
+            "- **Split**: fault-filtered, leak-free",
             "- **Served with**: openvino f32, 93 ms a window (a processor)",
         ):
             assert words in card
         assert ">" not in card.partition("## ")[0]
 
 
-def test_both_cards_warn_alike_of_figures_that_flatter(tmp_path: Path) -> None:
+def test_both_cards_have_the_same_warnings_about_optimistic_figures(tmp_path: Path) -> None:
     leaky = {"synthetic": True, "leaky": True, "leak_reason": "clips of one artist lie on both sides."}
     cards = both_cards(tmp_path, leaky | {"pretrained": None, "protocol": "random"}, leaky, leaky)
     warnings = [[line for line in card.splitlines() if line.startswith("> ")] for card in cards]

@@ -93,10 +93,10 @@ def published(
 def expected(folder: Path) -> tuple[np.ndarray, list[dict[str, float]]]:
     """Windows, and what genreflow answers with a packaged model in fp32."""
     classifier = genreflow.load(str(folder), runtime="pytorch")
-    heard = windows(classifier.document)
-    answers = [classifier.classify_samples(one, RATE).probabilities for one in heard]
+    clips = windows(classifier.document)
+    answers = [classifier.classify_samples(one, RATE).probabilities for one in clips]
     assert max(np.ptp([answer[genre] for answer in answers]) for genre in GENRES) > 0.1
-    return heard, answers
+    return clips, answers
 
 
 def test_a_published_model_is_loaded_back_by_transformers_and_by_genreflow(
@@ -111,11 +111,11 @@ def test_a_published_model_is_loaded_back_by_transformers_and_by_genreflow(
     uploads = len(hub.uploads)
 
     song = tmp_path / "song.wav"
-    heard, answers = {}, {}
+    clips, answers = {}, {}
     for version, name in ((STOCK, "stock"), (OWN_CODE, "own")):
-        heard[name], answers[name] = expected(versions[version])
-        np.save(tmp_path / f"{name}.npy", heard[name])
-    soundfile.write(song, heard["stock"][1], RATE, subtype="FLOAT")
+        clips[name], answers[name] = expected(versions[version])
+        np.save(tmp_path / f"{name}.npy", clips[name])
+    soundfile.write(song, clips["stock"][1], RATE, subtype="FLOAT")
     again, new, classified = published(
         hub,
         tmp_path,
@@ -185,7 +185,9 @@ def test_another_version_takes_its_place_and_what_is_not_genreflows_stays(
         assert digest in cards[2]
 
 
-def test_what_is_public_was_asked_for(hub: ModelHub, versions: dict[str, Path], tmp_path: Path) -> None:
+def test_a_repository_is_public_only_on_request(
+    hub: ModelHub, versions: dict[str, Path], tmp_path: Path
+) -> None:
     hub.repositories["owner/closed"] = Repository(private=True)
     hub.repositories["owner/open"] = Repository(private=False)
     names = ("new", "closed", "open")
@@ -199,7 +201,7 @@ def test_what_is_public_was_asked_for(hub: ModelHub, versions: dict[str, Path], 
     assert hub.repositories["owner/closed"].private
 
 
-def test_what_a_hub_refuses_is_told_in_a_sentence(
+def test_what_a_hub_refuses_is_reported_with_an_error_message(
     hub: ModelHub, versions: dict[str, Path], tmp_path: Path
 ) -> None:
     hub.repositories["owner/open"] = Repository(private=False)
@@ -209,15 +211,15 @@ def test_what_a_hub_refuses_is_told_in_a_sentence(
         ("hf://datasets/owner/genres", WRITER): "hf://OWNER/NAME",
         ("hf://owner/genres@v1", WRITER): "main branch",
         ("hf://owner/open", WRITER): "--public",
-        ("hf://owner/busy", WRITER): "slow down",
+        ("hf://owner/busy", WRITER): "request rate",
         ("hf://owner/broken", WRITER): "answers 500",
         ("hf://owner/genres", ""): "needs a token",
         ("hf://owner/genres", "wrong"): "valid token",
         ("hf://owner/genres", READER): "may write",
         ("hf://owner/full", WRITER): "could not be written",
     }
-    told = published(hub, tmp_path, [(STOCK, to, token) for to, token in wanted])
-    for (to, _), one in zip(wanted, told, strict=True):
+    reported = published(hub, tmp_path, [(STOCK, to, token) for to, token in wanted])
+    for (to, _), one in zip(wanted, reported, strict=True):
         assert wanted[to, _] in one["error"]
         assert to in one["error"]
         assert "\n" not in one["error"]
@@ -225,7 +227,7 @@ def test_what_a_hub_refuses_is_told_in_a_sentence(
     assert len(hub.repositories["owner/full"].commits) == 1
 
 
-def test_a_hub_without_xet_is_told_how_it_is_asked(hub: ModelHub, tmp_path: Path) -> None:
+def test_the_error_of_a_hub_without_xet_names_the_variable_to_set(hub: ModelHub, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(1000))
     record = PublishedDocument(version="1", digest="d" * 64, files={"model.safetensors": "5" * 64})
     record.write(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 import servers
 
 from genreflow import registry
-from genreflow.core.errors import RegistryAwayError
+from genreflow.core.errors import RegistryUnavailableError
 from genreflow.registry import store
 from pipelines import doctor
 
@@ -37,7 +37,7 @@ def standing_still(port: int) -> Iterator[None]:
 
 
 def away_within_seconds(what: str) -> None:
-    """Every use is refused with that sentence, and none takes longer than the promised seconds."""
+    """Every use is refused with that sentence, and none takes longer than the stated seconds."""
     uses: tuple[Callable[[], object], ...] = (
         registry.check,
         registry.versions,
@@ -47,13 +47,13 @@ def away_within_seconds(what: str) -> None:
     )
     for use in uses:
         began = time.monotonic()
-        with pytest.raises(RegistryAwayError, match=what) as caught:
+        with pytest.raises(RegistryUnavailableError, match=what) as caught:
             use()
         assert time.monotonic() - began < store.REACH_SECONDS + 2, use
         assert "secret" not in str(caught.value)
 
 
-def test_a_database_that_goes_away_is_told_directly_and_behind_a_server(
+def test_a_database_that_goes_away_is_reported_directly_and_behind_a_server(
     postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with servers.postgresql() as direct:  # of its own, to be stopped
@@ -70,13 +70,13 @@ def test_a_database_that_goes_away_is_told_directly_and_behind_a_server(
                 monkeypatch.setenv("MLFLOW_TRACKING_URI", direct)
                 away_within_seconds(r"PostgreSQL database .* does not answer .*5 seconds")
                 monkeypatch.setenv("MLFLOW_TRACKING_URI", behind)
-                away_within_seconds(r"is up, but did not answer .* 5 seconds: look whether its database is")
+                away_within_seconds(r"is up, but did not answer .* 5 seconds: check that its database")
             registry.check()
             _end(port)
             monkeypatch.setenv("MLFLOW_TRACKING_URI", direct)
             away_within_seconds(r"PostgreSQL database .* does not answer .*refused")
             monkeypatch.setenv("MLFLOW_TRACKING_URI", behind)
-            away_within_seconds(r"is up, but .*: look whether its database is")
+            away_within_seconds(r"is up, but .*: check that its database is running")
 
 
 def _end(port: int) -> None:

@@ -18,7 +18,7 @@ from servers import mlflow_server
 
 from genreflow import registry, steps
 from genreflow.core import home, progress
-from genreflow.core.errors import RegistryAwayError
+from genreflow.core.errors import RegistryUnavailableError
 from genreflow.families import family
 from genreflow.fitting import fine_tuning
 from genreflow.registry import lock, runs, store
@@ -55,7 +55,7 @@ def client() -> MlflowClient:
 
 
 def sentences() -> list[str]:
-    """What steps told the reader so far."""
+    """What steps reported so far."""
     path = home.home().parent / "progress.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line)["message"] for line in lines]
@@ -69,10 +69,10 @@ def register(made: Candidate, run_id: str = "") -> registry.Registered:
     return steps.register(made.packaged, made.evaluation, made.corpus, split_of(made.corpus), run_id)
 
 
-def test_a_server_that_is_away_behind_a_gateway_is_told_at_once(mlflow: Proxy) -> None:
+def test_a_server_that_is_away_behind_a_gateway_is_reported_at_once(mlflow: Proxy) -> None:
     mlflow.busy = 1
     began = time.monotonic()
-    with pytest.raises(RegistryAwayError, match="503 Slow Down"):
+    with pytest.raises(RegistryUnavailableError, match="503 Slow Down"):
         registry.check()
     assert time.monotonic() - began < store.REACH_SECONDS
     registry.check()
@@ -190,12 +190,12 @@ def test_registration_waits_for_an_mlflow_that_comes_back(
     done = register(made)
     thread.join()
     assert done.created
-    told = [sentence for sentence in sentences() if "Attempt" in sentence]
-    assert [sentence.rpartition("Attempt ")[2] for sentence in told] == [
+    reported = [sentence for sentence in sentences() if "Attempt" in sentence]
+    assert [sentence.rpartition("Attempt ")[2] for sentence in reported] == [
         "2 of 3 follows in 0.1 seconds.",
         "3 of 3 follows in 2 seconds.",
     ]
-    assert all("does not answer" in sentence for sentence in told)
+    assert all("does not answer" in sentence for sentence in reported)
     assert registry.fetch(done.version).name == made.digest
 
 
@@ -205,7 +205,7 @@ def test_registration_without_mlflow_ends_with_the_command_that_finishes_it(
     made = candidate(22)
     before = {version.version for version in registry.versions()}
     mlflow.down = True
-    with pytest.raises(RegistryAwayError, match="genreflow run with the same arguments"):
+    with pytest.raises(RegistryUnavailableError, match="genreflow run with the same arguments"):
         register(made)
     mlflow.down = False
     assert {version.version for version in registry.versions()} == before
@@ -227,7 +227,7 @@ def test_a_version_whose_creation_was_never_answered_is_one_version_with_its_fil
     assert registry.fetch(done.version).name == made.digest
 
 
-def test_the_lock_of_the_registry_is_had_where_the_answer_to_its_creation_was_lost(
+def test_the_registry_lock_is_held_where_the_response_to_its_creation_was_lost(
     mlflow: Proxy, candidate: Make
 ) -> None:
     done = register(candidate(25))

@@ -81,7 +81,7 @@ def test_a_version_says_what_it_is_how_good_and_on_what_data(candidate: Make) ->
 
     description = client().get_model_version(registry.MODEL_NAME, "1").description.replace("\u00a0", " ")
     for words in (
-        "81.0 % right on 290 test clips",
+        "Accuracy 81.0 % on 290 test clips",
         "76.0 % to 85.0 %",
         "443 clips to train on",
         "| jazz    | 29    |",
@@ -167,7 +167,7 @@ def test_a_training_run_that_this_store_does_not_know_gets_a_run_here(candidate:
     assert run.data.params["training.epochs"] == "12"
 
 
-def test_flattering_figures_carry_their_warnings(candidate: Make) -> None:
+def test_optimistic_figures_have_a_warning(candidate: Make) -> None:
     model = {
         "synthetic": True,
         "leaky": True,

@@ -137,7 +137,7 @@ def test_rolling_back_passes_over_a_deleted_version(populated: Populated) -> Non
     assert registry.rollback("3 fails").version == "1"
 
 
-def test_a_promotion_that_broke_off_does_not_confuse_the_way_back(
+def test_an_interrupted_promotion_does_not_break_rollback(
     populated: Populated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.set_champion("1", "first")

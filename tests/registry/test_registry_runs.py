@@ -99,13 +99,13 @@ def test_a_second_fit_in_a_joined_run_gets_a_child(monkeypatch: pytest.MonkeyPat
     assert client().get_run(child).info.status == "FINISHED"
 
 
-def test_a_run_to_join_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_to_join_that_does_not_exist_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "0123456789abcdef0123456789abcdef")
     with pytest.raises(RegistryError, match="MLFLOW_RUN_ID names the run 0123"):
         registry.open_run("genreflow", {})
 
 
-def test_a_deleted_experiment_is_told() -> None:
+def test_a_deleted_experiment_is_reported() -> None:
     client().delete_experiment(new_experiment("old"))
     with pytest.raises(RegistryError, match="'old' was deleted: restore it"):
         registry.open_run("old", {})
@@ -143,7 +143,7 @@ def test_a_synthetic_corpus_is_named_as_generated_by_code() -> None:
     assert "cd" * 32 in entry.dataset.profile
 
 
-def test_curves_are_seen_while_training_goes_on() -> None:
+def test_curves_are_visible_during_training() -> None:
     run_id = registry.open_run("genreflow", {})
     with registry.log_curves(run_id, seconds_between_flushes=0.05) as curves:
         curves(1, {"loss": 2.0, "eval/accuracy": 0.1})
@@ -177,7 +177,7 @@ def test_curves_outlast_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [point.step for point in client().get_metric_history(run_id, "loss")] == [1, 2]
 
 
-def test_curves_of_an_outage_to_the_end_are_kept_and_that_is_told(
+def test_curves_of_an_outage_to_the_end_are_kept_and_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_id = registry.open_run("genreflow", {})
@@ -237,7 +237,7 @@ def test_the_run_that_a_killed_process_left_open_is_resumed() -> None:
     assert client().get_run(left).info.status == "FINISHED"
 
 
-def test_the_run_of_a_process_that_is_alive_is_left_alone() -> None:
+def test_the_run_of_a_process_that_is_alive_is_unchanged() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", ALIVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
@@ -247,11 +247,11 @@ def test_the_run_of_a_process_that_is_alive_is_left_alone() -> None:
         assert mine != theirs
         assert set(open_runs()) == {mine, theirs}
         other.communicate("\n")
-    # it ended without a word, and its number may belong to a process that began later
+    # it ended without a trace, and its number may belong to a process that began later
     assert registry.open_run("genreflow", {"seed": 1}, step="/a") == theirs
 
 
-def test_of_a_process_on_another_machine_the_step_decides() -> None:
+def test_a_run_of_another_machine_is_matched_by_its_step() -> None:
     """Each attempt is a pod of its own; KFP starts one after the other, and all write to one place."""
     earlier = registry.open_run("genreflow", {"seed": 1}, step="/s3/root/training/run-1/fine-tune/model")
     client().set_tag(earlier, attempts.PROCESS_TAG, "training-x7k2/4026532001 1 8412")
@@ -264,7 +264,7 @@ def test_of_a_process_on_another_machine_the_step_decides() -> None:
     assert again == earlier
 
 
-def test_a_number_that_a_later_process_has_is_not_taken_for_the_process_that_ended() -> None:
+def test_a_reused_process_id_is_not_mistaken_for_the_ended_process() -> None:
     left = registry.open_run("genreflow", {"seed": 1}, step="/a")
     me = attempts.Process.current()
     assert me.alive()

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from genreflow import registry
 from genreflow.core import home
-from genreflow.core.errors import GenreflowError, RegistryAwayError, RegistryError
+from genreflow.core.errors import GenreflowError, RegistryError, RegistryUnavailableError
 from genreflow.registry import store
 
 
@@ -25,7 +25,7 @@ def silent_server() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_a_server_that_is_not_there_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_there_is_reported_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     began = time.monotonic()
     with pytest.raises(
@@ -36,7 +36,7 @@ def test_a_server_that_is_not_there_is_told_within_seconds(monkeypatch: pytest.M
     assert "secret" not in str(caught.value)
 
 
-def test_a_server_that_never_answers_is_told_within_seconds(
+def test_a_server_that_never_answers_is_reported_within_seconds(
     monkeypatch: pytest.MonkeyPatch, silent_server: int
 ) -> None:
     monkeypatch.setattr(store, "REACH_SECONDS", 0.5)
@@ -47,13 +47,13 @@ def test_a_server_that_never_answers_is_told_within_seconds(
     assert time.monotonic() - began < 5
 
 
-def test_a_name_that_does_not_resolve_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_does_not_resolve_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.invalid:5000")
     with pytest.raises(RegistryError, match=r"mlflow\.invalid"):
         registry.versions()
 
 
-def test_a_file_that_is_no_database_is_told_and_left_alone(store: Path) -> None:
+def test_a_file_that_is_no_database_is_reported_and_unchanged(store: Path) -> None:
     store.write_text("music")
     began = time.monotonic()
     with pytest.raises(RegistryError, match=r"mlflow\.db is not a SQLite database"):
@@ -62,14 +62,14 @@ def test_a_file_that_is_no_database_is_told_and_left_alone(store: Path) -> None:
     assert store.read_text() == "music"
 
 
-def test_a_folder_in_the_place_of_the_database_is_told(store: Path) -> None:
+def test_a_folder_in_the_place_of_the_database_is_reported(store: Path) -> None:
     store.unlink()
     store.mkdir()
     with pytest.raises(RegistryError, match="is a folder: MLFLOW_TRACKING_URI must"):
         registry.versions()
 
 
-def test_a_home_that_is_a_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_is_a_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GENREFLOW_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(RegistryError, match="cannot be opened"):
@@ -112,34 +112,36 @@ def test_a_uri_of_no_store_is_rejected_with_what_to_write(
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg"])
-def test_a_database_that_is_not_there_is_told_within_seconds(
+def test_a_database_that_is_not_there_is_reported_within_seconds(
     scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://user:secret@127.0.0.1:9/mlflow")
     for use in (registry.versions, registry.check):
         began = time.monotonic()
         with pytest.raises(
-            RegistryAwayError, match=r"PostgreSQL database .* does not answer .*refused"
+            RegistryUnavailableError, match=r"PostgreSQL database .* does not answer .*refused"
         ) as caught:
             use()
         assert time.monotonic() - began < store.REACH_SECONDS
         assert "secret" not in str(caught.value)
 
 
-def test_a_database_that_never_answers_is_told_within_seconds(
+def test_a_database_that_never_answers_is_reported_within_seconds(
     monkeypatch: pytest.MonkeyPatch, silent_server: int
 ) -> None:
     monkeypatch.setattr(store, "REACH_SECONDS", 0.5)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://user@127.0.0.1:{silent_server}/mlflow")
     began = time.monotonic()
-    with pytest.raises(RegistryAwayError, match=r"no answer in 0\.5 seconds"):
+    with pytest.raises(RegistryUnavailableError, match=r"no answer in 0\.5 seconds"):
         registry.versions()
     assert time.monotonic() - began < 5
 
 
-def test_a_registry_of_its_own_that_is_away_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_of_its_own_that_is_away_is_reported_within_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")
-    with pytest.raises(RegistryAwayError, match="correct MLFLOW_REGISTRY_URI"):
+    with pytest.raises(RegistryUnavailableError, match="correct MLFLOW_REGISTRY_URI"):
         registry.versions()
 
 
@@ -205,12 +207,12 @@ def test_the_page_is_served_from_the_right_store_on_the_loopback() -> None:
     assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
-def test_a_port_in_use_is_told(silent_server: int) -> None:
+def test_a_port_in_use_is_reported(silent_server: int) -> None:
     with pytest.raises(GenreflowError, match=f"Port {silent_server} .* choose another with --port"):
         registry.ui_command(silent_server)
 
 
-def test_a_port_that_cannot_be_is_told() -> None:
+def test_a_port_that_cannot_be_is_reported() -> None:
     with pytest.raises(GenreflowError, match="Port 70000"):
         registry.ui_command(70_000)
 
@@ -222,7 +224,7 @@ def test_a_tracking_server_has_its_page_already(monkeypatch: pytest.MonkeyPatch)
         registry.ui_command(5000)
 
 
-def test_the_first_use_makes_the_store_without_a_word(
+def test_the_first_use_creates_the_store_silently(
     first_use: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     folder, done = first_use

@@ -19,7 +19,7 @@ def follow(page: Page, link: Locator) -> None:
     page.goto(page.url.partition("#")[0] + str(link.get_attribute("href")), wait_until="domcontentloaded")
 
 
-def test_a_newcomer_sees_what_each_version_is_how_good_and_why_champion(
+def test_the_page_shows_what_each_version_is_its_accuracy_and_why_it_is_champion(
     populated: Populated, browser: Browser, tmp_path: Path
 ) -> None:
     expect.set_options(timeout=PATIENCE_MS)
@@ -51,10 +51,10 @@ def test_a_newcomer_sees_what_each_version_is_how_good_and_why_champion(
         expect(page.get_by_role("heading", name="Is it champion?")).to_be_visible()
         text = page.inner_text("body").replace("\u00a0", " ")
         for words in (
-            "90.0 % right on 290 test clips (95 % interval 85.0 % to 94.0 %)",
+            "Accuracy 90.0 % on 290 test clips (95 % interval 85.0 % to 94.0 %)",
             "No. Kept version 2: it is not better.",
             "Data: gtzan: 443 clips to train on, 197 for selection, 290 to test on (1 refused)",
-            "Split: fault-filtered, honest",
+            "Split: fault-filtered, leak-free",
             "@ challenger",
         ):
             assert words in text

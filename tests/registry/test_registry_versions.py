@@ -48,7 +48,7 @@ def test_an_unknown_alias_or_version_names_what_there_is(populated: Populated) -
             registry.fetch(name)
 
 
-def test_a_missing_champion_is_told_with_what_there_is(populated: Populated) -> None:
+def test_a_missing_champion_is_reported_with_what_there_is(populated: Populated) -> None:
     with pytest.raises(RegistryError, match=r"'champion'.*versions 1, 2, 3, and no alias"):
         registry.fetch("champion")
 
@@ -102,7 +102,7 @@ def test_a_document_altered_in_the_store_is_refused(
     assert registry.fetch("2").is_dir()
 
 
-def test_a_document_of_another_schema_is_told_as_such_and_the_versions_are_still_listed(
+def test_a_document_of_another_schema_is_reported_as_such_and_the_versions_are_still_listed(
     populated: Populated, three_versions: tuple[Path, Populated]
 ) -> None:
     document = stored(three_versions[0], populated.candidates[1].digest) / "packaged.json"
@@ -111,15 +111,15 @@ def test_a_document_of_another_schema_is_told_as_such_and_the_versions_are_still
     client = MlflowClient(home.tracking_uri())
     client.set_model_version_tag(registry.MODEL_NAME, "2", "packaged_sha256", file_digest(document))
     try:
-        with pytest.raises(ModelError, match="made by another version of genreflow") as told:
+        with pytest.raises(ModelError, match="made by another version of genreflow") as reported:
             registry.fetch("2")
     finally:
         document.write_text(before)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(reported.value)
     assert [version.version for version in registry.versions()] == ["3", "2", "1"]
 
 
-def test_a_version_that_others_registered_is_refused_in_a_sentence(populated: Populated) -> None:
+def test_a_version_that_others_registered_is_refused_with_an_error_message(populated: Populated) -> None:
     client = MlflowClient(home.tracking_uri())
     client.delete_model_version_tag(registry.MODEL_NAME, "1", "digest")
     with pytest.raises(RegistryError, match="not registered by genreflow"):

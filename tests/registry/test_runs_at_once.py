@@ -145,7 +145,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, *happen: Callable[[], object]) ->
 
 
 @pytest.mark.parametrize("place", ["embedded", "server"], indirect=True)
-def test_a_champion_of_meanwhile_is_not_displaced_by_who_was_compared_with_the_one_before(
+def test_a_candidate_compared_with_an_earlier_champion_does_not_displace_the_present_one(
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other: list[gate.Decision] = []
@@ -170,7 +170,7 @@ def test_a_champion_of_meanwhile_is_not_displaced_by_who_was_compared_with_the_o
 
 
 @pytest.mark.parametrize("place", ["postgresql"], indirect=True)
-def test_who_was_kept_out_by_a_champion_that_a_person_takes_back_meanwhile_is_judged_again(
+def test_a_candidate_rejected_against_a_champion_that_is_rolled_back_meanwhile_is_compared_again(
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.set_champion("2", "by ear")
@@ -183,7 +183,7 @@ def test_who_was_kept_out_by_a_champion_that_a_person_takes_back_meanwhile_is_ju
 
 
 @pytest.mark.parametrize("place", ["embedded"], indirect=True)
-def test_a_champion_that_changes_again_and_again_ends_in_a_sentence(
+def test_a_champion_that_changes_repeatedly_ends_with_an_error_message(
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # none has to be scored
@@ -245,9 +245,9 @@ def test_a_lock_that_a_killed_run_left_behind_is_removed(
     monkeypatch.setattr(lock, "STALE_SECONDS", 1.0)
     with caplog.at_level(logging.WARNING, "genreflow"):
         assert registry.set_champion("2", "by ear").aliases == ("champion",)
-    assert "taken for dead" in caplog.text
+    assert "considered dead" in caplog.text
     registry.set_champion("3", "by ear")
-    assert caplog.text.count("taken for dead") == 1
+    assert caplog.text.count("considered dead") == 1
 
 
 def folders(made: Candidate) -> tuple[Path, Path, Path, Path]:

@@ -1,4 +1,4 @@
-"""The champion and the service that the tests of this room share."""
+"""The champion and the service that the tests of this folder share."""
 
 from collections.abc import Iterator
 

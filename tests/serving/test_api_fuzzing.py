@@ -75,7 +75,9 @@ def test_with_a_key_every_answer_is_as_described_and_none_comes_without(
 @pytest.mark.parametrize(
     ("method", "path", "allowed"), [("GET", "classify", "POST"), ("DELETE", "model", "GET")]
 )
-def test_a_wrong_method_is_told_the_right_one(service: Service, method: str, path: str, allowed: str) -> None:
+def test_the_error_for_a_wrong_method_names_the_right_one(
+    service: Service, method: str, path: str, allowed: str
+) -> None:
     answer = requests.request(method, f"{service.address}/{path}", timeout=60)
     assert answer.status_code == 405
     assert allowed in answer.headers["Allow"]

@@ -254,7 +254,7 @@ def test_a_file_may_have_no_name_at_all(service: Service, path: str) -> None:
     assert answers[0].json() == answers[1].json()
 
 
-def test_text_in_place_of_a_file_is_refused_as_what_it_is(service: Service) -> None:
+def test_text_in_place_of_a_file_is_rejected_as_text(service: Service) -> None:
     for content, said in ((b"http://127.0.0.1:1/a.wav", "the upload is text, not audio"), (b"", "is empty")):
         body = part("file", content) + END
         headers = {"Content-Type": FORM}
@@ -271,7 +271,7 @@ def test_a_gigabyte_is_refused_before_it_is_sent(service: Service) -> None:
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "99999999999999999999"])
-def test_a_length_that_is_none_is_refused(service: Service, length: str) -> None:
+def test_an_invalid_length_is_rejected(service: Service, length: str) -> None:
     head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: {length}\r\n\r\n"
     status, _ = raw(service, head.encode())
     assert 400 <= status < 500
@@ -285,7 +285,7 @@ def test_huge_headers_are_refused_or_ignored(service: Service) -> None:
     assert is_up(service)
 
 
-def test_an_upload_that_breaks_off_harms_nobody(service: Service) -> None:
+def test_an_interrupted_upload_affects_no_other_request(service: Service) -> None:
     body = part("file", SONG, "a.wav")
     head = (
         f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -297,11 +297,11 @@ def test_an_upload_that_breaks_off_harms_nobody(service: Service) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "classify"), ("POST", "nothing"), ("DELETE", "model")])
-def test_another_address_or_method_is_told_so(service: Service, method: str, path: str) -> None:
+def test_another_address_or_method_gets_an_error_message(service: Service, method: str, path: str) -> None:
     is_a_sentence(requests.request(method, f"{service.address}/{path}", timeout=60))
 
 
-def test_nothing_of_all_this_was_an_error_of_the_service(service: Service) -> None:
+def test_none_of_these_requests_was_an_error_of_the_service(service: Service) -> None:
     for content in (b"", b"text", bytes(100)):
         service.post("classify", content)
     assert "Traceback" not in service.log

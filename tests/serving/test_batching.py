@@ -73,7 +73,7 @@ def test_a_failing_batch_fails_its_callers_and_no_others() -> None:
     assert isinstance(bad, ValueError)
 
 
-def test_rows_of_who_gave_up_are_not_inferred() -> None:
+def test_rows_of_cancelled_callers_are_not_inferred() -> None:
     model = Doubling(0.05)
     batching = Batching(model, 1)
 

@@ -153,7 +153,7 @@ def test_a_bento_without_the_page_has_a_tag_that_says_so_and_no_weights_for_pyto
     assert not (stored / "model").exists()
 
 
-def test_two_that_build_the_same_at_once_both_have_it(champion: Champion, tmp_path: Path) -> None:
+def test_two_builds_of_the_same_bento_at_once_both_succeed(champion: Champion, tmp_path: Path) -> None:
     """As the pipeline's step does, and a running `genreflow serve` that sees the new champion."""
     own = champion.copy(tmp_path / "own")
     shutil.rmtree(own.root / "bentoml")
@@ -182,7 +182,9 @@ def test_what_a_killed_build_left_behind_is_made_anew(
     assert (left[1] / "openvino" / "model.bin").is_file()
 
 
-def test_a_version_that_genreflow_did_not_register_is_a_sentence(champion: Champion, tmp_path: Path) -> None:
+def test_a_version_that_genreflow_did_not_register_gives_an_error_message(
+    champion: Champion, tmp_path: Path
+) -> None:
     own = champion.copy(tmp_path / "own")
     with own.registry():
         client = MlflowClient(home.tracking_uri())
@@ -193,7 +195,7 @@ def test_a_version_that_genreflow_did_not_register_is_a_sentence(champion: Champ
     assert done.stderr.splitlines()[-1].startswith(sentence), done.stderr
 
 
-def test_a_store_that_cannot_be_written_is_a_sentence(champion: Champion, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_gives_an_error_message(champion: Champion, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     elsewhere = {**champion.environment, "BENTOML_HOME": str(tmp_path / "taken" / "bentoml")}
     done = subprocess.run(
@@ -242,7 +244,7 @@ def test_a_bento_answers_from_an_environment_of_its_own_requirements(
         assert not [path for path in described["paths"] if path.startswith("/ui")]
 
 
-def test_bentoml_is_told_not_to_report_its_use() -> None:
+def test_bentomls_telemetry_is_switched_off() -> None:
     code = (
         "import serving; from bentoml._internal.utils.analytics.usage_stats import do_not_track\n"
         "raise SystemExit(0 if do_not_track() else 'it reports')"

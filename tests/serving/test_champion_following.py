@@ -68,7 +68,7 @@ def troubled(file: Path) -> bool:
     return file.is_file() and noted(file).registry != CONNECTED
 
 
-def test_only_a_registry_that_does_not_answer_is_said_not_to(
+def test_only_a_registry_that_does_not_respond_is_reported_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
@@ -81,22 +81,22 @@ def test_only_a_registry_that_does_not_answer_is_said_not_to(
         until(lambda: troubled(file), "nothing was said")
     found = noted(file)
     assert found.tag == SERVED.tag
-    assert found.registry.startswith("The registry has not answered since 2")
+    assert found.registry.startswith("The registry has not responded since 2")
     assert re.search(r"since [-0-9]+ [:0-9]+[+-]\d\d:\d\d: ", found.registry)
     assert "127.0.0.1" not in found.registry
     assert "127.0.0.1" in logged.getvalue()
 
 
-def test_an_alias_that_is_gone_is_told_as_such(champion: Champion, tmp_path: Path) -> None:
+def test_an_alias_that_is_gone_is_reported_as_such(champion: Champion, tmp_path: Path) -> None:
     own, file = champion.copy(tmp_path / "own"), tmp_path / "champion.json"
     with own.registry():
         MlflowClient(home.tracking_uri()).delete_registered_model_alias(registry.MODEL_NAME, "champion")
         with following(file):
             until(lambda: troubled(file), "nothing was said")
-    assert noted(file).registry.startswith("The registry has not said which version is champion since 2")
+    assert noted(file).registry.startswith("The registry has not resolved the alias champion since 2")
 
 
-def test_a_champion_without_its_files_is_told_as_such_and_not_fetched_at_every_look(
+def test_a_champion_without_its_files_is_reported_as_such_and_not_fetched_at_every_look(
     champion: Champion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, file, fetched = champion.copy(tmp_path / "own"), tmp_path / "champion.json", []
@@ -121,5 +121,5 @@ def test_a_champion_without_its_files_is_told_as_such_and_not_fetched_at_every_l
             time.sleep(1)
     assert fetched == [second]
     sentence = noted(file).registry
-    assert sentence.startswith(f"Version {second} is champion but could not be brought here since 2")
+    assert sentence.startswith(f"Version {second} is champion but could not be fetched since 2")
     assert str(tmp_path) not in sentence

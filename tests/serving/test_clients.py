@@ -21,12 +21,12 @@ def run(command: list[str], song: Path, service: Service) -> subprocess.Complete
 
 
 @pytest.mark.parametrize("client", ["with_bentoml.py", "with_requests.py"])
-def test_a_client_tells_the_genre(service: Service, client: str) -> None:
+def test_a_client_gets_the_genre(service: Service, client: str) -> None:
     done = run([sys.executable, str(CLIENTS / client)], service.song, service)
     assert done.stdout == f"{service.expected.genre} {service.expected.confidence:.0%}\n", done.stderr
 
 
-def test_curl_tells_the_genres_over_the_song(service: Service) -> None:
+def test_curl_gets_the_genres_over_the_song(service: Service) -> None:
     need(shutil.which("curl") is not None, "curl")
     done = run(["sh", str(CLIENTS / "with_curl.sh")], service.song, service)
     segments = json.loads(done.stdout)["segments"]
@@ -34,7 +34,9 @@ def test_curl_tells_the_genres_over_the_song(service: Service) -> None:
     assert segments[-1]["end"] == pytest.approx(3.0)
 
 
-def test_what_is_no_audio_is_told_in_the_sentence_of_the_service(service: Service, tmp_path: Path) -> None:
+def test_audio_that_cannot_be_decoded_gets_the_services_error_message(
+    service: Service, tmp_path: Path
+) -> None:
     letter = tmp_path / "letter.wav"
     letter.write_text("a letter")
     done = run([sys.executable, str(CLIENTS / "with_requests.py")], letter, service)

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import requests
 import servers
-from services import CLI, ENOUGH_SECONDS, Champion, until
+from services import CLI, PROCESS_SECONDS, Champion, until
 
 INTERRUPTED_AT_ONCE = """
 import os, signal, subprocess
@@ -29,7 +29,7 @@ run.serve("champion", "127.0.0.1", {port}, 60.0, True, "auto", print)
 
 @pytest.fixture
 def own(champion: Champion, tmp_path: Path) -> Champion:
-    """A copy, so that its processes are told from others."""
+    """A copy, so that its processes can be distinguished from others."""
     return champion.copy(tmp_path / "own")
 
 
@@ -46,13 +46,15 @@ def serves(process: psutil.Process, champion: Champion) -> bool:
     return False
 
 
-def test_a_server_that_was_killed_is_told_by_a_sentence_and_the_status(own: Champion, tmp_path: Path) -> None:
+def test_a_server_that_was_killed_is_reported_by_a_sentence_and_the_status(
+    own: Champion, tmp_path: Path
+) -> None:
     log, port = tmp_path / "log", servers.free_port()
     with servers.running([*CLI, "serve", "--port", str(port)], log, own.environment) as process:
         until(lambda: answers(port), "it never started")
         (server,) = (one for one in psutil.Process(process.pid).children() if "bentoml" in one.cmdline())
         server.kill()  # as the kernel does where memory ends
-        assert process.wait(ENOUGH_SECONDS) == 1
+        assert process.wait(PROCESS_SECONDS) == 1
         assert left(own) == []
     assert "\ngenreflow: The service was ended by SIGKILL" in log.read_text()
 
@@ -64,13 +66,13 @@ def answers(port: int) -> bool:
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
-def test_who_is_asked_to_end_while_the_server_starts_ends_quietly_and_with_it(
+def test_a_signal_while_the_server_starts_ends_both_quietly(
     own: Champion, tmp_path: Path, asked: signal.Signals
 ) -> None:
     log = tmp_path / "log"
     code = INTERRUPTED_AT_ONCE.format(port=servers.free_port()).replace("SIGTERM", asked.name)
     environment = own.environment | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with servers.running([sys.executable, "-c", code], log, environment) as process:
-        assert process.wait(ENOUGH_SECONDS) == 0, log.read_text()
+        assert process.wait(PROCESS_SECONDS) == 0, log.read_text()
         assert left(own) == []
     assert "Traceback" not in log.read_text()

@@ -90,7 +90,7 @@ def is_server(process: psutil.Process, port: str) -> bool:
     return "pipelines.cli" in line and "serve" in line and port in line
 
 
-def test_numpys_threads_stay_out_of_the_models_way(service: Service) -> None:
+def test_numpys_threads_are_limited_to_one(service: Service) -> None:
     """While they waited for work in a loop, a quarter of Whisper-tiny's clips a second was lost."""
     threads = [one.environ()["OPENBLAS_NUM_THREADS"] for one in workers(service)]
     assert threads == ["1", "1"]
@@ -120,7 +120,9 @@ def test_a_new_champion_answers_without_a_failed_request_and_a_rollback_brings_t
     assert {version: len(different) for version, different in by_version.items()} == {"1": 1, second: 1}
 
 
-def test_a_champion_that_answers_otherwise_here_is_not_served_and_the_card_says_so(service: Service) -> None:
+def test_a_champion_whose_predictions_deviate_here_is_not_served_and_the_card_reports_it(
+    service: Service,
+) -> None:
     third = service.champion.register("third", 2, temperature=1.3)
     with service.champion.registry():
         registered = registry.version(third)
@@ -140,7 +142,9 @@ def test_a_champion_that_answers_otherwise_here_is_not_served_and_the_card_says_
     until(lambda: not service.model()["notes"], "the note stayed after the rollback")
 
 
-def test_a_registry_that_cannot_be_read_is_told_by_the_card_and_the_service_goes_on(service: Service) -> None:
+def test_a_registry_that_cannot_be_read_is_reported_by_the_card_and_the_service_goes_on(
+    service: Service,
+) -> None:
     store = Path(service.champion.environment["GENREFLOW_HOME"]) / "mlflow.db"
     away = store.with_suffix(".away")
     before = service.model()["registry"]
@@ -154,7 +158,7 @@ def test_a_registry_that_cannot_be_read_is_told_by_the_card_and_the_service_goes
         store.rmdir()
         away.rename(store)
     assert before == "connected"
-    assert "has not said which version is champion since" in str(sentence)
+    assert "has not resolved the alias champion since" in str(sentence)
     assert str(store.parent) not in str(sentence)
     assert answer.status_code == 200
     until(lambda: service.model()["registry"] == "connected", "it was never connected again")
@@ -234,7 +238,7 @@ def ask(service: Service, content: bytes, path: str = "classify", **fields: str)
     )
 
 
-def test_only_who_has_the_key_is_answered_and_probes_need_none(small: Service) -> None:
+def test_only_requests_with_the_key_are_accepted_and_probes_need_none(small: Service) -> None:
     song = small.song.read_bytes()
     assert ask(small, song).status_code == 200
     refused = small.post("classify", song)
@@ -252,7 +256,7 @@ def test_only_who_has_the_key_is_answered_and_probes_need_none(small: Service) -
         assert client.classify(file=small.song)["genre"] == small.expected.genre
 
 
-def test_a_folder_of_records_that_cannot_be_written_costs_no_answer_and_is_told_once(small: Service) -> None:
+def test_records_that_cannot_be_written_fail_no_request_and_are_logged_once(small: Service) -> None:
     song = small.song.read_bytes()
     assert [ask(small, song).status_code for _ in range(3)] == [200] * 3
     files = [("files", (f"{one}.flac", song)) for one in range(3)]
@@ -282,7 +286,7 @@ def test_what_is_larger_or_longer_than_allowed_is_refused(small: Service) -> Non
     assert "at most 3" in many.json()["error"]
 
 
-def test_more_requests_than_allowed_are_told_to_come_again(small: Service) -> None:
+def test_more_requests_than_allowed_get_retry_after(small: Service) -> None:
     song = wav(55.0)
     with ThreadPoolExecutor(8) as clients:
         answers = list(clients.map(lambda _: ask(small, song), range(8)))

@@ -63,7 +63,9 @@ def stops(service: Service, before: float, least: int = 100) -> Iterator[None]:
     assert after < before + WINDOWS
 
 
-def test_who_hangs_up_gives_his_place_back_and_his_windows_are_not_inferred(service: Service) -> None:
+def test_a_client_that_disconnects_releases_its_place_and_its_windows_are_not_inferred(
+    service: Service,
+) -> None:
     before = inferred(service)
     connections = [asking(service, wav(LONG_SECONDS, 2_000)) for _ in range(BOTH_LONG_PLACES)]
     with stops(service, before):
@@ -77,7 +79,7 @@ def test_who_hangs_up_gives_his_place_back_and_his_windows_are_not_inferred(serv
     assert "Traceback" not in service.log
 
 
-def test_a_tab_that_is_closed_is_not_worked_for(service: Service) -> None:
+def test_work_for_a_closed_tab_is_cancelled(service: Service) -> None:
     page = f"{service.address}/ui/gradio_api"
     files = {"files": ("long.wav", wav(LONG_SECONDS, 2_000))}
     (path,) = requests.post(f"{page}/upload", files=files, timeout=SECONDS).json()
@@ -91,7 +93,7 @@ def test_a_tab_that_is_closed_is_not_worked_for(service: Service) -> None:
     assert "Traceback" not in service.log
 
 
-def test_who_hangs_up_before_his_stream_begins_leaves_no_traceback(service: Service) -> None:
+def test_a_client_that_disconnects_before_its_stream_begins_leaves_no_traceback(service: Service) -> None:
     """The page's script asks how an upload goes on, and hangs up as soon as it is there."""
     page = f"{service.address}/ui/gradio_api"
     place = urlsplit(service.address)
@@ -107,7 +109,7 @@ def test_who_hangs_up_before_his_stream_begins_leaves_no_traceback(service: Serv
     assert "Traceback" not in service.log
 
 
-def test_a_session_that_is_not_there_is_said(service: Service) -> None:
+def test_a_session_that_is_not_there_is_reported(service: Service) -> None:
     """Anybody could fill the log with tracebacks."""
     stream = f"{service.address}/ui/gradio_api/queue/data?session_hash=nobody"
     answer = requests.get(stream, timeout=SECONDS)

@@ -95,13 +95,15 @@ def test_a_connection_that_broke_is_tried_again_after_a_pause(inner: Inner, brea
     assert time.monotonic() - began >= sum(inner_calls.PAUSES[:breaks])
 
 
-def test_an_inner_service_that_is_busy_for_a_moment_answers_then(inner: Inner) -> None:
+def test_a_call_is_repeated_while_the_inner_service_is_busy(inner: Inner) -> None:
     inner.faults.append(("status", 503))
     assert infer(inner.port) == [7]
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_an_inner_service_that_does_not_come_back_ends_in_a_sentence(inner: Inner, there: bool) -> None:
+def test_an_inner_service_that_does_not_come_back_ends_with_an_error_message(
+    inner: Inner, there: bool
+) -> None:
     inner.faults.extend([("status", 503)] * 9)
     began = time.monotonic()
     with pytest.raises(RequestError, match="try again in a few seconds") as caught:

@@ -118,7 +118,7 @@ def test_another_content_than_the_digest_names_is_refused(
         fetch("s3://nowhere/genres/3", published.digest, tmp_path / "models")
 
 
-def test_a_folder_with_other_files_is_left_alone(published: Published, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_unchanged(published: Published, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(PublishError, match=r"holds thesis\.txt, which is no part of a model"):
         fetch(published.url, published.digest, tmp_path)

@@ -61,7 +61,7 @@ def check(said: str) -> None:
     assert "Traceback" not in said
 
 
-def test_the_service_does_not_start_and_says_what_would(
+def test_the_service_does_not_start_and_the_error_names_a_solution(
     tmp_path: Path, without_packages: dict[str, str]
 ) -> None:
     """Its inner process was started again and again, each time with a traceback."""

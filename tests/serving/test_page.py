@@ -31,7 +31,7 @@ from serving.schemas import Answer, Lineage, ModelCard, Timeline
 SAMPLE_RATE = 8_000
 THRESHOLD = 0.5
 MAX_UPLOAD_BYTES = 2_000_000
-SOON = 20_000
+TIMEOUT_MILLISECONDS = 20_000
 """Milliseconds; a machine that is busy takes its time."""
 LINEAGE = Lineage(
     model="genreflow:v3-ab12", version="3", run_id="r", digest="ab12" * 16, corpus_fingerprint="c0" * 32,
@@ -94,8 +94,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     async def listen(file: Path, hop: float | None) -> AsyncIterator[tuple[Answer, Timeline | None]]:
         if file.name == "breaks.wav":
             raise RuntimeError("a secret in /etc/passwd")
-        heard = classifier.classify(file).to_dict()
-        answer = Answer(**heard, threshold=THRESHOLD, lineage=lineage())
+        actual = classifier.classify(file).to_dict()
+        answer = Answer(**actual, threshold=THRESHOLD, lineage=lineage())
         if hop is not None:
             yield answer, None
         yield answer, await timeline(file, hop)
@@ -141,7 +141,7 @@ def note(reached: list[str], event: str, given: tuple[object, ...]) -> None:
 @pytest.fixture
 def opened(shown: Shown, browser: Browser) -> Iterator[Page]:
     tab = browser.new_page(viewport={"width": 1200, "height": 900})
-    tab.set_default_timeout(SOON)
+    tab.set_default_timeout(TIMEOUT_MILLISECONDS)
     tab.goto(shown.address)
     yield tab
     tab.close()
@@ -192,7 +192,7 @@ def test_another_hop_draws_the_curve_anew(opened: Page, shown: Shown) -> None:
     expect(curve).not_to_have_attribute("src", before)
 
 
-def test_the_curve_of_another_model_brings_its_answer_along(opened: Page, shown: Shown) -> None:
+def test_a_curve_of_a_new_model_is_shown_with_that_models_prediction(opened: Page, shown: Shown) -> None:
     drop(opened, shown.song)
     expect(opened.locator("#answer")).to_contain_text("predicted by version 3")
     expect(opened.locator("#curve img")).to_be_visible()
@@ -204,7 +204,7 @@ def test_the_curve_of_another_model_brings_its_answer_along(opened: Page, shown:
         shown.version = LINEAGE.version
 
 
-def test_a_song_is_decoded_once_and_at_the_models_own_hop_heard_once(
+def test_a_song_is_decoded_once_and_at_the_models_own_hop_predicted_once(
     service: Service, browser: Browser
 ) -> None:
     tab = browser.new_page()
@@ -219,14 +219,14 @@ def test_a_song_is_decoded_once_and_at_the_models_own_hop_heard_once(
     assert (spent["decode_seconds_count"], spent["batch_windows_sum"]) == (1, service.expected.windows)
 
 
-def test_unsure_is_said_in_words_with_the_reason(opened: Page, shown: Shown) -> None:
+def test_unsure_is_shown_with_the_reason(opened: Page, shown: Shown) -> None:
     drop(opened, shown.folder / "silence.wav")
     expect(opened.locator("#answer h2")).to_have_text("Unsure")
-    expect(opened.locator("#answer")).to_contain_text("The model does not know: silence.")
-    expect(opened.locator("#answer")).to_contain_text("Nearest is blues, at 10%")
+    expect(opened.locator("#answer")).to_contain_text("Not reliable: silence.")
+    expect(opened.locator("#answer")).to_contain_text("Most probable is blues, at 10%")
 
 
-def test_a_file_that_is_no_audio_is_refused_in_a_sentence(opened: Page, shown: Shown) -> None:
+def test_a_file_that_is_no_audio_is_refused_with_an_error_message(opened: Page, shown: Shown) -> None:
     drop(opened, shown.folder / "letter.wav")
     alert = opened.get_by_role("alert")
     expect(alert).to_contain_text("letter.wav is text, not audio")
@@ -235,13 +235,13 @@ def test_a_file_that_is_no_audio_is_refused_in_a_sentence(opened: Page, shown: S
     expect(alert).to_have_count(0)
 
 
-def test_a_fault_of_the_service_shows_nothing_of_its_inside(opened: Page, shown: Shown) -> None:
+def test_an_internal_error_of_the_service_shows_no_internals(opened: Page, shown: Shown) -> None:
     drop(opened, shown.folder / "breaks.wav")
     expect(opened.get_by_role("alert")).to_contain_text("wrong with the service, not with your file")
     assert "secret" not in opened.content()
 
 
-def test_a_file_over_the_limit_is_refused_in_words(opened: Page, shown: Shown) -> None:
+def test_a_file_over_the_limit_is_rejected_with_a_message(opened: Page, shown: Shown) -> None:
     drop(opened, shown.folder / "long.wav")
     expect(opened.get_by_text("exceed the maximum allowed size of 1.9 Mb")).to_be_visible()
     expect(opened.locator("#answer h2")).to_have_count(0)
@@ -251,7 +251,7 @@ def test_the_card_and_its_warnings_are_there(opened: Page) -> None:
     warning = opened.locator(".warning")
     expect(warning).to_contain_text("trained on synthetic music")
     expect(warning).to_contain_text("test clips resemble training clips")
-    opened.get_by_role("button", name="The model that answers").click()
+    opened.get_by_role("button", name="The model").click()
     card = opened.locator("#model")
     for said in (
         "81.2% (95% interval 77.0% to 85.1%)",
@@ -272,7 +272,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(shown: Shown, browser: Brow
     drop(tab, shown.song)
     curve = tab.locator("#curve img")
     expect(curve).to_be_visible()
-    tab.get_by_role("button", name="The model that answers").tap()
+    tab.get_by_role("button", name="The model").tap()
     expect(tab.locator("#model dl")).to_be_visible()
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
     assert tab.evaluate("innerWidth") == 390
@@ -296,7 +296,7 @@ def test_the_keyboard_is_enough(opened: Page, shown: Shown) -> None:
     tab_to(opened, "The same as a table")
     opened.keyboard.press("Enter")
     expect(opened.locator("#curve tbody")).to_be_visible()
-    tab_to(opened, "The model that answers")
+    tab_to(opened, "The model")
     opened.keyboard.press("Enter")
     expect(opened.locator("#model dl")).to_be_visible()
 
@@ -359,7 +359,7 @@ def test_an_upload_is_deleted_after_its_time_and_when_the_service_ends(
 
 
 async def refuse(*_: object) -> Any:
-    raise AudioError("Nothing is heard here.")
+    raise AudioError("Nothing is actual here.")
 
 
 def any_container(shown: Shown, name: str) -> Path:
@@ -376,7 +376,7 @@ CONTAINERS = ("song.webm", "song.mp4", "song.mkv", "song.caf", "song", "song.201
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_what_the_service_takes_the_page_takes_whatever_its_name(
+def test_the_page_accepts_every_file_that_the_service_accepts_whatever_its_name(
     name: str, opened: Page, shown: Shown
 ) -> None:
     drop(opened, any_container(shown, name))
@@ -390,7 +390,7 @@ def test_what_the_service_takes_the_page_takes_whatever_its_name(
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_what_is_dropped_from_a_folder_is_taken_too(name: str, opened: Page, shown: Shown) -> None:
+def test_a_file_dropped_from_a_folder_is_accepted_too(name: str, opened: Page, shown: Shown) -> None:
     """By drag events of Chromium, which reads the file and gives it a type, as where a person drops it."""
     file = any_container(shown, name)
     box = opened.get_by_text("Drop Audio Here").bounding_box()
@@ -460,7 +460,7 @@ FAINT = """() => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("file", ["song.wav", "letter.wav"])
-def test_what_is_to_be_read_can_be_read_by_day_and_by_night(
+def test_text_has_enough_contrast_in_light_and_dark_mode(
     shown: Shown, browser: Browser, scheme: Any, file: str
 ) -> None:
     context = browser.new_context(color_scheme=scheme, viewport={"width": 1200, "height": 900})
@@ -470,7 +470,7 @@ def test_what_is_to_be_read_can_be_read_by_day_and_by_night(
     faint = tab.evaluate(FAINT)
     drop(tab, shown.folder / file)
     expect(tab.locator("#curve img, .problem").first).to_be_visible()
-    tab.get_by_role("button", name="The model that answers").click()
+    tab.get_by_role("button", name="The model").click()
     expect(tab.locator("#model dl")).to_be_visible()
     assert faint + tab.evaluate(FAINT) == []
     schemes = tab.locator("#song").evaluate("song => getComputedStyle(song).colorScheme")

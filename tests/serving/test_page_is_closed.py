@@ -35,7 +35,7 @@ NEEDED = {
     "/gradio_api/file={path_or_url}",
 }
 """Of what Gradio mounts, what the page's script asks for."""
-HEARING = (0, 1)
+CLASSIFY_FUNCTIONS = (0, 1)
 """The page's functions that take a song and a hop."""
 
 
@@ -100,9 +100,9 @@ def listening() -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
-def test_an_upload_is_heard_and_served_again(service: Service) -> None:
+def test_an_upload_can_be_played(service: Service) -> None:
     path = uploaded(service, "song.flac", service.song.read_bytes())
-    assert "Nearest is" in said(service, 0, [named(path), 0.0])
+    assert "Most probable is" in said(service, 0, [named(path), 0.0])
     assert fetched(service, path).content == service.song.read_bytes()
 
 
@@ -110,7 +110,7 @@ def refused(service: Service, path: str) -> None:
     """The page takes no such path, in whatever input of whatever function, and copies nothing."""
     for others in ({}, {"is_stream": True}, {"url": path}):
         for data in ([named(path, **others), 0.0], [None, named(path, **others)], [[named(path)], 0.0]):
-            for function in HEARING:
+            for function in CLASSIFY_FUNCTIONS:
                 answer = said(service, function, data)
                 assert "Upload the song itself" in answer
                 assert "root:" not in answer
@@ -118,7 +118,7 @@ def refused(service: Service, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "relative", "uploads/../../../etc/passwd", "/dev/zero", "/"])
-def test_a_file_of_the_host_is_not_taken_for_an_upload(service: Service, path: str) -> None:
+def test_a_file_of_the_host_is_not_accepted_as_an_upload(service: Service, path: str) -> None:
     """Gradio itself checks that only where `launch()` was called, which mounting it never does."""
     folder = uploads(service)
     path = path.replace("relative", os.path.relpath("/etc/passwd")).replace("uploads", str(folder))

@@ -18,7 +18,7 @@ KEY = "open sesame"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 UPLOAD = "ui/gradio_api/upload"
 JOIN = "ui/gradio_api/queue/join"
-SOON = 20_000
+TIMEOUT_MILLISECONDS = 20_000
 """Milliseconds; a machine that is busy takes its time."""
 STALL_SECONDS = 2
 BOUNDARY = "b0undary"
@@ -68,7 +68,7 @@ def sentence(answer: requests.Response, status: int) -> str:
 
 
 def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + SOON / 1_000
+    deadline = time.monotonic() + TIMEOUT_MILLISECONDS / 1_000
     while not true():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
@@ -89,7 +89,7 @@ def test_a_song_has_its_genre_and_its_curve_and_a_letter_is_refused(
     tab.on("response", lambda answer: failed.append(answer.url) if answer.status == 404 else None)
     tab.goto(f"{service.address}/ui/")
     drop(tab, service.song)
-    expect(tab.locator("#answer")).to_contain_text(f"Nearest is {service.expected.genre}")
+    expect(tab.locator("#answer")).to_contain_text(f"Most probable is {service.expected.genre}")
     expect(tab.locator("#curve img")).to_be_visible()
     expect(tab.get_by_role("button", name="Play", exact=True)).to_be_visible()
     tab.get_by_label("1 s", exact=True).check()
@@ -98,16 +98,16 @@ def test_a_song_has_its_genre_and_its_curve_and_a_letter_is_refused(
     letter.write_text("a letter")
     drop(tab, letter)
     expect(tab.get_by_role("alert")).to_contain_text("letter.wav is text, not audio")
-    tab.get_by_role("button", name="The model that answers").click()
+    tab.get_by_role("button", name="The model").click()
     expect(tab.locator("#model")).to_contain_text(service.champion.digest[:12])
     context.close()
     assert [url for url in failed if "upload_progress" not in url] == []  # it may come after the upload
     assert "Traceback" not in service.log
 
 
-def test_what_is_recorded_is_heard(service: Service, browser: Browser) -> None:
+def test_a_recording_is_classified(service: Service, browser: Browser) -> None:
     tab = browser.new_page()
-    tab.set_default_timeout(SOON)
+    tab.set_default_timeout(TIMEOUT_MILLISECONDS)
     tab.goto(f"{service.address}/ui/")
     tab.get_by_role("button", name="Record audio").click()
     tab.get_by_role("button", name="Record", exact=True).click()
@@ -137,7 +137,7 @@ def test_uploads_of_the_page_count_against_the_limits(locked: Service, uploads: 
     assert send(locked, UPLOAD, HEAD + b"RIFF" + END).status_code == 200
 
 
-def test_an_upload_of_unknown_length_over_the_limit_is_refused_in_a_sentence_and_deleted(
+def test_an_upload_of_unknown_length_over_the_limit_is_refused_with_an_error_message_and_deleted(
     locked: Service, uploads: Path
 ) -> None:
     """Gradio let go of it with status 500 and kept what had arrived."""
@@ -147,7 +147,7 @@ def test_an_upload_of_unknown_length_over_the_limit_is_refused_in_a_sentence_and
     assert kept(uploads) == before
 
 
-def test_an_upload_that_breaks_off_is_deleted(locked: Service, uploads: Path) -> None:
+def test_an_interrupted_upload_is_deleted(locked: Service, uploads: Path) -> None:
     """Closed tabs filled the room that the page has until the service was started again."""
     before = kept(uploads)
     with sending(locked, UPLOAD, 900_000) as connection:
@@ -166,11 +166,11 @@ def test_what_is_no_upload_is_not_kept_in_memory_nor_on_disk(
     head = f"--{BOUNDARY}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode()
     answer = send(locked, UPLOAD, head + bytes(900_000) + END)
     assert answer.status_code == 400
-    assert "Only files are taken here" in answer.text
+    assert "Only files are accepted here" in answer.text
     assert kept(uploads) == before
 
 
-def test_what_the_page_asks_for_beside_uploads_is_small(service: Service) -> None:
+def test_what_the_page_sends_beside_uploads_is_small(service: Service) -> None:
     """It was held in memory, up to the 800 MB of an upload."""
     large = json.dumps({"fn_index": 0, "session_hash": "x", "data": ["x" * 1_100_000, 0.0]}).encode()
     json_type = {"Content-Type": "application/json"}
@@ -190,7 +190,7 @@ def sending(service: Service, path: str, length: int) -> socket.socket:
 
 
 @pytest.mark.parametrize("path", ["classify", UPLOAD])
-def test_an_upload_that_hardly_comes_is_refused_in_a_sentence(locked: Service, path: str) -> None:
+def test_an_upload_that_hardly_comes_is_refused_with_an_error_message(locked: Service, path: str) -> None:
     """It was answered 504, which is not documented, after five minutes."""
     with sending(locked, path, 500_000) as connection:
         connection.sendall(HEAD + bytes(5_000))
@@ -202,7 +202,7 @@ def test_an_upload_that_hardly_comes_is_refused_in_a_sentence(locked: Service, p
     assert "comes too slowly" in json.loads(body)["error"]
 
 
-def test_a_slow_line_is_slow_and_no_more(locked: Service) -> None:
+def test_a_slow_connection_is_not_an_error(locked: Service) -> None:
     song = locked.song.read_bytes()
     whole = HEAD.replace(b'"files"', b'"file"') + song + END
     seconds = 2 * STALL_SECONDS

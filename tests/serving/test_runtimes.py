@@ -93,7 +93,7 @@ def test_a_bento_for_pytorch_has_the_weights_and_what_reads_them_and_says_so(cha
     assert build(champion, "--runtime", "openvino") == plain
 
 
-def test_a_runtime_that_there_is_not_is_a_sentence(champion: Champion) -> None:
+def test_an_unknown_runtime_gives_an_error_message(champion: Champion) -> None:
     done = subprocess.run(
         [*CLI, "build", "--runtime", "tensorrt"],
         env=os.environ | champion.environment,

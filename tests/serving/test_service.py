@@ -129,7 +129,7 @@ def test_noise_is_answered_but_unsure(service: Service) -> None:
     assert (found["unsure"], found["reason"], found["threshold"]) == (True, "noise", 0.5)
 
 
-def test_a_song_has_a_timeline_at_the_hop_asked_for(service: Service) -> None:
+def test_a_song_has_a_timeline_at_the_requested_hop(service: Service) -> None:
     found = service.post("timeline", service.song.read_bytes(), hop_seconds="0.5").json()
     assert np.diff(found["starts"])[:-1] == pytest.approx(0.5)
     assert found["segments"][0]["start"] == 0
@@ -191,7 +191,7 @@ def test_a_batch_of_long_songs_waits_for_itself(service: Service) -> None:
     assert [each["error"] for each in answer.json()] == [None] * 12
 
 
-def test_many_who_send_long_songs_are_all_answered(service: Service) -> None:
+def test_many_concurrent_long_songs_all_succeed(service: Service) -> None:
     seconds = (LONG_WINDOWS + 8) * 0.25
     buffer = io.BytesIO()
     song = np.random.default_rng(0).normal(size=round(seconds * SAMPLE_RATE)) * 0.1
@@ -201,16 +201,16 @@ def test_many_who_send_long_songs_are_all_answered(service: Service) -> None:
     assert {answer.status_code for answer in answers} == {200}
 
 
-def test_no_more_music_waits_than_memory_bears() -> None:
+def test_decoded_music_that_waits_is_bounded() -> None:
     async def ask() -> None:
         places = ConcurrencyLimits()
-        async with AsyncExitStack() as heard:
+        async with AsyncExitStack() as stack:
             for _ in range(2):
-                await heard.enter_async_context(places.long(WAITING_SECONDS))
-            waiting = asyncio.create_task(heard.enter_async_context(places.long(WAITING_SECONDS - 10)))
+                await stack.enter_async_context(places.long(WAITING_SECONDS))
+            waiting = asyncio.create_task(stack.enter_async_context(places.long(WAITING_SECONDS - 10)))
             await asyncio.sleep(0)
             with pytest.raises(RequestError, match="busy with long songs"):
-                await heard.enter_async_context(places.long(11))
+                await stack.enter_async_context(places.long(11))
             waiting.cancel()
             await asyncio.sleep(0)
         async with places.long(WAITING_SECONDS), places.long(11):
@@ -220,9 +220,7 @@ def test_no_more_music_waits_than_memory_bears() -> None:
 
 
 @pytest.mark.parametrize("kind", ["short", "decoding", "long"])
-def test_who_waits_too_long_for_a_place_is_told_that_the_service_is_busy(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_request_that_waits_too_long_gets_busy(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "WAIT_SECONDS", 0.05)
 
     async def ask() -> None:
@@ -289,7 +287,7 @@ def test_bentomls_own_client_is_answered(service: Service) -> None:
         assert client.classify_batch(files=[service.song, service.song])[1]["error"] is None
 
 
-def test_a_port_in_use_is_told_in_a_sentence_at_once(service: Service) -> None:
+def test_a_port_in_use_is_reported_with_an_error_message_at_once(service: Service) -> None:
     port = service.address.rpartition(":")[2]
     done = subprocess.run([*CLI, "serve", "--port", port], capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -64,7 +64,7 @@ def test_a_hop_that_would_never_be_answered_in_time_is_refused_and_a_longer_one_
     assert slow.post("timeline", minutes, hop_seconds="30").status_code == 200
 
 
-def test_of_a_batch_that_takes_too_long_the_finished_are_answered_and_the_others_told_so(
+def test_a_batch_that_takes_too_long_returns_the_finished_files_and_errors_for_the_others(
     slow: Service,
 ) -> None:
     content = song(24 * WINDOW_SECONDS)

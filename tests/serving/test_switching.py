@@ -1,4 +1,4 @@
-"""A bento that is told which model to answer with, as `genreflow serve` does: late, wrong, back again."""
+"""A bento that follows a champion file, as under `genreflow serve`: late, wrong, back again."""
 
 import shutil
 import sys
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.xdist_group("switching")
 
 
 @dataclass(frozen=True)
-class Told:
+class FollowedService:
     """A service, and the file that says what it is to serve."""
 
     service: Service
@@ -41,54 +41,54 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    own = champion.copy(tmp_path_factory.mktemp("told"))
+def followed(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FollowedService]:
+    own = champion.copy(tmp_path_factory.mktemp("followed"))
     file, port = own.root / "champion.json", free_port()
     (bento,) = (own.root / "bentoml" / "bentos" / "genreflow").glob("v*")
     argv = [sys.executable, "-m", "bentoml", "serve", f"genreflow:{bento.name}", "--port", str(port)]
     address = f"http://127.0.0.1:{port}"
-    told = Told(Service(own, address), file)
-    told.want(own.model_tag)
+    followed = FollowedService(Service(own, address), file)
+    followed.want(own.model_tag)
     environment = own.environment | {FILE_VARIABLE: str(file)}
     with served(argv, own.root / "serve.log", environment, f"{address}/readyz"):
-        yield told
+        yield followed
 
 
-def test_a_model_that_could_not_be_loaded_for_a_moment_is_tried_again(told: Told) -> None:
-    tag = told.tagged("late", 3)
-    folder = told.service.champion.stored(tag)
+def test_a_model_that_could_not_be_loaded_for_a_moment_is_tried_again(followed: FollowedService) -> None:
+    tag = followed.tagged("late", 3)
+    folder = followed.service.champion.stored(tag)
     shutil.move(folder, folder.with_name("aside"))
-    told.want(tag)
-    until(lambda: tag in " ".join(told.notes()), "the card never said so")
-    assert "it is tried again" in told.notes()[0]
-    assert str(folder) not in told.notes()[0]
+    followed.want(tag)
+    until(lambda: tag in " ".join(followed.notes()), "the card never said so")
+    assert "loading is retried" in followed.notes()[0]
+    assert str(folder) not in followed.notes()[0]
     shutil.move(folder.with_name("aside"), folder)
-    until(lambda: told.answers(tag), "it was never tried again")
-    assert told.notes() == []
+    until(lambda: followed.answers(tag), "it was never tried again")
+    assert followed.notes() == []
 
 
-def test_a_wrong_model_is_refused_until_it_is_wanted_anew(told: Told) -> None:
-    before, tag = told.service.model()["lineage"]["model"], told.tagged("wrong", 4)
-    weights = told.service.champion.stored(tag) / "openvino" / "model.bin"
+def test_a_wrong_model_is_refused_until_it_is_requested_again(followed: FollowedService) -> None:
+    before, tag = followed.service.model()["lineage"]["model"], followed.tagged("wrong", 4)
+    weights = followed.service.champion.stored(tag) / "openvino" / "model.bin"
     right = weights.read_bytes()
     weights.write_bytes(bytes(len(right)))
-    told.want(tag)
-    until(lambda: tag in " ".join(told.notes()), "the card never said so")
-    assert "cannot be served here" in told.notes()[0]
-    assert "tried again" not in told.notes()[0]
+    followed.want(tag)
+    until(lambda: tag in " ".join(followed.notes()), "the card never said so")
+    assert "cannot be served here" in followed.notes()[0]
+    assert "tried again" not in followed.notes()[0]
     weights.write_bytes(right)
-    told.want(before)
-    until(lambda: not told.notes(), "the note stayed")
-    told.want(tag)
-    until(lambda: told.answers(tag), "it was never looked at again")
+    followed.want(before)
+    until(lambda: not followed.notes(), "the note stayed")
+    followed.want(tag)
+    until(lambda: followed.answers(tag), "it was never looked at again")
 
 
-def test_a_model_that_answered_a_moment_ago_is_taken_back_and_not_loaded_again(told: Told) -> None:
-    before, tag = told.service.model()["lineage"]["model"], told.tagged("fro", 5)
-    told.want(tag)
-    until(lambda: told.answers(tag), "it never answered")
+def test_a_recently_served_model_is_reused_and_not_loaded_again(followed: FollowedService) -> None:
+    before, tag = followed.service.model()["lineage"]["model"], followed.tagged("fro", 5)
+    followed.want(tag)
+    until(lambda: followed.answers(tag), "it never answered")
     for one in (before, tag):
-        shutil.rmtree(told.service.champion.stored(one))
+        shutil.rmtree(followed.service.champion.stored(one))
     for one in (before, tag, before):
-        told.want(one)
-        until(lambda one=one: told.answers(one), "it was loaded again")  # type: ignore[misc]
+        followed.want(one)
+        until(lambda one=one: followed.answers(one), "it was loaded again")  # type: ignore[misc]

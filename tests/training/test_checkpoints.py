@@ -81,7 +81,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def test_a_killed_run_goes_on_on_another_machine_from_the_object_store(
+def test_a_killed_run_resumes_on_another_machine_from_the_object_store(
     source: Path, undisturbed: Path, address: str, aws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {**SETTINGS, "checkpoint_uri": address}
@@ -118,7 +118,7 @@ steps.fine_tune(source, source.with_name(source.name + "-split"), Path(sys.argv[
 """
 
 
-def test_sigterm_ends_training_with_a_checkpoint_from_which_the_next_attempt_goes_on_in_the_same_mlflow_run(
+def test_sigterm_ends_training_with_a_checkpoint_from_which_the_next_attempt_resumes_in_the_same_mlflow_run(
     source: Path, undisturbed: Path, address: str, aws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # no checkpoint is due: what there is was written for the signal
@@ -148,7 +148,7 @@ def test_sigterm_ends_training_with_a_checkpoint_from_which_the_next_attempt_goe
     same(tmp_path / "model", undisturbed)
 
 
-def test_a_long_epoch_is_saved_in_its_middle_and_goes_on_from_there(
+def test_a_long_epoch_is_saved_in_its_middle_and_resumes_from_there(
     source: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     settings = {**SETTINGS, "checkpoint_seconds": 1e-6}
@@ -224,7 +224,7 @@ def test_for_an_altered_and_a_missing_object_the_checkpoint_before_is_taken(
     aws.delete_object(Bucket=bucket, Key=gone)
     resumed = fine_tune(source, tmp_path / "m", settings)
     first, second = resumed.training["notes"]
-    assert "probed is damaged: probe.safetensors is missing. Passed over: probed begins again." in first
+    assert "probed is damaged: probe.safetensors is missing. Skipped: probed begins again." in first
     assert "tune/checkpoint-12 is damaged: model.safetensors is not what was written" in second
     assert second.endswith("tune goes on from checkpoint-9.")
     same(tmp_path / "m", undisturbed)
@@ -233,12 +233,12 @@ def test_for_an_altered_and_a_missing_object_the_checkpoint_before_is_taken(
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ({"busy": 1000}, "asks to slow down"),
+        ({"busy": 1000}, "limits the request rate"),
         ({"down": True}, "does not answer"),
         ({"resets": 1000, "reset_after": 0}, "does not answer"),
     ],
 )
-def test_training_goes_on_while_the_object_store_is_down_and_tries_the_next_checkpoint(
+def test_training_continues_while_the_object_store_is_down_and_tries_the_next_checkpoint(
     fault: dict[str, Any],
     sentence: str,
     source: Path,
@@ -308,7 +308,7 @@ def test_a_checkpoint_is_not_taken_before_it_is_stored_to_its_end(
     mirror = CheckpointMirror(address, "key")
     assert mirror.push(tmp_path, "tune/checkpoint-1") is None
     proxy.only, proxy.busy = "last.json", 1000
-    assert "asks to slow down" in str(mirror.push(tmp_path, "tune/checkpoint-2"))
+    assert "limits the request rate" in str(mirror.push(tmp_path, "tune/checkpoint-2"))
     assert (
         len(stored_keys(aws, address)) == 4
     )  # three files and the pointer, which names the first checkpoint alone
@@ -331,12 +331,12 @@ def test_a_checkpoint_is_not_taken_before_it_is_stored_to_its_end(
         b'{"checkpoints": {"tune/checkpoint-1": {"../a": "%s"}}}' % (b"0" * 64),
     ],
 )
-def test_a_pointer_that_names_what_it_may_not_is_passed_over(content: bytes, address: str, aws: Any) -> None:
+def test_a_pointer_with_forbidden_names_is_ignored(content: bytes, address: str, aws: Any) -> None:
     aws.put_object(Bucket=address.split("/")[2], Key="runs/key/last.json", Body=content)
     assert CheckpointMirror(address, "key").checkpoints == {}
 
 
-def test_a_store_that_cannot_be_used_is_told_at_once(
+def test_a_store_that_cannot_be_used_is_reported_at_once(
     source: Path, address: str, aws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refusal(uri: str) -> str:
@@ -370,7 +370,7 @@ def test_the_command_line_refuses_a_missing_bucket_before_the_pipeline_starts(
     assert not (tmp_path / "home" / "pipelines").exists()
 
 
-def test_a_clock_that_is_set_back_costs_no_checkpoint(
+def test_a_clock_that_is_set_back_loses_no_checkpoint(
     source: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     def on_log(_: int, metrics: dict[str, float]) -> None:
@@ -389,7 +389,7 @@ def test_a_clock_that_is_set_back_costs_no_checkpoint(
     same(tmp_path / "m", undisturbed)
 
 
-def test_a_checkpoint_that_has_no_room_costs_no_model(
+def test_a_checkpoint_that_does_not_fit_on_the_disk_does_not_stop_training(
     source: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     # the optimiser's state is twice as large as the model

@@ -2,12 +2,12 @@
 
 import torch
 
-from genreflow.training.masking import hidden_stretch, spec_augment
+from genreflow.training.masking import random_span, spec_augment
 
 
-def test_a_stretch_is_whole_no_longer_than_allowed_and_drawn_for_every_row() -> None:
+def test_a_hidden_span_is_contiguous_no_longer_than_allowed_and_drawn_for_every_row() -> None:
     torch.manual_seed(0)
-    hidden = hidden_stretch(200, 50, 12, torch.device("cpu"))
+    hidden = random_span(200, 50, 12, torch.device("cpu"))
     lengths = hidden.sum(dim=1)
     assert int(lengths.max()) == 12
     assert len(set(lengths.tolist())) > 8
@@ -16,9 +16,9 @@ def test_a_stretch_is_whole_no_longer_than_allowed_and_drawn_for_every_row() -> 
     assert hidden.any(dim=0).all()
 
 
-def test_a_stretch_longer_than_the_window_hides_it_all_at_most() -> None:
+def test_a_span_longer_than_the_window_hides_all_of_it() -> None:
     torch.manual_seed(0)
-    hidden = hidden_stretch(50, 5, 40, torch.device("cpu"))
+    hidden = random_span(50, 5, 40, torch.device("cpu"))
     assert int(hidden.sum(dim=1).max()) == 5
 
 

@@ -98,17 +98,17 @@ def features(
     noise: float = 1.0,
     seed: int = 0,
 ) -> Path:
-    """A features artifact of mfcc_cnn: each genre lights another channel of the picture, amid noise."""
+    """A features artifact of mfcc_cnn: each genre raises another channel of the feature map, in noise."""
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
-    pictures = []
+    feature_maps = []
     for split, clips in (("train", train_clips), ("validation", validation_clips)):
         for label, genre in enumerate(genres):
             for clip in range(clips):
                 for window in range(windows):
-                    picture = rng.normal(0, noise, (5, 40, FRAMES)).astype(np.float32)
-                    picture[label] += 1
-                    pictures.append(5 * picture + 3)
+                    feature_map = rng.normal(0, noise, (5, 40, FRAMES)).astype(np.float32)
+                    feature_map[label] += 1
+                    feature_maps.append(5 * feature_map + 3)
                     name = f"{genre}.{split}{clip}"
                     rows.append(
                         {
@@ -124,10 +124,10 @@ def features(
                         }
                     )
     fingerprint = f"features-{seed}-{noise}-{train_clips}"
-    return write_features(folder, "mfcc_cnn", {}, rows, np.stack(pictures), genres, fingerprint)
+    return write_features(folder, "mfcc_cnn", {}, rows, np.stack(feature_maps), genres, fingerprint)
 
 
-def test_a_trained_model_tells_the_genres_apart_and_names_what_it_was_trained_on(tmp_path: Path) -> None:
+def test_a_trained_model_separates_the_genres_and_lists_its_training_clips(tmp_path: Path) -> None:
     document = fine_tune(features(tmp_path / "f"), tmp_path / "m", {**FAST, "epochs": 6}, run_id="run")
     assert document == ModelDocument.read(tmp_path / "m")
     assert document.training["validation"]["eval_accuracy"] == 1.0
@@ -185,7 +185,7 @@ fine_tune(source, source.with_name(source.name + "-split"), Path(sys.argv[2]), f
 """
 
 
-def test_a_killed_run_goes_on_and_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_and_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
     source = features(tmp_path / "f", noise=4.0)
     settings = {
         **FAST,
@@ -282,7 +282,7 @@ def test_every_validation_clip_counts_where_a_last_training_batch_of_one_window_
     assert len(document.validation_clips) == 3 * validation_clips
 
 
-def test_probing_first_trains_the_head_alone(tmp_path: Path) -> None:
+def test_probing_first_trains_the_head_only(tmp_path: Path) -> None:
 
     source = features(tmp_path / "f")
     module = family("mfcc_cnn").build(family("mfcc_cnn").settings_type(), GENRES, "inputs", 1)
@@ -447,7 +447,7 @@ def test_windowed_attention_drops_as_much_in_bfloat16_and_keeps_the_mean() -> No
     assert float(out.std()) == pytest.approx((0.25 / 0.75 / 300) ** 0.5, rel=0.2)
 
 
-def test_settings_of_the_user_win_over_the_familys_and_those_over_the_engines() -> None:
+def test_settings_of_the_user_override_the_familys_and_those_the_engines() -> None:
     cnn = family("mfcc_cnn")
     settings = training_settings(cnn, cnn.settings_type(), {"learning_rate": 0.5})
     assert settings.learning_rate == 0.5
@@ -467,17 +467,17 @@ def test_a_setting_that_does_not_fit_is_named_with_its_value() -> None:
         training_settings(cnn, cnn.settings_type(), {"epochs": -3})
 
 
-def test_no_training_windows_is_a_sentence(tmp_path: Path) -> None:
+def test_no_training_windows_gives_an_error_message(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no training windows"):
         fine_tune(features(tmp_path / "f", train_clips=0), tmp_path / "m", FAST)
 
 
-def test_one_genre_alone_is_a_sentence(tmp_path: Path) -> None:
+def test_one_genre_alone_gives_an_error_message(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="All training clips are blues"):
         fine_tune(features(tmp_path / "f", genres=("blues",)), tmp_path / "m", FAST)
 
 
-def test_a_loss_that_is_no_number_is_a_sentence_and_writes_no_model(tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_gives_an_error_message_and_writes_no_model(tmp_path: Path) -> None:
     source = features(tmp_path / "f")
     windows = np.load(source / "windows.npy")
     windows[:40] = np.inf
@@ -551,7 +551,7 @@ def _invalid() -> None:
     [_cuda_out_of_memory, lambda: torch.empty(1 << 50), lambda: np.empty(1 << 50)],
     ids=["CUDA", "PyTorch on the CPU", "NumPy"],
 )
-def test_a_batch_too_large_for_the_memory_is_a_sentence_that_names_the_setting(
+def test_a_batch_too_large_for_the_memory_gives_an_error_message_that_names_the_setting(
     forward: Callable[[], Any], tmp_path: Path
 ) -> None:
     source = features(tmp_path / "f")
@@ -571,7 +571,7 @@ def test_where_one_window_does_not_fit_into_memory_no_smaller_batch_is_suggested
         fine_tuning.fine_tune(source, split_of(source), tmp_path / "m", kind, {}, settings)
 
 
-def test_another_runtime_error_is_not_taken_for_a_lack_of_memory(tmp_path: Path) -> None:
+def test_another_runtime_error_is_not_mistaken_for_a_lack_of_memory(tmp_path: Path) -> None:
     source = features(tmp_path / "f")
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         fine_tuning.fine_tune(source, split_of(source), tmp_path / "m", ForwardFails(_invalid), {}, FAST)
@@ -583,7 +583,9 @@ def test_checkpoints_elsewhere_than_in_a_folder_or_a_bucket_are_refused(uri: str
         fine_tune(features(tmp_path / "f"), tmp_path / "m", {**FAST, "checkpoint_uri": uri})
 
 
-def test_a_gpu_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_gives_an_error_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingsError, match="no CUDA device"):
@@ -679,9 +681,17 @@ def test_an_error_in_a_launched_process_is_handed_to_the_one_that_launched_it(
 
     monkeypatch.setenv("RANK", rank)
     source, job = features(tmp_path / "f"), tmp_path / "job.json"
-    told = {"features": str(source), "split": str(split_of(source)), "out": str(tmp_path / "m")}
-    told |= {"corpus": None, "family": "mfcc_cnn", "model": {}, "training": {"epoch": 1}, "run_id": None}  # type: ignore[dict-item]
-    job.write_text(json.dumps({**told, "curves": str(tmp_path / "c"), "error": str(tmp_path / "error.json")}))
+    settings_of_job = {"features": str(source), "split": str(split_of(source)), "out": str(tmp_path / "m")}
+    settings_of_job |= {
+        "corpus": None,
+        "family": "mfcc_cnn",
+        "model": {},
+        "training": {"epoch": 1},
+        "run_id": None,
+    }  # type: ignore[dict-item]
+    job.write_text(
+        json.dumps({**settings_of_job, "curves": str(tmp_path / "c"), "error": str(tmp_path / "error.json")})
+    )
     assert main(job) == 1
     error = json.loads((tmp_path / "error.json").read_text())
     assert error["type"] == "SettingsError"

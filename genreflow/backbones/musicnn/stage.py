@@ -107,7 +107,7 @@ def load_module(parameters: dict[str, Any], folder: Path) -> "nn.Module":
     """See `genreflow.backbones.load_module`."""
     path = folder / WEIGHTS_FILE
     if not path.is_file():
-        raise ModelError(f"{folder} has no {WEIGHTS_FILE}: it is no whole copy of musicnn.")
+        raise ModelError(f"{folder} has no {WEIGHTS_FILE}: it is not a complete copy of musicnn.")
     return _network(weights.read_converted(path))
 
 

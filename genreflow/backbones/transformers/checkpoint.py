@@ -117,7 +117,7 @@ def describe_checkpoint(source: str | Path, revision: str | None = None) -> Back
     from transformers import AutoConfig, PreTrainedConfig
     from transformers.feature_extraction_utils import FeatureExtractionMixin
 
-    source = _place(source, revision)
+    source = _resolve_revision(source, revision)
     # a branch of the hub may move between one file and the next
     commit = None if Path(source).is_dir() else hub_commit(source, revision)
     with quiet():
@@ -351,7 +351,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _place(source: str | Path, revision: str | None) -> str:
+def _resolve_revision(source: str | Path, revision: str | None) -> str:
     """A folder as it stands, or a hub id; paths that lead nowhere are refused before the hub is contacted."""
     path = Path(source).expanduser()
     if path.is_dir():
@@ -367,11 +367,11 @@ def _place(source: str | Path, revision: str | None) -> str:
     name = str(source)
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"There is no folder {source}.")
-    _ask_hub(name, revision)
+    _query_hub(name, revision)
     return name
 
 
-def _ask_hub(name: str, revision: str | None) -> None:
+def _query_hub(name: str, revision: str | None) -> None:
     """One short question to the hub, unless its cache can answer: transformers would try for long."""
     from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 

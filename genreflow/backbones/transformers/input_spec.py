@@ -59,7 +59,7 @@ def _log_mel(backbone: Backbone, settings: BackboneSettings) -> InputSpec:
     frame = (int(extractor.get("n_fft", log_mel.N_FFT)), int(extractor.get("hop_length", log_mel.HOP)))
     if frame != (log_mel.N_FFT, log_mel.HOP) or n_mels != config.num_mel_bins:
         raise ModelError(
-            f"{backbone.source} wants log-mel frames of {frame[0]} samples every {frame[1]}, {n_mels} bands; "
+            f"{backbone.source} needs log-mel frames of {frame[0]} samples every {frame[1]}, {n_mels} bands; "
             f"its encoder takes {config.num_mel_bins} bands, and Whisper's frames are 400 samples every 160."
         )
     position = log_mel.HOP * WHISPER_STRIDE / rate

@@ -111,7 +111,7 @@ def _check(config: Any) -> None:
         or list(config.conv_dim) != wanted
     ):
         raise SettingsError(
-            "mel_front_end wants, in from_scratch, feat_extract_norm 'group', conv_bias true, a first "
+            "mel_front_end needs, in from_scratch, feat_extract_norm 'group', conv_bias true, a first "
             f"conv_kernel as long as the first conv_stride ({stride}), the last two of both 1, "
             f"{LEAST_LAYERS} layers or more, and for {bands} bands conv_dim {wanted}; "
             f"it is {list(config.conv_dim)}."

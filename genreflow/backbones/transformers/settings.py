@@ -20,7 +20,7 @@ class BackboneSettings(Frozen):
     mel_front_end: bool = False
     """From scratch: the convolutional front end is set to a computed mel filterbank."""
     normalise: bool | None = None
-    """Zero mean, unit variance for every window of waveform; None does as the backbone's extractor says."""
+    """Zero mean, unit variance for every window of waveform; None uses the backbone's extractor setting."""
     window_seconds: Annotated[float, Field(gt=0.0)] | None = None
     """None is 10 s for waveforms, and what Whisper (30 s) and AST (10.24 s) were trained on."""
     hop_seconds: Annotated[float, Field(gt=0.0)] | None = None

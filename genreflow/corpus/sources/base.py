@@ -19,7 +19,7 @@ LONGEST_NAME_BYTES = 200
 """Of a folder that is made from a genre; file systems take 255."""
 MOST_GENRES_IN_HINT = 40
 SYNTHETIC_MARK = "synthetic.json"
-"""Lies in every folder that `genreflow data synthesize` writes: its music is never taken for real."""
+"""Lies in every folder that `genreflow data synthesize` writes: its music is never treated as real."""
 DECEPTIVE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that break a line or let a name look like another."""
 
@@ -57,7 +57,7 @@ class Source(Protocol):
         """Every labelled file, in the order of names."""
 
     def notes(self) -> list[str]:
-        """Sentences about what was left alone."""
+        """Sentences about what was ignored."""
 
 
 def check_counts(counts: dict[str, int], where: str, what: str) -> None:

@@ -32,7 +32,7 @@ LABELS = ("label", "genre", "genres", "labels")
 ROWS_AT_ONCE = 16
 LONGEST_NAME = 60
 HUB_LAYOUT = "hub 2"
-"""In the fingerprint: what an earlier version made of the same files is not taken for this one's."""
+"""In the fingerprint: what an earlier version made of the same files is not reused."""
 AGAIN = "run again later; what was fetched is kept"
 
 

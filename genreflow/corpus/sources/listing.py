@@ -134,7 +134,7 @@ def label(tree: Tree, genres: tuple[str, ...], where: str) -> Listing:
     Genre folders are looked for in the source's own folder and in those up to `LEVELS_DOWN` below it. Where
     several folders hold some (`train`, `val`, `test`; `2019`, `2020`), all are read and merged, provided that
     one of them has all the genres of the others: folders of different genres are no parts of one corpus. A
-    folder without files that are named like audio (`images` beside `wavs`) is left alone if another has some.
+    folder without files that are named like audio (`images` beside `wavs`) is ignored if another has some.
     Below a folder that holds genre folders no others are looked for.
 
     Args:
@@ -253,14 +253,14 @@ def _left_alone(
             (nested if _holds_genres(tree, place, genres) else unknown).append(called)
     notes = []
     if unknown:
-        notes.append(f"Left alone: {listed(unknown)}, not among the genres {listed(list(genres))}.")
+        notes.append(f"Ignored: {listed(unknown)}, not among the genres {listed(list(genres))}.")
     if nested:
         notes.append(
-            f"Left alone: {listed(nested)}, which lies beside genre folders and holds genre folders itself. "
+            f"Ignored: {listed(nested)}, which lies beside genre folders and holds genre folders itself. "
             "If it belongs to the corpus, put the genre folders beside it into a folder of their own."
         )
     if silent := [_called(root.place) for root in roots if root not in kept]:
-        notes.append(f"Left alone: {listed(silent)}, without files that are named like audio.")
+        notes.append(f"Ignored: {listed(silent)}, without files that are named like audio.")
     return tuple(notes)
 
 

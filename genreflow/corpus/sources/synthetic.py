@@ -32,12 +32,12 @@ def synthetic_source(spec: str, genres: tuple[str, ...]) -> "SyntheticSource":
             raise SettingsError(f"The synthetic source's {key} must be a number, not {value!r}.") from None
     if parameters["clips"] < 2 or not 1 <= parameters["seconds"] <= 600 or parameters["seed"] < 0:
         raise SettingsError(
-            "The synthetic source wants 2 clips or more a genre, 1 to 600 seconds and a seed of 0 or more."
+            "The synthetic source needs 2 clips or more a genre, 1 to 600 seconds and a seed of 0 or more."
         )
     if strangers := [genre for genre in genres if genre_named(genre, GENRES) is None]:
         raise CorpusError(
             f"The synthetic source has no {listed(strangers)}; it has {', '.join(GENRES)}. "
-            "Leave corpus.genres away, or name a folder with --source."
+            "Omit corpus.genres, or name a folder with --source."
         )
     return SyntheticSource(
         int(parameters["clips"]), float(parameters["seconds"]), int(parameters["seed"]), genres
@@ -80,7 +80,7 @@ class SyntheticSource:
     def items(self) -> Iterator[SourceItem]:
         items = list(FolderSource(self.folder(), self._genres).items())
         if len(items) != self._clips * len(self._genres):
-            raise CorpusError(f"{self.folder()} is not whole any more. Delete it; it will be made again.")
+            raise CorpusError(f"{self.folder()} is no longer complete. Delete it; it will be made again.")
         return iter(items)
 
     def notes(self) -> list[str]:

@@ -131,7 +131,7 @@ class TableSource:
         notes = []
         if self._unknown:
             notes.append(
-                f"Left alone: rows of {self._table.name} with the labels {listed(self._unknown)}, "
+                f"Ignored: rows of {self._table.name} with the labels {listed(self._unknown)}, "
                 f"not among the genres {', '.join(self._genres)}."
             )
         if self._repeated:

@@ -87,7 +87,7 @@ class Unpacked(Frozen):
 def archive_kind(path: Path) -> Kind | None:
     """Whether a file is a zip or a tar of whatever compression, by its first bytes and not by its name.
 
-    What is compressed but damaged at its very start is taken for a tar: `unpack` says what is wrong.
+    What is compressed but damaged at its very start counts as a tar: `unpack` reports what is wrong.
 
     Raises:
         CorpusError: it cannot be read.

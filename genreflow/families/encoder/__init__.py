@@ -196,7 +196,7 @@ class Encoder(TorchFamily):
         ):
             raise SettingsError(
                 "mel_front_end begins a waveform model from scratch; a pretrained backbone, or one that "
-                "takes spectrograms, has no use for it: leave it away."
+                "takes spectrograms, does not use it: omit it."
             )
         if settings.method == "probe" and settings.from_scratch is not None:
             raise SettingsError(
@@ -210,7 +210,7 @@ class Encoder(TorchFamily):
             )
         if settings.segments > 1 and described.architecture.summary_tokens and settings.pooling == "mean":
             raise SettingsError(
-                f"This {title} sums up a window in {described.architecture.summary_tokens} tokens, with "
+                f"This {title} pools a window into {described.architecture.summary_tokens} tokens, with "
                 "no segments: pool with mean_std, or leave segments at 1."
             )
         if isinstance(settings.layers, tuple):

@@ -65,7 +65,7 @@ class Head(nn.Module):
         Args:
             config: the encoder's transformers configuration.
             summary_tokens: before the frames that sum the window up (AST's two).
-            settings: what `EncoderSettings` says of the head.
+            settings: the fields of `EncoderSettings` for the head.
         """
         super().__init__()
         self.settings = settings

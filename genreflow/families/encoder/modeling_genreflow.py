@@ -16,7 +16,7 @@ from .head import Head, of_window
 
 
 class GenreflowConfig(PreTrainedConfig):
-    """What `config.json` says beside the labels."""
+    """The fields of `config.json` besides the labels."""
 
     model_type = "genreflow"
 
@@ -47,7 +47,7 @@ class GenreflowConfig(PreTrainedConfig):
 
 
 class GenreflowForAudioClassification(PreTrainedModel):
-    """One window of a fixed length to logits; attention masks are not needed and not heeded."""
+    """One window of a fixed length to logits; attention masks are not needed and ignored."""
 
     config_class = GenreflowConfig
     config: GenreflowConfig

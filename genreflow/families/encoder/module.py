@@ -19,7 +19,7 @@ FIT_EVERY = 8
 
 
 class CachedFrontEnd(nn.Module):
-    """Stands where the convolutions were: keeps their weights under their names, hands their output on."""
+    """Replaces the convolutions: keeps their weights under their names, returns their cached output."""
 
     def __init__(self, front_end: nn.Module) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ class EncoderSettings(BackboneSettings, FamilySettings):
     """Before the classifier."""
 
     mask_time_prob: Probability | None = None
-    """SpecAugment in training: share of frames in masked spans; None does as the backbone's own says."""
+    """SpecAugment in training: share of frames in masked spans; None uses the backbone's own."""
     mask_time_length: Steps | None = None
     """Frames of a masked span."""
     mask_feature_prob: Probability | None = None

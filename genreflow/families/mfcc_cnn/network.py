@@ -6,7 +6,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from genreflow.families.mfcc_cnn.settings import MfccCnnSettings
 from genreflow.features.five_channel import CHANNELS, ROWS
-from genreflow.training.masking import hidden_stretch
+from genreflow.training.masking import random_span
 from genreflow.training.modules import cross_entropy
 
 
@@ -60,11 +60,11 @@ class Network(nn.Module):
         return SequenceClassifierOutput(loss=cross_entropy(logits, labels, class_weights), logits=logits)
 
     def disturb(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Noise and a hidden stretch of time, drawn anew for each feature map."""
+        """Noise and a time mask, drawn for each feature map."""
         if self.noise:
             feature_map = feature_map + self.noise * torch.randn_like(feature_map)
         if self.time_mask:
             batch, frames = feature_map.shape[0], feature_map.shape[-1]
-            hidden = hidden_stretch(batch, frames, self.time_mask, feature_map.device)
+            hidden = random_span(batch, frames, self.time_mask, feature_map.device)
             feature_map = feature_map.masked_fill(hidden[:, None, None, :], 0.0)
         return feature_map

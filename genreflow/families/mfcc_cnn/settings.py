@@ -16,4 +16,4 @@ class MfccCnnSettings(FamilySettings):
     noise: float = Field(default=0.0, ge=0)
     """Standard deviation of Gaussian noise on the standardised feature map, in training."""
     time_mask: int = Field(default=0, ge=0)
-    """Most frames (of 130) hidden in one stretch of each feature map, in training."""
+    """Frames (of 130) of the one time mask of each feature map at most, in training."""

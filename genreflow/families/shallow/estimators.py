@@ -64,13 +64,13 @@ def _logistic_regression(parameters: dict[str, Any], seed: int) -> Any:
 def _random_forest(parameters: dict[str, Any], seed: int) -> Any:
     from sklearn.ensemble import RandomForestClassifier
 
-    return _alone(RandomForestClassifier(n_estimators=TREES, random_state=seed, **parameters))
+    return _pipeline(RandomForestClassifier(n_estimators=TREES, random_state=seed, **parameters))
 
 
 def _decision_tree(parameters: dict[str, Any], seed: int) -> Any:
     from sklearn.tree import DecisionTreeClassifier
 
-    return _alone(DecisionTreeClassifier(random_state=seed, **parameters))
+    return _pipeline(DecisionTreeClassifier(random_state=seed, **parameters))
 
 
 def _xgboost(parameters: dict[str, Any], seed: int) -> Any:
@@ -97,10 +97,10 @@ def _knn(parameters: dict[str, Any], seed: int) -> Any:
 def _standardised(estimator: Any) -> Any:
     from sklearn.preprocessing import StandardScaler
 
-    return _alone(StandardScaler(), estimator)
+    return _pipeline(StandardScaler(), estimator)
 
 
-def _alone(*steps: Any) -> Any:
+def _pipeline(*steps: Any) -> Any:
     from sklearn.pipeline import make_pipeline
 
     return make_pipeline(*steps)

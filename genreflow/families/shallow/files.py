@@ -23,7 +23,7 @@ ADDRESS = re.compile(r'(?<="__id__": )\d+|(?<=")\d+(?=\.np[yz]")')
 ADDRESS_NAME = re.compile(r"^\d+(?=\.np[yz]$)")
 """Where a skops archive has addresses in memory: of objects in its schema, and in names of arrays."""
 PACKAGES = {SKOPS_FILE: "scikit-learn", XGBOOST_FILE: "xgboost-cpu"}
-"""Whose exact version a file is read by: neither promises to read what another version wrote."""
+"""Whose exact version a file is read by: neither guarantees to read what another version wrote."""
 
 
 def save(name: str, fitted: Fitted, features: int, folder: Path) -> None:

@@ -384,7 +384,7 @@ def _grid_search(
             study.enqueue_trial(parameters)
             trial = study.ask(choices)
             study.tell(trial, measure(trial.params))
-            _tell(study, len(candidates), on_trial)
+            _report_trial(study, len(candidates), on_trial)
         return _best(study, {})
 
 
@@ -411,7 +411,7 @@ def _bayesian_search(
             study.sampler = TPESampler(seed=_seed(seed, done))
             trial = study.ask(space)
             study.tell(trial, measure({**trial.params, **fixed}))
-            _tell(study, trials, on_trial)
+            _report_trial(study, trials, on_trial)
         return _best(study, fixed)
 
 
@@ -430,7 +430,7 @@ def _seed(seed: int, trial: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {trial}".encode()).digest()[:4], "big")
 
 
-def _tell(study: "optuna.Study", total: int, on_trial: OnTrial | None) -> None:
+def _report_trial(study: "optuna.Study", total: int, on_trial: OnTrial | None) -> None:
     if on_trial is not None:
         trials = _complete(study)
         on_trial(len(trials), total, max(float(trial.value) for trial in trials))

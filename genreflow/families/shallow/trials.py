@@ -49,9 +49,7 @@ class Trials:
         fetched = self._folder / "fetched"
         problem = self._mirror.fetch(SEARCHED, fetched)
         if problem is not None:
-            self._note(
-                f"{self._mirror.address}: {SEARCHED} {problem}. Passed over: its trials are made again."
-            )
+            self._note(f"{self._mirror.address}: {SEARCHED} {problem}. Skipped: its trials are made again.")
             return
         here = self.file.stat().st_size if self.file.is_file() else 0
         if (fetched / FILE).stat().st_size > here:
@@ -90,7 +88,7 @@ class Trials:
 
 @contextmanager
 def opened(key: str, uri: str | None) -> Iterator[Trials]:
-    """The trials of the search `key`, brought here, for this process alone in the block.
+    """The trials of the search `key`, fetched and locked by this process for the block.
 
     Args:
         uri: the setting `checkpoint_uri`.

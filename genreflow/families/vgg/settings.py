@@ -35,11 +35,11 @@ class VggSettings(MelSettings):
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """After each dense layer."""
     masks: int = Field(default=1, ge=0)
-    """SpecAugment in training: stretches of time, and as many of frequency, that are set to 0."""
+    """SpecAugment in training: time masks, and as many frequency masks; masked values are 0."""
     time_mask: float = Field(default=0.1, ge=0, le=1)
-    """Share of a window's frames in such a stretch at most."""
+    """Share of a window's frames that a time mask covers at most."""
     band_mask: float = Field(default=0.1, ge=0, le=1)
-    """Share of the bands in such a stretch at most."""
+    """Share of the bands that a frequency mask covers at most."""
     time_shift: bool = True
     """In training a window's end is carried to its front, by a random length."""
 

@@ -33,11 +33,11 @@ class VitSettings(MelSettings):
     drop_path: float = Field(default=0.2, ge=0, lt=1)
     """Stochastic depth: how often the last block is skipped for a window in training; earlier ones less."""
     masks: int = Field(default=2, ge=0)
-    """SpecAugment in training: stretches of time, and as many of frequency, that are set to 0."""
+    """SpecAugment in training: time masks, and as many frequency masks; masked values are 0."""
     time_mask: float = Field(default=0.15, ge=0, le=1)
-    """Share of a window's frames in such a stretch at most."""
+    """Share of a window's frames that a time mask covers at most."""
     band_mask: float = Field(default=0.15, ge=0, le=1)
-    """Share of the bands in such a stretch at most."""
+    """Share of the bands that a frequency mask covers at most."""
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -44,7 +44,7 @@ class Backend(ABC):
     reads_native_files: ClassVar[bool] = False
     """Whether it reads the family's own files; an exported model is enough where it does not."""
     for_cpu: ClassVar[bool] = True
-    """Whether a service on a CPU is meant to use it: it is small there, and fast."""
+    """Whether a service on a CPU is meant to use it: it is small and fast there."""
     packages: ClassVar[tuple[str, ...]] = ()
     """What has to be installed for it beside the library's core."""
     modules: ClassVar[tuple[str, ...]] = ()
