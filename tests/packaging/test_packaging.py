@@ -323,7 +323,7 @@ def test_a_document_that_claims_other_genres_is_refused(copy: Path) -> None:
     written = json.loads((copy / "packaged.json").read_text())
     written["model"]["genres"] = written["model"]["genres"][::-1]
     (copy / "packaged.json").write_text(json.dumps(written))
-    with pytest.raises(ModelError, match="its digest does not fit"):
+    with pytest.raises(ModelError, match="its digest does not match"):
         load_classifier(copy)
 
 
