@@ -164,12 +164,12 @@ class Web:
         request.send_header("Last-Modified", formatdate(0, usegmt=True))
         for name, value in self.headers.get(path, {}).items():
             request.send_header(name, value)
+        request.send_header("Connection", "close")  # else a client may send its next request into the closing
         request.end_headers()
         if request.command == "GET":
             request.wfile.write(body[: fault[1]] if fault[0] == "truncate" else body)
             while path in self.endless:  # until nobody listens
                 request.wfile.write(body)
-        request.close_connection = True
 
 
 class Hub(Web):
