@@ -23,7 +23,7 @@ run: setup ## the whole pipeline on the built-in synthetic corpus
 	$(BIN)/genreflow run
 
 test: setup ## every test
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not bench and not containers"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not bench and not containers"
 
 bench: setup ## the measurements, and fuzzing for an hour (long)
 	$(BIN)/pytest -s -m bench tests/benchmarks

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -57,6 +57,13 @@ class Clips(Protocol):
     def sample_rate(self, row: int) -> int: ...
 
 
+def _device(representation: Representation, wanted: str, setting: str) -> Literal["cpu", "cuda"]:
+    """The device of the frozen stage. Where there is none, PyTorch need not be imported to look for one."""
+    if representation.stage == "inputs" and wanted == "auto":
+        return "cpu"
+    return devices.choose(wanted, setting)
+
+
 def extract(
     corpus: Path,
     representation: Representation,
@@ -83,7 +90,7 @@ def extract(
         ModelError, SettingsError: the frozen stage cannot be loaded, or there is no such device.
     """
     clips = Corpus.open(corpus) if split is None else open_corpus(corpus, split)
-    stage = load_stage(representation, devices.choose(device, "resources.device"))
+    stage = load_stage(representation, _device(representation, device, "resources.device"))
     if stage.name == "inputs" and representation.input_spec.representation == "waveform":
         progress.report(STEP, "windows stay waveforms: no stage is frozen, so nothing is cached")
 
@@ -196,7 +203,7 @@ def augmented_views(
     # clips of one digest share their files
     missing = list({path(*job): job for job in jobs if kept[path(*job)] is None}.values())
     if missing:
-        stage = load_stage(representation, devices.choose(device, "training.device"))
+        stage = load_stage(representation, _device(representation, device, "training.device"))
         folder.mkdir(parents=True, exist_ok=True)
         for clip in _iter_clips(clips, representation.input_spec, missing, step, "augmented copies made"):
             parts = range(0, len(clip.windows), batch)

@@ -21,8 +21,6 @@ TIMED = (*FROM_ZERO, "ogg")
 """Formats that state time stamps in which a gap shows; elsewhere FFmpeg guesses them, or they wrap around."""
 JITTER_SECONDS = 0.005
 """Matroska rounds time stamps to milliseconds: what is less is no gap."""
-UNREADABLE = (EOFError, OSError, ValueError)
-"""What PyAV raises of a file: each of its errors is one of these, and FFmpegError is imported late."""
 NOT_RECOGNISED = "Format not recognised"
 
 
@@ -91,19 +89,23 @@ def read(
 
 def metadata(file: OpenFile) -> dict[str, str]:
     """The tags of a file, bytes that are no UTF-8 as surrogate escapes; none where it cannot be read."""
+    import av
+
     try:
         with _open(FileRange(file)) as container:
             return dict(container.metadata)
-    except UNREADABLE:
+    except (av.FFmpegError, OSError, ValueError):
         return {}
 
 
 def probe(file: OpenFile) -> str | None:
     """The format that FFmpeg recognises in a file; None where it recognises none."""
+    import av
+
     try:
         with _open(FileRange(file)) as container:
             return str(container.format.name.split(",")[0])
-    except UNREADABLE:
+    except (av.FFmpegError, OSError, ValueError):
         return None
 
 

@@ -23,8 +23,8 @@ from genreflow.core.progress import report
 from genreflow.corpus.splitting import open_corpus
 from genreflow.corpus.store import Corpus
 from genreflow.evaluation import metrics, uncertainty
-from genreflow.evaluation.artifact import PREDICTIONS, rows_to_evaluate
-from genreflow.evaluation.document import EvaluationDocument, Interval
+from genreflow.evaluation.artifact import rows_to_evaluate
+from genreflow.evaluation.document import PREDICTIONS, EvaluationDocument, Interval
 from genreflow.evaluation.predictions import predict, probability_columns
 from genreflow.inference.backends import FALLBACK, backend
 from genreflow.inference.classifier import Classifier

@@ -244,5 +244,5 @@ def _ensemble(best: Sequence[Candidate]) -> EnsembleRow:
         names=tuple(one.name for one in best),
         selection=Score.of(others, genres),
         test=test,
-        macro_f1=metrics.MacroF1().compute(predictions=answers, references=truth)["macro_f1"],
+        macro_f1=metrics.macro_f1(truth, answers),
     )

@@ -18,7 +18,13 @@ from genreflow.core.progress import report
 from genreflow.corpus.splitting import open_corpus
 from genreflow.corpus.store import Corpus
 from genreflow.evaluation import figures, metrics, uncertainty
-from genreflow.evaluation.document import Confusion, EvaluationDocument, FallbackScores, ModelIdentity
+from genreflow.evaluation.document import (
+    PREDICTIONS,
+    Confusion,
+    EvaluationDocument,
+    FallbackScores,
+    ModelIdentity,
+)
 from genreflow.evaluation.exploration import Exploration, explore
 from genreflow.evaluation.predictions import predict_with_each, probability_columns
 from genreflow.evaluation.report import write_report
@@ -28,7 +34,6 @@ from genreflow.inference.loading import fallback, load_checked_classifier, load_
 from genreflow.inference.package_files import MODEL_FOLDER
 from genreflow.inference.processor import instruction_set
 
-PREDICTIONS = "predictions.parquet"
 REPORT = "report.html"
 PLOTS = "plots"
 
@@ -132,6 +137,8 @@ def judge(
     seconds: float,
 ) -> EvaluationDocument:
     """All figures of a table of predictions (see `predictions.predict`)."""
+    from genreflow.evaluation import headline
+
     genres = model.genres
     clips = predictions[predictions["level"] == "clip"]
     windows = predictions[predictions["level"] == "window"]
@@ -142,13 +149,13 @@ def judge(
     clusters = clips["near_duplicate_cluster"].tolist()
     matrix = confusion_matrix(truth, answers, labels=np.arange(len(genres)))
     return EvaluationDocument(
-        accuracy=metrics.Accuracy().compute(predictions=answers, references=truth)["accuracy"],
+        accuracy=headline.Accuracy().compute(predictions=answers, references=truth)["accuracy"],
         accuracy_ci95=uncertainty.accuracy_interval(truth == answers, clusters),
-        macro_f1=metrics.MacroF1().compute(predictions=answers, references=truth)["macro_f1"],
+        macro_f1=headline.MacroF1().compute(predictions=answers, references=truth)["macro_f1"],
         macro_f1_ci95=uncertainty.bootstrap_confusion(
             metrics.macro_f1_of, truth, answers, len(genres), clusters
         ),
-        macro_auc=metrics.MacroAuc().compute(predictions=probabilities, references=truth)["macro_auc"],
+        macro_auc=headline.MacroAuc().compute(predictions=probabilities, references=truth)["macro_auc"],
         vote_accuracy=float((clips["vote"] == clips["genre"]).mean()),
         window_accuracy=float((windows["predicted"] == windows["genre"]).mean()),
         per_genre=metrics.per_genre(truth, probabilities, genres),
@@ -191,13 +198,12 @@ def _fallback_scores(beside: Classifier, predictions: pd.DataFrame, declared: pd
     others = declared[declared["level"] == "clip"]["predicted"].to_numpy()
     truth = clips["genre"].map(label).to_numpy(np.int64)
     found = clips["predicted"].map(label).to_numpy(np.int64)
-    scores = metrics.MacroF1().compute(predictions=found, references=truth)
     return FallbackScores(
         runtime=beside.runtime,
         precision=beside.precision,
         accuracy=float(np.mean(truth == found)),
         accuracy_ci95=uncertainty.accuracy_interval(truth == found, clips["near_duplicate_cluster"].tolist()),
-        macro_f1=scores["macro_f1"],
+        macro_f1=metrics.macro_f1(truth, found),
         equal_decisions=float(np.mean(clips["predicted"].to_numpy() == others)),
     )
 

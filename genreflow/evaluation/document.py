@@ -4,6 +4,9 @@ from typing import ClassVar
 
 from genreflow.core.documents import Document, Frozen
 
+PREDICTIONS = "predictions.parquet"
+"""The predictions beside the document."""
+
 Interval = tuple[float, float]
 """Lower and upper end of a 95 % interval."""
 

@@ -1,4 +1,4 @@
-"""The metrics: scikit-learn's, the headline ones as `evaluate.Metric`, with None for what is undefined.
+"""The metrics, scikit-learn's where it has them, with None for what is undefined.
 
 Truth and answers are label ids (n,), probabilities (n, genres). Undefined figures are None, never a zero.
 """
@@ -6,17 +6,9 @@ Truth and answers are label ids (n,), probabilities (n, genres). Undefined figur
 from collections.abc import Sequence
 from typing import Any
 
-import datasets
-import evaluate
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    f1_score,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support, roc_auc_score
 
 from genreflow.evaluation.document import Calibration, ConfusedPair, GenreScores, ReliabilityBin
 from genreflow.evaluation.uncertainty import wilson
@@ -32,11 +24,13 @@ Labels = NDArray[np.int64]
 Probabilities = NDArray[np.floating[Any]]
 
 
-def macro_f1_of(confusions: NDArray[Any]) -> NDArray[np.float64]:
-    """Macro F1 of (…, genres, genres) confusions → (…): the mean over genres that are present or predicted.
+def macro_f1(truth: Labels, answers: Labels) -> float:
+    """Mean F1 over the genres that are present or predicted."""
+    return float(f1_score(truth, answers, average="macro", zero_division=0))
 
-    scikit-learn's `f1_score(average="macro")`, of all resampled confusions of a bootstrap at once.
-    """
+
+def macro_f1_of(confusions: NDArray[Any]) -> NDArray[np.float64]:
+    """`macro_f1` of (…, genres, genres) confusions → (…), of all resampled ones of a bootstrap at once."""
     hits = np.diagonal(confusions, axis1=-2, axis2=-1).astype(np.float64)
     involved = confusions.sum(-1) + confusions.sum(-2)
     f1 = np.divide(2 * hits, involved, out=np.zeros_like(hits), where=involved > 0)
@@ -47,6 +41,13 @@ def macro_f1_of(confusions: NDArray[Any]) -> NDArray[np.float64]:
 def auc(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> float | None:
     """Area under the ROC curve; None without both classes."""
     return float(roc_auc_score(positive, scores)) if 0 < positive.sum() < len(positive) else None
+
+
+def macro_auc(truth: Labels, probabilities: Probabilities) -> float | None:
+    """Mean one-against-the-rest AUC over the genres where it is defined; None where it is for none."""
+    areas = [auc(truth == label, probabilities[:, label]) for label in range(probabilities.shape[1])]
+    defined = [area for area in areas if area is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 def per_genre(truth: Labels, probabilities: Probabilities, genres: Sequence[str]) -> dict[str, GenreScores]:
@@ -158,57 +159,3 @@ def calibration(truth: Labels, probabilities: Probabilities, bins: int = CALIBRA
         mean_confidence=float(probabilities.max(1).mean()),
         bins=found,
     )
-
-
-class _Metric(evaluate.Metric):
-    """An `evaluate.Metric` that lives here: no hub, no download, nothing written to a cache folder."""
-
-    description = ""
-    of_probabilities = False
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"keep_in_memory": True, **options})
-
-    def _info(self) -> evaluate.MetricInfo:
-        label = datasets.Value("int64")
-        answer = datasets.List(datasets.Value("float64")) if self.of_probabilities else label
-        taken = "probabilities (n, genres)" if self.of_probabilities else "label ids (n,)"
-        return evaluate.MetricInfo(
-            description=self.description,
-            citation="",
-            inputs_description=f"predictions: {taken}; references: label ids (n,)",
-            features=datasets.Features({"predictions": answer, "references": label}),
-        )
-
-
-class Accuracy(_Metric):
-    """`evaluate.Metric`: share of correct predictions."""
-
-    description = "Share of correct predictions."
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"accuracy": float(accuracy_score(references, predictions))}
-
-
-class MacroF1(_Metric):
-    """`evaluate.Metric`: mean F1 over the genres that are present or predicted."""
-
-    description = "Mean F1 over the genres that are present or predicted."
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0))}
-
-
-class MacroAuc(_Metric):
-    """`evaluate.Metric`: mean one-against-the-rest AUC over the genres where it is defined, else None."""
-
-    description = "Mean one-against-the-rest area under the ROC curve over the genres where it is defined."
-    of_probabilities = True
-
-    def _compute(
-        self, predictions: Sequence[Sequence[float]], references: Sequence[int]
-    ) -> dict[str, float | None]:
-        probabilities, truth = np.asarray(predictions), np.asarray(references)
-        areas = [auc(truth == label, probabilities[:, label]) for label in range(probabilities.shape[1])]
-        defined = [area for area in areas if area is not None]
-        return {"macro_auc": float(np.mean(defined)) if defined else None}

@@ -74,7 +74,7 @@ def _decide_until_it_holds(
 
 def _promote(version: str, packaged: Path, evaluation: Path, corpus: Path, policy: GatePolicy) -> Decision:
     from genreflow import registry
-    from genreflow.evaluation.artifact import PREDICTIONS
+    from genreflow.evaluation.document import PREDICTIONS
 
     earlier = registry.version(version).tags
     if earlier.get("decision") == "rolled back":
@@ -98,8 +98,7 @@ def _decide(
     """The gate's decision, on predictions and latencies of this machine."""
     from genreflow import registry
     from genreflow.evaluation import gate
-    from genreflow.evaluation.artifact import PREDICTIONS
-    from genreflow.evaluation.document import EvaluationDocument
+    from genreflow.evaluation.document import PREDICTIONS, EvaluationDocument
 
     document, name = PackagedDocument.read(packaged), f"version {version}"
     if champion is not None and champion.digest == document.digest:

@@ -308,6 +308,15 @@ def test_an_au_without_a_length_is_whole(wav: Path, samples: Samples, tmp_path: 
     np.testing.assert_array_equal(decode(bytes(content)).samples, samples)
 
 
+def test_an_au_of_an_encoding_that_ffmpeg_does_not_implement_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "song.au"
+    soundfile.write(tmp_path / "song.mp3", melody(1.0, RATE), RATE)
+    # 13 is the music kit's DSP commands; the frames of an mp3 behind it make the reader probe the file
+    header = struct.pack(">4s5I", b".snd", 24, 0xFFFFFFFF, 13, 8_000, 1)
+    path.write_bytes(header + (tmp_path / "song.mp3").read_bytes())
+    assert rejected(path).reason == "not-audio"
+
+
 def test_rf64_through_a_pipe_is_whole(wav: Path, samples: Samples, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     ffmpeg("-i", wav, "-rf64", "always", "-f", "wav", "pipe:1", to=path)

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn import metrics as reference
 
-from genreflow.evaluation import metrics
+from genreflow.evaluation import headline, metrics
 
 GENRES = ("blues", "jazz", "metal", "pop")
 
@@ -34,7 +34,7 @@ def test_macro_f1_of_a_confusion_matrix_is_scikit_learns_of_its_clips(
     matrix = reference.confusion_matrix(truth, answers, labels=range(4))
     expected = reference.f1_score(truth, answers, average="macro", zero_division=0)
     assert metrics.macro_f1_of(matrix) == pytest.approx(expected)
-    found = metrics.MacroF1().compute(predictions=answers, references=truth)
+    found = headline.MacroF1().compute(predictions=answers, references=truth)
     assert found == {"macro_f1": pytest.approx(expected)}
 
 
@@ -84,7 +84,7 @@ def test_probabilities_in_float32_are_scored_without_a_complaint_of_their_roundi
         warnings.simplefilter("error")
         found = metrics.calibration(truth, probabilities)
         metrics.per_genre(truth, probabilities, GENRES)
-        metrics.MacroAuc().compute(predictions=probabilities, references=truth)
+        headline.MacroAuc().compute(predictions=probabilities, references=truth)
     assert found.brier == pytest.approx(((probabilities - np.eye(4)[truth]) ** 2).sum(1).mean())
 
 
@@ -145,9 +145,9 @@ def test_metric_objects_give_scikit_learns_figures_and_write_nothing(
     probabilities = rng.dirichlet(np.ones(4), 50)
     answers = probabilities.argmax(1)
     found = {
-        **metrics.Accuracy(cache_dir=str(tmp_path)).compute(predictions=answers, references=truth),
-        **metrics.MacroF1(cache_dir=str(tmp_path)).compute(predictions=answers, references=truth),
-        **metrics.MacroAuc(cache_dir=str(tmp_path)).compute(predictions=probabilities, references=truth),
+        **headline.Accuracy(cache_dir=str(tmp_path)).compute(predictions=answers, references=truth),
+        **headline.MacroF1(cache_dir=str(tmp_path)).compute(predictions=answers, references=truth),
+        **headline.MacroAuc(cache_dir=str(tmp_path)).compute(predictions=probabilities, references=truth),
     }
     assert found == {
         "accuracy": pytest.approx(float((truth == answers).mean())),

@@ -39,8 +39,6 @@ from genreflow.inference.answers import Classification
 from genreflow.publishing.layout import lay_out
 from pipelines import cli
 
-pytestmark = pytest.mark.xdist_group("everywhere")
-
 TOLERANCE = 1e-4
 """Of a probability: the runtimes round alike, batches of other sizes do not quite."""
 SONG_SECONDS = 7.0

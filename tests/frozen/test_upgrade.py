@@ -42,8 +42,6 @@ CANDIDATE = ["--source", "synthetic?clips=10&seconds=3&seed=7", "--family", "mfc
 CANDIDATE += ["--set", 'corpus.genres=["blues", "classical", "hiphop", "rock"]']
 CANDIDATE += ["--set", "training.epochs=3", "--set", "gate.min_clips=5"]
 
-pytestmark = pytest.mark.xdist_group("frozen")
-
 
 def golden(name: str) -> Any:
     return json.loads((FROZEN / f"{name}.json").read_text())

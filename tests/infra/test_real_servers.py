@@ -28,7 +28,7 @@ from genreflow.core.errors import RegistryError
 from tests.conftest import need
 from tests.pipelines.test_local_runs import clips, run
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("manifests")]
+pytestmark = pytest.mark.timeout(900)
 
 PIPELINE = ("pipeline", "pipeline-password-1")
 """A user of MLflow's without an administrator's rights, as docs/kubeflow.md makes one."""

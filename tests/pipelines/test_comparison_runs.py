@@ -20,8 +20,7 @@ GENRES = ["blues", "jazz", "rock"]
 TIMEOUT = 900  # seconds
 UNCACHED = {"resolve_candidates", "compare"}
 
-# one worker, so that the runs are made once
-pytestmark = [pytest.mark.timeout(2 * TIMEOUT), pytest.mark.xdist_group("comparison runs")]
+pytestmark = pytest.mark.timeout(2 * TIMEOUT)
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -20,8 +20,7 @@ from genreflow.registry import MODEL_NAME
 from genreflow.registry.champions import HISTORY_TAG
 from pipelines.local import drop_stale_cache_entries
 
-# the worker of the other whole runs
-pytestmark = [pytest.mark.timeout(3 * TIMEOUT), pytest.mark.xdist_group("runs")]
+pytestmark = pytest.mark.timeout(3 * TIMEOUT)
 
 LEARNT = ("--set", "training.epochs=20", "--set", "gate.min_clips=1")
 """Enough to tell the tones apart, so that the gate has a reason to promote."""

@@ -47,8 +47,7 @@ def run(folder: Path, home: Path, *arguments: str) -> subprocess.CompletedProces
     )
 
 
-# one worker, so that the three runs are made once
-pytestmark = [pytest.mark.timeout(2 * TIMEOUT), pytest.mark.xdist_group("runs")]
+pytestmark = pytest.mark.timeout(2 * TIMEOUT)
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,6 @@ from genreflow.core import home
 from genreflow.core.documents import PackagedDocument
 from genreflow.core.errors import GenreflowError, PublishError, RegistryError
 
-pytestmark = pytest.mark.xdist_group("publishing")
-
 
 @pytest.fixture
 def bucket(aws: Any) -> str:

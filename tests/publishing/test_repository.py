@@ -55,7 +55,6 @@ try:
 except PublishError as error:
     print(error)
 """
-pytestmark = pytest.mark.xdist_group("publishing")
 
 
 def ran(hub: ModelHub, tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from genreflow.core.errors import RegistryUnavailableError
 from genreflow.registry import store
 from pipelines import doctor
 
-pytestmark = [pytest.mark.xdist_group("postgresql"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 @contextmanager

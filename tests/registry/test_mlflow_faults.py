@@ -25,8 +25,7 @@ from genreflow.registry import lock, runs, store
 
 Make = Callable[..., Candidate]
 
-# one worker, so that the server is started once
-pytestmark = [pytest.mark.xdist_group("mlflow-server"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,7 @@ from genreflow.registry.champions import HISTORY_TAG
 
 Make = Callable[..., Candidate]
 
-# one worker, so that PostgreSQL and the server on it are started once
-pytestmark = [pytest.mark.xdist_group("postgresql"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 AT_ONCE = """
 import importlib, json, sys, time

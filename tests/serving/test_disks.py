@@ -8,8 +8,6 @@ import pytest
 from disks import read_only, small
 from services import CLI, Champion
 
-pytestmark = pytest.mark.xdist_group("champion")
-
 
 def sentence(before: list[str], *arguments: str, environment: dict[str, str]) -> str:
     done = subprocess.run(

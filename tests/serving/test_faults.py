@@ -22,8 +22,6 @@ from genreflow import registry
 
 KEY = "open sesame"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
-# one worker, in order: one service, and its log is read last
-pytestmark = pytest.mark.xdist_group("faults")
 
 
 @pytest.fixture(scope="module")

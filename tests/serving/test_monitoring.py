@@ -15,7 +15,6 @@ from services import Champion
 from components.image import ROOT
 from serving.monitoring import CONFIGURATION_VARIABLE, LOG_CONFIGURATION
 
-pytestmark = pytest.mark.xdist_group("champion")
 WORKERS = 2
 """Numbers that the one worker of the front may have: a new one gets the other while the old one is there."""
 ANSWERS = 300

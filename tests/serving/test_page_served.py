@@ -25,7 +25,6 @@ BOUNDARY = "b0undary"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 HEAD = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'.encode()
 END = f"\r\n--{BOUNDARY}--\r\n".encode()
-pytestmark = pytest.mark.xdist_group("page served")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from genreflow.corpus.settings import CorpusSettings
 from genreflow.inference.loading import load_classifier
 
 ROOT = Path(__file__).parent.parent.parent
-pytestmark = pytest.mark.xdist_group("runtimes")
 
 
 @pytest.fixture(scope="module")

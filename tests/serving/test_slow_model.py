@@ -15,10 +15,9 @@ from genreflow import registry
 
 WORK = 100
 """About a hundredth of a second a window."""
-ANSWER_SECONDS = 2
+ANSWER_SECONDS = 5
 WINDOW_SECONDS = 0.25
 """From window to window, too."""
-pytestmark = pytest.mark.xdist_group("slow")  # one service for all
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +37,9 @@ def song(seconds: float, rate: int = SAMPLE_RATE) -> bytes:
     return buffer.getvalue()
 
 
-def test_what_would_never_be_answered_in_time_is_refused_at_once_and_the_rest_is_answered(
-    slow: Service,
-) -> None:
+@pytest.fixture(scope="module")
+def most_seconds(slow: Service) -> int:
+    """Of music that this machine's service answers in time, as it says on refusing an hour."""
     hour = song(3_600, 2_000)
     began = time.perf_counter()
     refused = slow.post("classify", hour, "hour.flac")
@@ -53,7 +52,13 @@ def test_what_would_never_be_answered_in_time_is_refused_at_once_and_the_rest_is
     assert most
     print(f"refused after {took:.1f} s; at most {most[1]} s")
     assert took < ANSWER_SECONDS * 2
-    assert slow.post("classify", song(0.9 * int(most[1]))).status_code == 200
+    return int(most[1])
+
+
+def test_what_would_never_be_answered_in_time_is_refused_at_once_and_the_rest_is_answered(
+    slow: Service, most_seconds: int
+) -> None:
+    assert slow.post("classify", song(0.9 * most_seconds)).status_code == 200
 
 
 def test_a_hop_that_would_never_be_answered_in_time_is_refused_and_a_longer_one_is_not(slow: Service) -> None:
@@ -65,11 +70,11 @@ def test_a_hop_that_would_never_be_answered_in_time_is_refused_and_a_longer_one_
 
 
 def test_a_batch_that_takes_too_long_returns_the_finished_files_and_errors_for_the_others(
-    slow: Service,
+    slow: Service, most_seconds: int
 ) -> None:
-    content = song(24 * WINDOW_SECONDS)
+    content = song(most_seconds / 6)  # 64 take five times as long as a batch may, the first two a sixth
     files = [("files", (f"{one}.flac", content)) for one in range(64)]
-    batch = requests.post(f"{slow.address}/classify_batch", files=files, timeout=60)
+    batch = requests.post(f"{slow.address}/classify_batch", files=files, timeout=120)
     assert batch.status_code == 200, batch.text
     answers = batch.json()
     assert [one["file"] for one in answers] == [f"{one}.flac" for one in range(64)]

@@ -13,8 +13,6 @@ from services import Champion, Service, until
 
 from serving.champion import CONNECTED, FILE_VARIABLE, RequestedModel, write
 
-pytestmark = pytest.mark.xdist_group("switching")
-
 
 @dataclass(frozen=True)
 class FollowedService:
