@@ -1,6 +1,7 @@
 """Sources: what is found in a folder, what is refused, and when the fingerprint changes."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,6 +175,22 @@ def test_an_impossible_parameter_of_the_synthetic_source_is_refused(query: str) 
 
 def test_the_synthetic_source_has_no_other_genres() -> None:
     assert "polka" in refusal("synthetic", ("jazz", "polka"))
+
+
+def test_clips_that_another_process_synthesised_meanwhile_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENREFLOW_HOME", str(tmp_path))
+    change_mode = Path.chmod
+
+    def finished_elsewhere(partial: Path, mode: int) -> None:
+        change_mode(partial, mode)
+        shutil.copytree(partial, partial.with_name(partial.name.split("-partial-")[0]))
+
+    monkeypatch.setattr(Path, "chmod", finished_elsewhere)
+    source = open_source("synthetic?clips=2&seconds=1", GENRES)
+    assert len(list(source.items())) == 2 * len(GENRES)
+    assert len(list((tmp_path / "corpora").iterdir())) == 1
 
 
 def test_the_synthetic_fingerprint_depends_on_the_parameters_and_makes_no_audio(tmp_path: Path) -> None:

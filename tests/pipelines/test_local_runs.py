@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -30,21 +31,53 @@ def clips(folder: Path, per_genre: int = 6) -> Path:
 
 def run(folder: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`genreflow run` with the smallest model, in a process of its own."""
-    command = [sys.executable, "-m", "pipelines.cli", "run", "--source", str(folder), "--family", "mfcc_cnn"]
-    command += ["--set", SET_GENRES, "--set", "training.epochs=2", "--set", "training.device=cpu"]
-    command += ["--set", "gate.min_accuracy=0", *arguments]
-    variables = {**os.environ, "GENREFLOW_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    variables["GENREFLOW_IMAGE"] = "genreflow:latest"  # for pods alone
-    variables["BENTOML_HOME"] = str(home.parent / "bentoml")
     return subprocess.run(
-        command,
+        _command(folder, *arguments),
         capture_output=True,
         text=True,
         check=False,
         timeout=TIMEOUT,
-        env=variables,
+        env=_variables(home),
         cwd=home.parent,
     )
+
+
+def run_until(line: str, folder: Path, home: Path, *arguments: str) -> list[str]:
+    """`run`, interrupted once its progress has a line that matches this expression: the lines so far."""
+    lines = []
+    with subprocess.Popen(
+        _command(folder, *arguments),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_variables(home),
+        cwd=home.parent,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            for found in process.stderr:
+                lines.append(found.rstrip())
+                if re.fullmatch(line, lines[-1]):
+                    break
+            process.send_signal(signal.SIGINT)
+            rest = process.communicate(timeout=TIMEOUT)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130, [*lines, rest]
+    return lines
+
+
+def _command(folder: Path, *arguments: str) -> list[str]:
+    command = [sys.executable, "-m", "pipelines.cli", "run", "--source", str(folder), "--family", "mfcc_cnn"]
+    command += ["--set", SET_GENRES, "--set", "training.epochs=2", "--set", "training.device=cpu"]
+    return [*command, "--set", "gate.min_accuracy=0", *arguments]
+
+
+def _variables(home: Path) -> dict[str, str]:
+    variables = {**os.environ, "GENREFLOW_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    variables["GENREFLOW_IMAGE"] = "genreflow:latest"  # for pods alone
+    variables["BENTOML_HOME"] = str(home.parent / "bentoml")
+    return variables
 
 
 pytestmark = pytest.mark.timeout(2 * TIMEOUT)
@@ -157,18 +190,17 @@ def test_another_split_or_other_settings_of_a_model_run_neither_ingest_nor_extra
     home.mkdir(parents=True)
     shutil.copytree(folder / "home" / "cache", home / "cache")
 
-    def cached(*arguments: str) -> set[str]:
-        summary = folder / "shared.json"
-        done = run(folder / "clips", home, "--summary", str(summary), *arguments)
-        assert done.returncode == 0, done.stderr
-        return {step["name"] for step in json.loads(summary.read_text())["steps"] if step["cached"]}
+    def cached(until: str, *arguments: str) -> set[str]:
+        lines = run_until(until, folder / "clips", home, "--protocol", "random", *arguments)
+        return {found[1] for line in lines if (found := re.fullmatch(r"(.+):  cached", line))}
 
-    assert cached("--protocol", "random") == {"ingest", "extract_features"}
+    ready, trained = "Fine-tune model: started", r"Fine-tune model: +[\d.]+ s"
+    assert cached(ready) == {"Ingest corpus", "Extract features"}
     changed = ("--set", "model.dropout=0.5", "--set", "model.views=1")
-    assert cached("--protocol", "random", *changed) == {"ingest", "split", "extract_features"}
+    assert cached(trained, *changed) == {"Ingest corpus", "Split corpus", "Extract features"}
     # twelve training clips or more, each with its copy
     assert len(list((home / "views").rglob("*-1.npy"))) >= 12
-    assert cached("--protocol", "random", "--set", "resources.extract=split", *changed) == {"ingest", "split"}
+    assert cached(ready, "--set", "resources.extract=split", *changed) == {"Ingest corpus", "Split corpus"}
 
 
 def test_after_a_change_in_the_folder_every_step_runs_again(runs: dict[str, Any]) -> None:

@@ -66,9 +66,8 @@ class SyntheticSource:
             partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}-partial-", dir=folder.parent))
             try:
                 synthesise(partial, self._clips, self._seconds, self._seed)
-                if not folder.is_dir():  # another process may have been quicker: the content is the same
-                    partial.chmod(0o755)
-                    partial.rename(folder)
+                partial.chmod(0o755)
+                _rename(partial, folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         return folder
@@ -97,3 +96,11 @@ def generator_digest() -> str:
     origin = Path(spec.origin)
     files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
     return text_digest(f"{path.name} {file_digest(path)}" for path in files)
+
+
+def _rename(partial: Path, folder: Path) -> None:
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # another process was quicker: the content is the same
+            raise
