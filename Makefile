@@ -22,8 +22,9 @@ setup: .venv/.installed ## install the locked environment into .venv
 run: setup ## the whole pipeline on the built-in synthetic corpus
 	$(BIN)/genreflow run
 
+# two workers on two processors: PyTorch's own threads would only be in each other's way
 test: setup ## every test
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not bench and not containers"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not bench and not containers"
 
 bench: setup ## the measurements, and fuzzing for an hour (long)
 	$(BIN)/pytest -s -m bench tests/benchmarks

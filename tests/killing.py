@@ -1,6 +1,10 @@
-"""Processes of genreflow that are killed by SIGKILL at a place of one's choice."""
+"""Processes of genreflow that are killed, or interrupted, at a place of one's choice."""
 
 import json
+import re
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 VARIABLE = "GENREFLOW_TEST_AFTER_IMPORT"
@@ -41,3 +45,30 @@ def killed_at(place: str) -> dict[str, str]:
     """What makes the process that calls `module:function` die there."""
     module, _, function = place.partition(":")
     return {module: KILL.format(function=function)}
+
+
+def interrupted(
+    line: str, command: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float
+) -> list[str]:
+    """A command, interrupted once a line of its stderr matches the expression `line`: the lines so far."""
+    lines = []
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=folder,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            for found in process.stderr:
+                lines.append(found.rstrip())
+                if re.fullmatch(line, lines[-1]):
+                    break
+            process.send_signal(signal.SIGINT)
+            rest = process.communicate(timeout=timeout)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130, [*lines, rest]
+    return lines

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killing import interrupted
 from sounds import tone, write
 
 from genreflow import registry, steps
@@ -44,27 +45,7 @@ def run(folder: Path, home: Path, *arguments: str) -> subprocess.CompletedProces
 
 def run_until(line: str, folder: Path, home: Path, *arguments: str) -> list[str]:
     """`run`, interrupted once its progress has a line that matches this expression: the lines so far."""
-    lines = []
-    with subprocess.Popen(
-        _command(folder, *arguments),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=_variables(home),
-        cwd=home.parent,
-    ) as process:
-        assert process.stderr is not None
-        try:
-            for found in process.stderr:
-                lines.append(found.rstrip())
-                if re.fullmatch(line, lines[-1]):
-                    break
-            process.send_signal(signal.SIGINT)
-            rest = process.communicate(timeout=TIMEOUT)[1]
-        finally:
-            process.kill()
-    assert process.returncode == 130, [*lines, rest]
-    return lines
+    return interrupted(line, _command(folder, *arguments), _variables(home), home.parent, TIMEOUT)
 
 
 def _command(folder: Path, *arguments: str) -> list[str]:

@@ -1,5 +1,7 @@
 """What the gate scores: both models on this machine, each with the runtime and precision that it declares."""
 
+import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from mlflow import MlflowClient
 
 from genreflow import registry, steps
 from genreflow.core import home
-from genreflow.core.documents import PackagedDocument, Served
+from genreflow.core.documents import CorpusDocument, PackagedDocument, Served
 from genreflow.core.errors import ModelError
 from genreflow.core.genres import GENRES
 from genreflow.evaluation import evaluate, scores
@@ -40,16 +42,23 @@ def declare(packaged: Path, precision: str) -> None:
     ).write(packaged)
 
 
-def made(root: Path, corpus: Path, seed: int, precision: str = "f32") -> tuple[str, Path, Path]:
-    """A registered model: version, package, evaluation."""
-    from genreflow.core.documents import CorpusDocument
-
-    packaged, evaluation = root / f"packaged-{seed}", root / f"evaluation-{seed}"
+@cache
+def evaluated(corpus: Path, seed: int, precision: str) -> Path:
+    """A folder with a packaged model and its evaluation, made once."""
+    folder = corpus.with_name(f"model-{seed}-{precision}")
+    packaged = folder / "packaged"
     fingerprint = CorpusDocument.read(corpus).fingerprint
     write_packaged(packaged, seed, {"corpus_fingerprint": fingerprint, "synthetic": True})
     if precision != "f32":
         declare(packaged, precision)
-    evaluate(packaged, corpus, split_of(corpus), evaluation)
+    evaluate(packaged, corpus, split_of(corpus), folder / "evaluation")
+    return folder
+
+
+def made(root: Path, corpus: Path, seed: int, precision: str = "f32") -> tuple[str, Path, Path]:
+    """A registered model: version, package, evaluation."""
+    folder = shutil.copytree(evaluated(corpus, seed, precision), root / f"model-{seed}")
+    packaged, evaluation = folder / "packaged", folder / "evaluation"
     found = registry.register(packaged, evaluation, corpus, split_of(corpus), None)
     return found.version, packaged, evaluation
 
