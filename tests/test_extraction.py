@@ -355,6 +355,18 @@ for corpus in corpora.split(","):
 )
 
 
+def test_extraction_without_a_frozen_stage_does_not_load_pytorch(corpus: Path, tmp_path: Path) -> None:
+    family = family_named("mfcc_cnn")
+    wanted = family.representation(family.settings({})).canonical()
+    code = (
+        "import sys; from pathlib import Path; from genreflow import steps\n"
+        f"steps.extract_features(Path({str(corpus)!r}), {wanted!r}, Path({str(tmp_path / 'features')!r}))\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 20 * 8_000).astype(np.float32)
     corpora = []

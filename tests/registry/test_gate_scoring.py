@@ -1,6 +1,8 @@
 """What the gate scores: both models on this machine, each with the runtime and precision that it declares."""
 
 import shutil
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -173,3 +175,19 @@ def test_an_error_of_the_candidate_is_not_recorded_as_the_champions(
         promote(candidate, corpus)
     unusable = champion[0]
     assert "cannot be loaded by this genreflow: its output is no number" in promote(candidate, corpus).reason
+
+
+def test_a_decision_loads_neither_pytorch_nor_transformers(corpus: Path, tmp_path: Path) -> None:
+    """They would take seconds and hundreds of megabytes that the step does not need."""
+    registry.set_champion(made(tmp_path, corpus, 1)[0], "the first")
+    version, packaged, evaluation = made(tmp_path, corpus, 2)
+    folders = [str(path) for path in (packaged, evaluation, corpus)]
+    code = (
+        "import sys; from pathlib import Path; from genreflow import steps\n"
+        f"decision = steps.promote({version!r}, *map(Path, {folders}), {POLICY})[0]\n"
+        "assert decision.numbers['compared'] == 10, decision\n"
+        "heavy = {'torch', 'transformers', 'evaluate'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {sorted(heavy)}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
