@@ -68,6 +68,15 @@ def need(present: bool, what: str) -> None:
     pytest.skip(f"{what} is missing on this machine")
 
 
+LONG = ("pipelines", "training")
+"""Folders whose files take longest: they begin first, so that no worker is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of `LONG`."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """`../shared`: GTZAN clips, a pretrained encoder, reference tables."""
